@@ -1,0 +1,59 @@
+# Verbs a person types. `make` alone lists them.
+STUDY ?=
+CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
+PYTHON ?= python3
+
+READY := .venv/.ready
+BIN := .venv/bin
+PAGE := _build/html/index.html
+SNAKEMAKE = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --cores $(CORES) --quiet rules host reason \
+	--rerun-incomplete $(if $(STUDY),--config study=$(STUDY))
+
+.DEFAULT_GOAL := help
+.PHONY: help setup book test lint lab serve train bench publish clean
+
+help:
+	@awk -F ': .*## ' '/^[a-z]+: .*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY) ## install everything into .venv (uv if it is there, else pip)
+
+$(READY): requirements.txt pyproject.toml
+	@if command -v uv >/dev/null; then \
+		uv venv --quiet --allow-existing --python '>=3.11' .venv && \
+		uv pip install --quiet --python .venv --requirements requirements.txt --editable '.[dev]'; \
+	else \
+		$(PYTHON) -m venv .venv && \
+		$(BIN)/python -m pip install --quiet --requirement requirements.txt --editable '.[dev]'; \
+	fi
+	@touch $@
+
+book: $(READY) ## execute what changed and render the book; STUDY=name executes that study too
+	@$(SNAKEMAKE) book
+	@echo "the book: $(CURDIR)/$(PAGE)"
+
+test: $(READY) ## run the tests
+	@$(BIN)/python -m pytest
+
+lint: $(READY) ## check style, and that chapters carry no outputs
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/nbstripout --verify chapters/*.ipynb
+
+lab: $(READY) ## open the chapters in JupyterLab
+	@$(BIN)/jupyter lab chapters
+
+serve: book ## serve the rendered book on this machine
+	@$(BIN)/python -m http.server --bind 127.0.0.1 --directory $(dir $(PAGE)) 8000
+
+train: $(READY) ## train the networks of STUDY=name
+	@$(BIN)/robustbias train $(STUDY)
+
+bench: $(READY) ## time the slow parts, one JSON line each
+	@for benchmark in benchmarks/*.py; do $(BIN)/python $$benchmark || exit 1; done
+
+publish: $(READY) ## execute STUDY=name and put its chapters, with outputs, into book/STUDY
+	@$(SNAKEMAKE) executed
+	@$(BIN)/robustbias publish $(STUDY)
+
+clean: ## remove what was generated, .venv excepted
+	@rm -rf _build .snakemake
