@@ -1,0 +1,42 @@
+"""Decoded images kept on disk, each set as one memory-mapped uint8 array.
+
+An array is named by the hash of what it was made from, and written whole or not at all.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from robustbias.files import atomic
+from robustbias.manifest import ROOT
+
+
+def folder() -> Path:
+    """Where decoded images are kept: $ROBUSTBIAS_CACHE, else `_build/cache`. Safe to delete."""
+    return Path(os.environ.get("ROBUSTBIAS_CACHE", ROOT / "_build" / "cache")).expanduser()
+
+
+def cached_pixels(
+    kind: str, key: Iterable[str], pixels: Callable[[], UInt8[np.ndarray, "n 3 h w"]]
+) -> UInt8[Tensor, "n 3 h w"]:
+    """The array `pixels` makes, made once for each key and mapped from disk afterwards.
+
+    Args:
+        kind: Sub-folder of the cache.
+        key: Everything the array depends on.
+
+    Raises:
+        UserError: The disk refused the write; nothing is left behind.
+    """
+    name = hashlib.sha256("\n".join(key).encode()).hexdigest()[:24]
+    path = folder() / kind / f"{name}.npy"
+    if not path.exists():
+        with atomic(path) as partial, open(partial, "wb") as file:
+            np.save(file, pixels())  # a plain write: a full disk is an error here, not a lost map
+    return torch.from_numpy(np.load(path, mmap_mode="c"))  # changed in memory, never in the file

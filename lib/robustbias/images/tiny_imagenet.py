@@ -1,0 +1,154 @@
+"""Tiny-ImageNet with the real stimuli of Geirhos et al.: natural images of 64 x 64.
+
+Decoded once (7,000 images/s on two cores) into a memory-mapped uint8 array. Classes are in the
+order of their sorted WNIDs, images in the order of their class and number, whichever layout the
+files have.
+"""
+
+import functools
+import hashlib
+import io
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from PIL import Image, UnidentifiedImageError
+from tqdm import tqdm
+
+from robustbias import manifest
+from robustbias.categories import CATEGORIES, class_names, entry_level, known
+from robustbias.errors import MissingData, UserError
+from robustbias.images import CueConflict, Images, stimuli
+from robustbias.images.cache import cached_pixels
+from robustbias.images.tiny_imagenet_files import Records, records
+
+SIDE = 64
+SUBSETS = ("entry-level", "all")
+BLOCK = 256  # images a thread decodes at a time
+BAR_FROM = 2_000  # images; decoding fewer takes no time worth a progress bar
+
+
+class TinyImageNet:
+    """Source of train and val images, cue conflicts, silhouettes and edge drawings.
+
+    `classes` are WNIDs, sorted; labels index them. `categories` are those of the 16 entry-level
+    ones that the classes cover (11), or fewer of them.
+
+    Args:
+        categories: The categories of stimuli; all that the classes cover when empty.
+        subset: "entry-level", the 26 classes of the categories, or "all", the 200.
+        directory: Where the data sets lie; the data directory otherwise.
+
+    Raises:
+        UserError: Another subset, or a category the classes do not cover.
+    """
+
+    def __init__(
+        self,
+        categories: tuple[str, ...] = (),
+        *,
+        subset: str = "entry-level",
+        directory: Path | None = None,
+    ):
+        if subset not in SUBSETS:
+            raise UserError(f"unknown subset {subset!r}; expected one of {', '.join(SUBSETS)}.")
+        self.wnids = class_names(manifest.dataset("tiny-imagenet").class_file)
+        covered = {c: set(entry_level()[c]) & set(self.wnids) for c in CATEGORIES}
+        self.categories = known(categories) or tuple(c for c in CATEGORIES if covered[c])
+        if absent := [c for c in self.categories if not covered[c]]:
+            raise UserError(
+                f"Tiny-ImageNet has no class of {', '.join(absent)}; expected some of "
+                f"{', '.join(c for c in CATEGORIES if covered[c])}."
+            )
+        chosen = set().union(*(covered[c] for c in self.categories))
+        self.classes = tuple(w for w in self.wnids if subset == "all" or w in chosen)
+        self.directory = directory or manifest.data_directory()
+
+    def train(self, epoch: int = 0, seed: int = 0) -> Images:
+        """The stored training images, 500 a class; the same in every epoch and for every seed."""
+        return self._split("train")
+
+    def val(self) -> Images:
+        """The validation images, 50 a class."""
+        return self._split("val")
+
+    def cue_conflict(self, size: int = SIDE) -> CueConflict:
+        """Stimuli with both cues among the categories (550 for all 11), `size` pixels a side."""
+        return stimuli.cue_conflict(self._folder("cue-conflict"), size, self.categories)
+
+    def silhouettes(self, size: int = SIDE) -> Images:
+        """Black objects on white, 10 a category; labels index the categories."""
+        return stimuli.labelled(self._folder("filled-silhouettes"), size, self.categories)
+
+    def edges(self, size: int = SIDE) -> Images:
+        """Edge drawings, 10 a category; labels index the categories."""
+        return stimuli.labelled(self._folder("edges"), size, self.categories)
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Hash of the classes, the decoded images, their labels and the stimuli."""
+        total = hashlib.blake2b(digest_size=8)
+        total.update(" ".join((*self.classes, *self.categories)).encode())
+        for split in (self.train(), self.val()):
+            total.update(split.labels.numpy())
+            total.update(split.pixels.numpy())
+        for name in ("cue-conflict", "filled-silhouettes", "edges"):
+            folder = self._folder(name)
+            total.update((stimuli.digest(folder) if folder.is_dir() else "absent").encode())
+        return total.hexdigest()
+
+    def _folder(self, name: str) -> Path:
+        return self.directory / manifest.dataset(name).path
+
+    @functools.lru_cache(maxsize=2)  # noqa: B019  a source lives as long as its study
+    def _split(self, split: str) -> Images:
+        folder = self._folder("tiny-imagenet")
+        if not folder.is_dir():
+            raise MissingData(
+                f"no folder {folder}; run `robustbias fetch tiny-imagenet`, or set ROBUSTBIAS_DATA "
+                "to the folder above an existing tiny-imagenet/."
+            )
+        images = records(folder, split, self.wnids, self.classes)
+        rank = {self.wnids.index(wnid): label for label, wnid in enumerate(self.classes)}
+        return Images(
+            pixels=cached_pixels(
+                "tiny-imagenet",
+                (split, *self.classes, *images.key),
+                lambda: decoded(images, f"decoding {split}"),
+            ),
+            labels=torch.tensor([rank[label] for label in images.labels.tolist()]),
+            classes=self.classes,
+            names=images.names,
+        )
+
+
+def decoded(images: Records, title: str) -> UInt8[np.ndarray, "n 3 64 64"]:
+    """Pixels of the encoded images, decoded on all cores; greyscale images get three channels."""
+    pixels = np.empty((len(images.names), 3, SIDE, SIDE), dtype=np.uint8)
+    content = list(images.encoded())
+    blocks = [range(i, min(i + BLOCK, len(pixels))) for i in range(0, len(pixels), BLOCK)]
+
+    def decode(block: range) -> int:
+        for i in block:
+            pixels[i] = _pixels(content[i], images.names[i])
+        return len(block)
+
+    bar = tqdm(total=len(pixels), desc=title, unit="image", disable=len(pixels) < BAR_FROM)
+    with bar, ThreadPoolExecutor() as pool:  # the decoder releases the interpreter's lock
+        for done in pool.map(decode, blocks):
+            bar.update(done)
+    return pixels
+
+
+def _pixels(content: bytes, name: str) -> UInt8[np.ndarray, "3 64 64"]:
+    try:
+        image = Image.open(io.BytesIO(content)).convert("RGB")
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        raise UserError(
+            f"{name} is not a readable JPEG ({error}); fetch the data again."
+        ) from error
+    if image.size != (SIDE, SIDE):
+        raise UserError(f"{name} is {image.width} x {image.height}; expected {SIDE} x {SIDE}.")
+    return np.asarray(image).transpose(2, 0, 1)
