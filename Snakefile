@@ -1,0 +1,94 @@
+# train -> measure -> execute -> render: each step runs again just when what it reads has changed.
+#
+# `make book` asks for the page. On a cluster the same file runs through Snakemake's executors:
+#     snakemake trained --config study=imagenet --executor slurm --jobs 20
+#     snakemake book --config study=imagenet --executor slurm --jobs 20
+import shlex
+
+from robustbias import manifest
+from robustbias.book import edition
+
+ADDED = config.get("study", "")
+EXECUTED = edition.studies(ADDED)
+CONTENTS = {
+    study: [path.relative_to(manifest.ROOT) for path in paths]
+    for study, paths in edition.contents(EXECUTED).items()
+}
+
+# What a chapter's outputs depend on: the library without its shell (command line, book, downloads).
+CORE = [
+    path
+    for path in sorted(Path("lib/robustbias").rglob("*.py"))
+    if path.name not in ("cli.py", "fetch.py") and path.parent.name != "book"
+]
+FACTS = sorted(path for path in Path("data_manifest").rglob("*.*"))
+
+
+def weights(study):
+    """Weights files of a study that are in the repository; a missing one is no reason to train."""
+    entries = [manifest.network(name) for name in manifest.networks(study)]
+    return sorted({entry.weights for entry in entries if Path(entry.weights).is_file()})
+
+
+def given(wildcards):
+    """The edition's parameters of a chapter, as options of `robustbias run`."""
+    chosen = edition.parameters(wildcards.study, wildcards.chapter)
+    return " ".join(shlex.quote(f"--set={name}={value!r}") for name, value in chosen.items())
+
+
+rule book:
+    default_target: True
+    input:
+        "_build/html/index.html",
+
+
+rule executed:
+    input:
+        [path for study in EXECUTED for path in CONTENTS[study]],
+
+
+# Training runs on demand only: nothing in `book` asks for what this rule makes.
+rule trained:
+    input:
+        expand("_build/trained/{network}", network=manifest.networks(ADDED) if ADDED else []),
+
+
+rule train:
+    output:
+        touch("_build/trained/{network}"),
+    shell:
+        "robustbias train {ADDED} --network {wildcards.network}"
+
+
+rule execute:
+    input:
+        chapter="chapters/{chapter}.ipynb",
+        core=CORE,
+        facts=FACTS,
+        weights=lambda wildcards: weights(wildcards.study),
+    output:
+        "_build/notebooks/{study}/{chapter}.ipynb",
+    params:
+        given=given,
+    log:
+        "_build/logs/{study}/{chapter}.log",
+    threads: 1
+    shell:
+        "echo executing {wildcards.chapter} on {wildcards.study};"
+        " OMP_NUM_THREADS={threads} robustbias run {wildcards.chapter} --study {wildcards.study}"
+        " --out {output} {params.given} > {log} 2>&1 || (cat {log} >&2; exit 1)"
+
+
+rule render:
+    input:
+        notebooks=[path for paths in CONTENTS.values() for path in paths],
+        pages=[path for path in sorted(Path("book").rglob("*")) if path.is_file()],
+        renderer=sorted(Path("lib/robustbias/book").glob("*.py")),
+        facts=FACTS,
+        config="_config.yml",
+    output:
+        "_build/html/index.html",
+    params:
+        studies=" ".join(EXECUTED),
+    shell:
+        "echo rendering; robustbias book {params.studies} > /dev/null"

@@ -1,0 +1,79 @@
+"""What the book is made of: chapters, the studies they are executed on, and with what parameters.
+
+`book/edition.yml` says which studies `make book` executes and which parameters differ from a
+chapter's own. `book/STUDY/` holds chapters published with outputs.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from robustbias import manifest
+from robustbias.errors import UserError
+
+BUILD = manifest.ROOT / "_build"
+PUBLISHED = manifest.ROOT / "book"
+
+
+def chapters() -> list[Path]:
+    """Sources of all chapters, in reading order."""
+    return sorted((manifest.ROOT / "chapters").glob("[0-9]*.ipynb"))
+
+
+def chapter(name: str) -> Path:
+    """The chapter of that name (`02_shape_bias`), or the notebook at that path.
+
+    Raises:
+        UserError: No such chapter; the message lists those there are.
+    """
+    if name.endswith(".ipynb") and Path(name).is_file():
+        return Path(name)
+    known = {path.stem: path for path in chapters()}
+    if name not in known:
+        raise UserError(f"unknown chapter {name!r}; known: {', '.join(known)}.")
+    return known[name]
+
+
+def parameters(study: str, chapter: str) -> dict[str, Any]:
+    """Parameters that the edition sets for a chapter on a study."""
+    return _edition()["parameters"].get(study, {}).get(chapter, {})
+
+
+def studies(added: str = "") -> list[str]:
+    """Studies to execute: the edition's own, then those in `added` (separated by commas)."""
+    names = list(_edition()["execute"])
+    for name in filter(None, added.split(",")):
+        if manifest.study(name).name not in names:
+            names.append(name)
+    return names
+
+
+def notebooks(study: str, *, executed: bool) -> list[Path]:
+    """A study's chapters with outputs: of this build (there or still to come), or published."""
+    if executed:
+        return [BUILD / "notebooks" / study / path.name for path in chapters()]
+    return sorted((PUBLISHED / study).glob("[0-9]*.ipynb"))
+
+
+def contents(executed: list[str]) -> dict[str, list[Path]]:
+    """Notebooks of the book by study: executed ones first, then other published studies."""
+    found = {study: notebooks(study, executed=True) for study in executed}
+    for study in manifest.studies():
+        if study not in found and (published := notebooks(study, executed=False)):
+            found[study] = published
+    return found
+
+
+def _edition() -> dict[str, Any]:
+    """`book/edition.yml`, checked: every study and chapter it names exists."""
+    path = manifest.ROOT / "book" / "edition.yml"
+    table = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if not isinstance(table, dict) or set(table) != {"execute", "parameters"}:
+        raise UserError(f"{path}: expected the keys execute and parameters; got {table!r:.200}.")
+    for study in {*table["execute"], *table["parameters"]}:
+        manifest.study(study)
+    for by_chapter in table["parameters"].values():
+        for name in by_chapter:
+            chapter(name)
+    return table

@@ -1,0 +1,90 @@
+"""Pages that the build writes: findings, one page per study, provenance. All are markdown."""
+
+from pathlib import Path
+from typing import Any
+
+from robustbias import manifest
+from robustbias.book.records import CLAIMS, PROVENANCE, records
+from robustbias.manifest import NetworkEntry, StudyEntry
+
+Contents = dict[str, list[Path]]
+
+
+def table(header: list[str], rows: list[list[Any]]) -> str:
+    """A markdown table; a bar inside a cell is escaped."""
+    lines = [header, ["---"] * len(header), *rows]
+    cells = [[str(cell).replace("|", "\\|").replace("\n", " ") for cell in line] for line in lines]
+    return "\n".join(f"| {' | '.join(line)} |" for line in cells)
+
+
+def findings(contents: Contents) -> str:
+    """Every registered claim with its statistic, interval and verdict on every study."""
+    rows = []
+    for study, notebooks in contents.items():
+        for claim in (claim for path in notebooks for claim in records(path, CLAIMS)):
+            where = " ".join(filter(None, [manifest.study(study).title, claim.get("architecture")]))
+            measured = f"{claim['value']:.2f} [{claim['low']:.2f}, {claim['high']:.2f}]"
+            rows.append([claim["id"], claim["statement"], where, measured, claim["verdict"]])
+    rows.sort(key=lambda row: row[0])  # stable: within a claim the studies keep their order
+    return table(["", "claim", "study", "statistic [95 % interval]", "verdict"], rows)
+
+
+def study_page(entry: StudyEntry) -> str:
+    """A study's own page: what it looks at, with which networks, under which attack."""
+    threat = entry.threat
+    norm = {"l2": "L2", "linf": "L∞"}[threat.norm]
+    networks = [manifest.network(name) for name in manifest.networks(entry.name)]
+    sources = [manifest.dataset(name) for name in dict.fromkeys([entry.dataset, entry.stimuli])]
+    return "\n\n".join(
+        [
+            f"# {entry.title}",
+            entry.summary.strip(),
+            "## Images",
+            table(["", "images", "source", "licence"], [_source(source) for source in sources]),
+            f"Entry-level categories in play: {', '.join(entry.categories)}.",
+            "## Threat model",
+            f"Robust networks are trained against {norm} perturbations, found in {threat.steps} "
+            f"steps of projected gradient descent, and tested with {threat.test_steps}. The series "
+            f"over the training radius uses {entry.dose_architecture}.",
+            "## Networks",
+            table(
+                ["network", "architecture", "trained for", "width", "weights"],
+                [_network(network) for network in networks],
+            ),
+        ]
+    )
+
+
+def provenance(contents: Contents) -> str:
+    """What made every chapter of the book, as its last cell recorded it."""
+    sections = []
+    for study, notebooks in contents.items():
+        sections.append(f"## {manifest.study(study).title}")
+        for path in notebooks:
+            facts = {k: v for record in records(path, PROVENANCE) for k, v in record.items()}
+            rows = [[name, _fact(value)] for name, value in facts.items()]
+            sections += [f"### {path.stem}", table(["fact", "value"], rows)]
+    return "\n\n".join(sections)
+
+
+def _source(entry: manifest.DatasetEntry) -> list[str]:
+    counts = ", ".join(f"{number:,} {split}" for split, number in entry.images.items())
+    return [entry.title, counts, f"{entry.source}; {entry.citation}", entry.licence]
+
+
+def _network(entry: NetworkEntry) -> list[str]:
+    norm = {"l2": "L2", "linf": "L∞"}.get(entry.norm, "")
+    trained = f"{norm} eps {entry.eps:g}" if entry.eps else "clean images"
+    return [entry.name, entry.architecture, trained, f"{entry.width:g}", _short(entry.sha256)]
+
+
+def _fact(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_fact(inner)}" for name, inner in value.items())
+    return f"`{_short(value)}`" if isinstance(value, str) else f"{value}"
+
+
+def _short(text: str) -> str:
+    """A hash by its first twelve digits; anything else as it is."""
+    is_hash = len(text) in (40, 64) and all(digit in "0123456789abcdef" for digit in text)
+    return text[:12] if is_hash else text

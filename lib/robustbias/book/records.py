@@ -1,0 +1,33 @@
+"""What an executed chapter says of itself, for programs: its claims and its provenance.
+
+Both travel inside the notebook, beside what a reader sees, so that a published chapter needs
+nothing but its own file.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from nbformat import NotebookNode
+
+CLAIMS = "application/vnd.robustbias.claims+json"
+PROVENANCE = "application/vnd.robustbias.provenance+json"
+
+
+def without_records(notebook: NotebookNode) -> NotebookNode:
+    """The notebook without what is for programs alone: a page cannot show it."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            for mime in (CLAIMS, PROVENANCE):
+                output.get("data", {}).pop(mime, None)
+    return notebook
+
+
+def records(notebook: Path, mime: str) -> list[Any]:
+    """Values of one kind that a notebook's cells put out, in order; lists are joined."""
+    found = []
+    for cell in nbformat.read(notebook, as_version=4).cells:
+        for output in cell.get("outputs", []):
+            value = output.get("data", {}).get(mime, [])
+            found.extend(value if isinstance(value, list) else [value])
+    return found

@@ -1,0 +1,154 @@
+"""robustbias on the command line. Errors a user can act on are one line, without a traceback."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from robustbias.errors import UserError
+
+app = typer.Typer(
+    help="Shape and simplicity biases of adversarially trained networks, measured on any study.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Study = Annotated[str, typer.Option(help="An entry of data_manifest/studies.")]
+Seed = Annotated[int, typer.Option(help="Sampling and random starts.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda or auto.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="A parameter; may be given several times."),
+]
+
+
+@app.command()
+def fetch(names: Annotated[list[str], typer.Argument(help="Entries of data_manifest/datasets.")]):
+    """Download data sets, verify them and unpack them into the data directory."""
+    from robustbias import fetch
+
+    for name in names:
+        print(f"{name}: {fetch.fetch(name)}")
+
+
+@app.command()
+def doctor():
+    """Say what is on this machine: data sets, weights, what each study can run, device, versions."""
+    from robustbias import fetch
+
+    for title, table in fetch.doctor().items():
+        print(f"{title}\n{table.to_string(index=False)}\n")
+
+
+@app.command()
+def train(
+    study: Annotated[str, typer.Argument(help="An entry of data_manifest/studies.")],
+    network: Annotated[
+        list[str] | None, typer.Option(help="Only this network; may be given several times.")
+    ] = None,
+    device: Device = "auto",
+):
+    """Train a study's networks; an interrupted run goes on where it stopped."""
+    from robustbias import training
+
+    training.train_study(study, networks=network, device=device)
+
+
+@app.command()
+def measure(
+    name: Annotated[str, typer.Argument(metavar="MEASURE", help="For instance shape_bias.")],
+    study: Study = "iconworld",
+    settings: Settings = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    out: Annotated[Path | None, typer.Option(help="Write the table here, as CSV.")] = None,
+):
+    """Measure a study's networks and print the table; it is kept, and a second time is read."""
+    from robustbias import measures, studies
+    from robustbias.files import atomic
+
+    if name not in measures.REGISTRY:
+        raise UserError(f"unknown measure {name!r}; known: {', '.join(measures.REGISTRY)}.")
+    table = measures.REGISTRY[name](
+        studies.load(study, seed=seed, device=device), **_parameters(settings)
+    )
+    if out is None:
+        print(table.to_string(index=False, float_format="{:.4f}".format))
+        return
+    with atomic(out) as partial:
+        table.to_csv(partial, index=False)
+    print(out)
+
+
+@app.command()
+def run(
+    chapter: Annotated[str, typer.Argument(help="For instance 02_shape_bias, or a notebook.")],
+    study: Study = "iconworld",
+    settings: Settings = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The executed notebook.", show_default="in _build/runs")
+    ] = None,
+):
+    """Execute one chapter on one study, with parameters of your own."""
+    from robustbias.book import edition, execution
+
+    source = edition.chapter(chapter)
+    out = out or edition.BUILD / "runs" / study / source.name
+    print(execution.execute(source, study, _parameters(settings), out))
+
+
+@app.command()
+def book(
+    studies: Annotated[list[str] | None, typer.Argument(help="Studies executed in this build.")] = None,
+):
+    """Render the book from chapters executed before (`make book` executes and renders)."""
+    from robustbias.book import edition, rendering
+
+    print(rendering.render(edition.contents(edition.studies(",".join(studies or [])))))
+
+
+@app.command()
+def publish(
+    study: Annotated[str, typer.Argument(help="A study whose chapters were executed.")],
+):
+    """Put a study's executed chapters into book/STUDY and the findings into README.md."""
+    from robustbias.book import publication
+
+    for path in publication.publish(study):
+        print(path)
+
+
+@app.command("shape-bias")
+def shape_bias(
+    files: Annotated[list[Path], typer.Argument(help="Per-trial decisions, model-vs-human's CSV.")],
+    seed: Seed = 0,
+):
+    """Shape bias of each observer in decision files, with coverage and a 95 % interval.
+
+    People (subject-01, subject-02, ...) are also pooled. Stimuli whose two cues agree are left
+    out; no answer counts as neither.
+    """
+    from robustbias import observers
+
+    print(observers.summary(files, seed=seed).to_string(index=False))
+
+
+def _parameters(settings: list[str] | None) -> dict:
+    """NAME=VALUE options as a dictionary; values are Python literals, anything else is text."""
+    from robustbias.book.execution import value
+
+    pairs = [setting.partition("=") for setting in settings or []]
+    if wrong := ["".join(pair) for pair in pairs if not pair[0] or not pair[1]]:
+        raise UserError(f"--set {wrong[0]!r}: expected NAME=VALUE, for instance --set seed=1.")
+    return {name: value(text) for name, _, text in pairs}
+
+
+def main() -> None:
+    """The command line; exit status 2 for a user's error, 130 for Ctrl-C."""
+    try:
+        app()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
