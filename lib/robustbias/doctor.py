@@ -1,0 +1,114 @@
+"""What is here and what is missing: data sets, what each study can run, device, versions."""
+
+import importlib.metadata
+import os
+import platform
+import shutil
+
+import pandas as pd
+import torch
+
+from robustbias import manifest
+from robustbias.errors import UserError
+from robustbias.holdings import complete, folder, holdings
+from robustbias.manifest import DatasetEntry, StudyEntry
+
+PACKAGES = ("torch", "torchvision", "numpy", "pandas", "pyarrow", "Pillow", "safetensors")
+PACKAGES += ("pooch", "papermill", "jupyter-book", "seaborn", "ipywidgets", "qtawesome")
+
+
+def doctor() -> dict[str, pd.DataFrame]:
+    """Tables by title; every row that is not in order says what to type."""
+    return {
+        "Data sets": _dataset_table(),
+        "Studies": _study_table(),
+        "Device": _device_table(),
+        "Versions": _version_table(),
+    }
+
+
+def _dataset_table() -> pd.DataFrame:
+    """data set, state (here, incomplete, missing, embedded), found, licence, to do."""
+    rows = []
+    for name in manifest.datasets():
+        entry = manifest.dataset(name)
+        state, found = _state(entry)
+        rows.append((name, state, found, entry.licence, _to_do(entry, state)))
+    return pd.DataFrame(rows, columns=["data set", "state", "found", "licence", "to do"])
+
+
+def _state(entry: DatasetEntry) -> tuple[str, str]:
+    if entry.kind == "embedded":
+        return "embedded", entry.size
+    try:
+        found = holdings(entry)
+    except UserError as error:
+        return "broken", str(error)
+    counts = ", ".join(f"{split} {n:,} of {entry.images[split]:,}" for split, n in found.items())
+    if not any(found.values()):
+        return "missing", str(folder(entry))
+    return ("here" if complete(entry) else "incomplete"), counts
+
+
+def _to_do(entry: DatasetEntry, state: str) -> str:
+    if state in ("here", "embedded"):
+        return ""
+    if not entry.files:
+        return entry.note
+    fetch = f"robustbias fetch {entry.name}"
+    return fetch if state == "missing" else f"move {folder(entry)} away, then {fetch}"
+
+
+def _study_table() -> pd.DataFrame:
+    """study, what its images, stimuli and networks are, and what it can run."""
+    rows = []
+    for name in manifest.studies():
+        entry = manifest.study(name)
+        wanted = [manifest.dataset(n) for n in _images_of(entry)]
+        missing = [d.name for d in wanted if _state(d)[0] not in ("here", "embedded")]
+        networks = [manifest.network(n) for n in manifest.networks(study=name)]
+        here = sum((manifest.ROOT / network.weights).is_file() for network in networks)
+        to_do = [f"robustbias fetch {d}" for d in missing]
+        to_do += [f"robustbias train {name}"] if here < len(networks) else []
+        rows.append(
+            {
+                "study": name,
+                "images": "missing: " + ", ".join(missing) if missing else "here",
+                "networks": f"{here} of {len(networks)}",
+                "can train": not missing,
+                "can measure": not missing and here > 0,
+                "to do": "; ".join(to_do),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _images_of(entry: StudyEntry) -> list[str]:
+    """The data sets a study reads: its images and its stimuli."""
+    return [name for name in dict.fromkeys((entry.dataset, entry.stimuli)) if name]
+
+
+def _device_table() -> pd.DataFrame:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    place = manifest.data_directory()
+    existing = next(path for path in (place, *place.parents) if path.exists())
+    rows = [
+        ("processor", f"{platform.machine()}, {os.cpu_count()} cores, {memory:.0f} GiB"),
+        ("data directory", f"{place}, {shutil.disk_usage(existing).free / 2**30:.0f} GiB free"),
+    ]
+    for index in range(torch.cuda.device_count()):
+        card = torch.cuda.get_device_properties(index)
+        rows.append((f"cuda:{index}", f"{card.name}, {card.total_memory / 2**30:.0f} GiB"))
+    if not torch.cuda.is_available():
+        rows.append(("cuda", "none; everything runs on the processor"))
+    return pd.DataFrame(rows, columns=["what", "is"])
+
+
+def _version_table() -> pd.DataFrame:
+    rows = [("python", platform.python_version())]
+    for package in PACKAGES:
+        try:
+            rows.append((package, importlib.metadata.version(package)))
+        except importlib.metadata.PackageNotFoundError:
+            rows.append((package, "not installed"))
+    return pd.DataFrame(rows, columns=["package", "version"])

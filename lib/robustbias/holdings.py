@@ -1,0 +1,71 @@
+"""What is here of a data set: images, stimuli or trials counted, split by split."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from robustbias import manifest
+from robustbias.errors import UserError
+from robustbias.images import stimuli, tiny_imagenet_files
+from robustbias.manifest import DatasetEntry
+
+
+def folder(entry: DatasetEntry) -> Path:
+    """Where the data set lies or would lie."""
+    return manifest.data_directory() / entry.path
+
+
+def holdings(entry: DatasetEntry) -> dict[str, int]:
+    """Number of items of every split that the manifest names; 0 where nothing is.
+
+    Raises:
+        UserError: What is there cannot be read (a broken shard, a missing one).
+    """
+    if entry.kind not in COUNTS:
+        raise UserError(
+            f"data set {entry.name}: unknown kind {entry.kind!r}; "
+            f"expected one of {', '.join(sorted(COUNTS))}."
+        )
+    place = folder(entry)
+    return {
+        split: COUNTS[entry.kind](place, split) if place.is_dir() else 0 for split in entry.images
+    }
+
+
+def complete(entry: DatasetEntry) -> bool:
+    """Whether every split has as many items as the manifest says; always for an embedded set."""
+    found = holdings(entry)
+    return all(found[split] == expected for split, expected in entry.images.items())
+
+
+def _stimuli(place: Path, split: str) -> int:
+    return sum(file.suffix.lower() in stimuli.SUFFIXES for file in place.glob("*/*"))
+
+
+def _trials(place: Path, split: str) -> int:
+    return sum(
+        max(len(file.read_text().splitlines()) - 1, 0) for file in (place / split).glob("*.csv")
+    )
+
+
+def _photographs(place: Path, split: str) -> int:
+    return sum(1 for _ in place.glob("n[0-9]*/*.JPEG"))
+
+
+def _index_rows(place: Path, split: str) -> int:
+    index = place / "index.csv"
+    return len(index.read_text().splitlines()) - 1 if index.is_file() else 0
+
+
+def _drawn(place: Path, split: str) -> int:
+    return 0  # made when needed: nothing lies on disk
+
+
+COUNTS: dict[str, Callable[[Path, str], int]] = {
+    "embedded": _drawn,
+    "tiny-imagenet": tiny_imagenet_files.count,
+    "cue-conflict": _stimuli,
+    "category-folders": _stimuli,
+    "decisions": _trials,
+    "wnid-folders": _photographs,
+    "broden": _index_rows,
+}
