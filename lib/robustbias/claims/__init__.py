@@ -1,0 +1,10 @@
+"""Claims of the paper, judged by our tables.
+
+A claim is one `@claim` function in a module of this folder; importing it here makes it found.
+"""
+
+from robustbias.claims import robustness, shape  # noqa: F401  (they register their claims)
+from robustbias.claims.registry import TESTS, claim, tested
+from robustbias.claims.verdicts import MIME, Claim, Verdicts, joint
+
+__all__ = ["MIME", "TESTS", "Claim", "Verdicts", "claim", "joint", "tested"]

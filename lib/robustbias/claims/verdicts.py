@@ -1,0 +1,149 @@
+"""Claims of the paper: one sentence, one statistic with its interval, one verdict.
+
+A verdict is read off the interval and nothing else:
+
+    supported      the whole interval lies on the claimed side of the threshold
+    contradicted   the whole interval lies on the other side
+    undetermined   the interval holds the threshold
+
+A claim that comes in parts holds if every part does, and fails if one part fails.
+"""
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from robustbias import files
+from robustbias.manifest import ROOT
+from robustbias.names import architecture
+from robustbias.stats import Interval
+
+MIME = "application/vnd.robustbias.claims+json"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One testable part of a claim on one study and architecture.
+
+    `above` says on which side of the threshold the claim puts the statistic; `condition` tells
+    apart several measurements of it, for instance stimulus sizes ("" when there is but one).
+    """
+
+    id: str
+    statement: str
+    source: str
+    study: str
+    architecture: str
+    statistic: str
+    interval: Interval
+    threshold: float
+    above: bool = True
+    condition: str = ""
+
+    @property
+    def verdict(self) -> str:
+        low, high = self.interval.low, self.interval.high
+        if low <= self.threshold <= high:
+            return "undetermined"
+        return "supported" if (low > self.threshold) == self.above else "contradicted"
+
+    @property
+    def sentence(self) -> str:
+        """The finding in words that follow from the interval."""
+        side = {
+            (True, "supported"): "above",
+            (True, "contradicted"): "below",
+            (False, "supported"): "below",
+            (False, "contradicted"): "above",
+        }.get((self.above, self.verdict))
+        where = ", ".join(filter(None, [architecture(self.architecture), self.condition]))
+        place = f"lies {side}" if side else "includes"
+        return (
+            f"{where}: {self.statistic} is {self.interval}, n = {self.interval.n:,}; "
+            f"the interval {place} {self.threshold:g}: **{self.verdict}**."
+        )
+
+    @property
+    def key(self) -> str:
+        """Name under which the chapter glues the value: c1_difference_alexnet_128px."""
+        words = [self.id.replace(".", "_").lower(), self.architecture]
+        return "_".join([*words, self.condition.replace(" ", "")] if self.condition else words)
+
+    def record(self) -> dict[str, Any]:
+        """Plain values for JSON and tables."""
+        fields = vars(self) | vars(self.interval) | {"verdict": self.verdict}
+        return {name: value for name, value in fields.items() if name != "interval"}
+
+
+def joint(claims: Iterable[Claim]) -> str:
+    """Verdict of a claim from the verdicts of its parts."""
+    verdicts = {claim.verdict for claim in claims}
+    if "contradicted" in verdicts:
+        return "contradicted"
+    return "supported" if verdicts == {"supported"} else "undetermined"
+
+
+class Finding(str):
+    """Text that a notebook shows as markdown."""
+
+    def _repr_markdown_(self) -> str:
+        return str(self)
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """The parts of one claim, as a notebook shows them and the findings table reads them."""
+
+    claims: tuple[Claim, ...]
+
+    def table(self) -> pd.DataFrame:
+        """One row a part."""
+        return pd.DataFrame([claim.record() for claim in self.claims])
+
+    def finding(self) -> Finding:
+        """Statement by statement, the joint verdict first and every measurement under it."""
+        lines = []
+        for statement in dict.fromkeys(claim.statement for claim in self.claims):
+            parts = [claim for claim in self.claims if claim.statement == statement]
+            lines += [f"**{statement}** Verdict: **{joint(parts)}**.", ""]
+            lines += [f"- {claim.sentence}" for claim in parts] + [""]
+        return Finding("\n".join(lines))
+
+    def glue(self) -> None:
+        """Values and verdicts for other pages to quote, under each claim's key."""
+        from myst_nb import glue  # the book's, not the core's
+
+        for claim in self.claims:
+            glue(claim.key, str(claim.interval), display=False)
+            glue(f"{claim.key}_verdict", claim.verdict, display=False)
+
+    def register(self, folder: Path | None = None) -> "Verdicts":
+        """Write each part below `_build/claims/STUDY`, one JSON file a claim, whole or not."""
+        folder = folder or Path(os.environ.get("ROBUSTBIAS_CLAIMS", ROOT / "_build" / "claims"))
+        for study, claim in dict.fromkeys((c.study, c.id.split(".")[0]) for c in self.claims):
+            parts = [
+                part.record()
+                for part in self.claims
+                if part.study == study and part.id.split(".")[0] == claim
+            ]
+            with files.atomic(folder / study / f"{claim}.json") as partial:
+                partial.write_text(json.dumps(parts, indent=1, default=float) + "\n")
+        return self
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
+        shown = self.table()[["id", "architecture", "condition", "statistic"]]
+        shown = shown.assign(
+            measured=[str(claim.interval) for claim in self.claims],
+            verdict=[claim.verdict for claim in self.claims],
+        )
+        records = json.loads(json.dumps([c.record() for c in self.claims], default=float))
+        return {
+            "text/plain": shown.to_string(index=False),
+            "text/html": shown.to_html(index=False, border=0),
+            MIME: records,
+        }

@@ -1,0 +1,27 @@
+"""Figures: functions from tables to one Figure each; nothing is measured here.
+
+A figure is one function in a module of this folder, listed below.
+"""
+
+from robustbias.figures.adversarial import (
+    accuracy_curve,
+    adversarial_examples,
+    training_records,
+)
+from robustbias.figures.cues import (
+    shape_bias_by_category,
+    shape_bias_summary,
+    stimuli_with_decisions,
+)
+from robustbias.figures.doses import cue_parity, dose_response
+
+__all__ = [
+    "accuracy_curve",
+    "adversarial_examples",
+    "cue_parity",
+    "dose_response",
+    "shape_bias_by_category",
+    "shape_bias_summary",
+    "stimuli_with_decisions",
+    "training_records",
+]

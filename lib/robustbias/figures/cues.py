@@ -1,0 +1,190 @@
+"""Figures of chapter 2: stimuli with decisions, shape bias by category and network."""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from robustbias import published
+from robustbias.figures.theme import (
+    MARKERS,
+    PALETTE,
+    canvas,
+    interval_points,
+    legend_below,
+    picture,
+)
+from robustbias.images import CueConflict
+from robustbias.names import REGIMES, architecture
+
+CUE_COLOURS = {"shape": "#D55E00", "texture": "#0072B2", "neither": "#777777"}
+
+
+def stimuli_with_decisions(
+    stimuli: CueConflict,
+    trials: pd.DataFrame,
+    *,
+    architecture: str,
+    n: int = 8,
+    show_images: bool = True,
+) -> Figure:
+    """Cue-conflict stimuli, evenly spaced in the set, and what S and R said they are.
+
+    Args:
+        stimuli: Shown at the largest size that `trials` has.
+        trials: From `measures.conflict_trials`.
+        show_images: False shows the cues' names in place of the images.
+    """
+    size = int(stimuli.pixels.shape[-1])
+    own = trials[
+        (trials["architecture"] == architecture)
+        & (trials["aggregation"] == "mean")
+        & (trials["size"] == size)
+    ]
+    regimes = {
+        regime: own[own["pair"] & (own["regime"] == regime)].set_index("stimulus")
+        for regime in ("standard", "robust")
+    }
+    names = list(regimes["standard"].index)
+    chosen = [names[i] for i in np.linspace(0, len(names) - 1, n).astype(int)]
+    columns = min(n, 8)
+    figure, axes = canvas(-(-n // columns), columns, panel=(1.3, 2.05))
+    place = {name: i for i, name in enumerate(stimuli.names)}
+    for ax in axes.flat:
+        ax.axis("off")
+    for ax, name in zip(axes.flat, chosen, strict=False):
+        ax.axis("on")
+        pixels = np.moveaxis(stimuli.pixels[place[name]].cpu().numpy(), 0, -1) / 255
+        picture(ax, pixels if show_images else None)
+        row = next(iter(regimes.values())).loc[name]
+        ax.set_title(f"{row['shape']} shape\n{row['texture']} texture", size="x-small")
+        for line, (letter, answers) in enumerate(zip("SR", regimes.values(), strict=True)):
+            if name not in answers.index:
+                continue
+            answer = answers.loc[name]
+            ax.text(
+                0.5,
+                -0.06 - 0.14 * line,
+                f"{letter}: {answer['object_response']}",
+                color=CUE_COLOURS[answer["decision"]],
+                transform=ax.transAxes,
+                ha="center",
+                va="top",
+                size="small",
+                weight="bold",
+            )
+    return figure
+
+
+def shape_bias_by_category(table: pd.DataFrame) -> Figure:
+    """Shape bias by category of the shape: S and R, people, and the same network on ImageNet.
+
+    A row of panels a stimulus size, a column an architecture; 95 % intervals over shape images.
+
+    Args:
+        table: From `measures.shape_bias`.
+    """
+    shown = _pairs(table, metric="shape_bias")
+    shown = shown[shown["category"] != "all"]
+    categories = sorted(shown["category"].unique(), reverse=True)
+    others = _published(categories, "shape_bias")
+    sizes, names = sorted(shown["size"].unique()), list(dict.fromkeys(shown["architecture"]))
+    panel = (2.9, 0.24 * len(categories) + 0.7)
+    figure, axes = canvas(len(sizes), len(names), panel=panel, sharex=True, sharey=True)
+    for (row, size), (column, name) in itertools.product(enumerate(sizes), enumerate(names)):
+        ax = axes[row, column]
+        own = shown[(shown["size"] == size) & (shown["architecture"] == name)]
+        for offset, regime in ((0.14, "standard"), (-0.14, "robust")):
+            values = own[own["regime"] == regime].set_index("category").reindex(categories)
+            y = np.arange(len(categories)) + offset
+            interval_points(ax, y, values, kind=regime, label=REGIMES[regime], sideways=True)
+        for kind, label in (("human", "humans"), ("published", "same network, ImageNet")):
+            wanted = "human" if kind == "human" else name
+            values = others[others["architecture"] == wanted].set_index("category")["value"]
+            ax.scatter(
+                values.reindex(categories),
+                np.arange(len(categories)),
+                marker=MARKERS[kind],
+                color=PALETTE[kind],
+                s=18,
+                alpha=0.8,
+                label=label,
+            )
+        ax.set(xlim=(-0.03, 1.03), yticks=range(len(categories)), yticklabels=categories)
+        ax.set_title(architecture(name) + (f", {size} px" if len(sizes) > 1 else ""))
+        ax.axvline(0.5, color="#999999", lw=0.8, zorder=0)
+    for ax in axes[-1]:
+        ax.set_xlabel("← texture    shape bias    shape →")
+    legend_below(figure, axes)
+    return figure
+
+
+def shape_bias_summary(table: pd.DataFrame) -> Figure:
+    """Shape bias with intervals and, below it, the coverage without which it means little.
+
+    A column of panels a stimulus size. Grey bars are the nulls: the same answers dealt to random
+    stimuli (middle 95 %). Triangles and the green line are published results.
+
+    Args:
+        table: From `measures.shape_bias`.
+    """
+    sizes = sorted(table["size"].unique())
+    names = list(dict.fromkeys(table.loc[table["pair"], "architecture"]))
+    categories = table.loc[table["category"] != "all", "category"].unique()
+    panel = (max(2.2, 1.3 * len(names) + 0.6) if len(sizes) == 1 else 2.5, 2.5)
+    figure, axes = canvas(2, len(sizes), panel=panel, sharex=True, sharey="row")
+    for (row, metric), (column, size) in itertools.product(
+        enumerate(("shape_bias", "coverage")), enumerate(sizes)
+    ):
+        ax = axes[row, column]
+        own = table[
+            (table["size"] == size)
+            & (table["metric"] == metric)
+            & (table["category"] == "all")
+            & (table["aggregation"] == "mean")
+        ]
+        measured = own[own["condition"] == "cue-conflict"]
+        dealt = own[(own["condition"] == "shuffled") & own["pair"]]
+        for offset, regime in ((-0.22, "standard"), (0.0, "robust"), (0.22, "untrained")):
+            mine = measured[measured["regime"] == regime]
+            mine = mine[mine["pair"] | (regime == "untrained")].set_index("architecture")
+            null = dealt[dealt["regime"] == regime].set_index("architecture").reindex(names)
+            x = np.arange(len(names)) + offset
+            interval_points(ax, x, mine.reindex(names), kind=regime, label=REGIMES[regime], ls="")
+            ax.vlines(
+                x, null["low"], null["high"], color="#cccccc", lw=9, zorder=0, label="shuffled"
+            )
+        others = _published(categories, metric, "all").set_index("architecture")["value"]
+        ax.scatter(
+            np.arange(len(names)) - 0.36,
+            others.reindex(names),
+            marker=MARKERS["published"],
+            color=PALETTE["published"],
+            s=22,
+            label="same network, ImageNet",
+        )
+        ax.axhline(others["human"], color=PALETTE["human"], ls="--", lw=1.2, label="humans")
+        ax.set(ylim=(-0.02, 1.02), xticks=range(len(names)), xlim=(-0.6, len(names) - 0.4))
+        ax.set_xticklabels([architecture(name) for name in names])
+        if row == 0 and len(sizes) > 1:
+            ax.set_title(f"{size} px")
+    axes[0, 0].set_ylabel("shape bias")
+    axes[1, 0].set_ylabel("coverage")
+    legend_below(figure, axes, 3)
+    return figure
+
+
+def _pairs(table: pd.DataFrame, **values: object) -> pd.DataFrame:
+    """Measured rows, by mean probability, of the networks that form pairs."""
+    wanted = {"condition": "cue-conflict", "aggregation": "mean", "pair": True, **values}
+    for column, value in wanted.items():
+        table = table[table[column] == value]
+    return table
+
+
+def _published(categories, metric: str, category: str | None = None) -> pd.DataFrame:
+    """Published shape bias or coverage on these categories, over all or one by one."""
+    table = published.cue_conflict(tuple(categories))
+    one_by_one = table["category"] != "all"
+    return table[(table["metric"] == metric) & (one_by_one if category is None else ~one_by_one)]

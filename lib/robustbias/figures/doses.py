@@ -1,0 +1,77 @@
+"""Figures of chapter 2: shape bias against the training radius, and whether the cues are fair."""
+
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from robustbias import published
+from robustbias.figures.theme import MARKERS, PALETTE, canvas, interval_points, legend_below
+from robustbias.names import ARCHITECTURES
+
+
+def dose_response(table: pd.DataFrame, *, architecture: str, side: int) -> Figure:
+    """Shape bias and coverage against the training radius, beside ResNet-50 on ImageNet.
+
+    Radii are scaled to 224 x 224 images (eps * 224 / side), so that the mean change per pixel is
+    the same; the axis is linear up to 0.5 and logarithmic beyond.
+
+    Args:
+        table: From `measures.shape_bias`.
+        architecture: The one trained at several radii.
+        side: Side of its training images, in pixels.
+    """
+    own = table[
+        (table["architecture"] == architecture)
+        & table["regime"].isin(["standard", "robust"])
+        & (table["condition"] == "cue-conflict")
+        & (table["aggregation"] == "mean")
+        & (table["category"] == "all")
+    ].sort_values("eps")
+    sizes = sorted(own["size"].unique())
+    colours = sns.color_palette("flare", len(sizes)) if len(sizes) > 1 else [PALETTE["robust"]]
+    figure, axes = canvas(1, 2, panel=(3.8, 3.1), sharex=True)
+    for ax, metric in zip(axes[0], ("shape_bias", "coverage"), strict=True):
+        for size, colour in zip(sizes, colours, strict=True):
+            series = own[(own["size"] == size) & (own["metric"] == metric)]
+            label = f"{ARCHITECTURES.get(architecture, architecture)}, ours"
+            label += f", {size} px" if len(sizes) > 1 else ""
+            x = series["eps"] * 224 / side
+            style = {"ls": "-", "color": colour, "label": label}
+            interval_points(ax, x, series, kind="robust", **style)
+        ax.set(xlabel="training radius, scaled to 224 px", ylim=(-0.02, 1.02))
+        ax.set_ylabel(metric.replace("_", " "))
+        ax.set_xscale("symlog", linthresh=0.5)
+        ax.set_xticks([0, 0.25, 0.5, 1, 2, 4, 8], ["0", ".25", ".5", "1", "2", "4", "8"])
+        ax.minorticks_off()
+    reference = published.results("shape_bias", norm="l2", architecture="resnet50")
+    reference = reference.sort_values("eps")
+    axes[0, 0].plot(
+        reference["eps"],
+        reference["value"],
+        "--",
+        marker=MARKERS["published"],
+        ms=5,
+        color=PALETTE["published"],
+        label="ResNet-50, ImageNet (published)",
+    )
+    legend_below(figure, axes, 2)
+    return figure
+
+
+def cue_parity(table: pd.DataFrame) -> Figure:
+    """Held-out accuracy of a network that learned from shape alone and of one from texture alone.
+
+    Args:
+        table: Columns cue (shape | texture), value, low, high.
+    """
+    figure, axes = canvas(1, 1, panel=(3.2, 2.6))
+    ax = axes[0, 0]
+    for x, row in enumerate(table.sort_values("cue").itertuples()):
+        interval_points(
+            ax, [x], pd.DataFrame([row._asdict()]), kind="standard", label=row.cue, color="#444444"
+        )
+        ax.annotate(f"{row.value:.2f}", (x, row.value), (8, -3), textcoords="offset points")
+    ax.axhline(0.85, color="#999999", ls=":")
+    ax.set(ylim=(0, 1.02), xlim=(-0.5, len(table) - 0.5), ylabel="held-out accuracy")
+    ax.set_xticks(range(len(table)), [f"{cue} alone" for cue in sorted(table["cue"])])
+    return figure

@@ -1,0 +1,25 @@
+"""Measures: functions from a study to one tidy table, kept in the table store.
+
+A measure is one `@measure` function in a module of this folder; its name is its id, and importing
+it here is all it takes to be found by the command line and the tests.
+
+Columns, where they apply: study, network, architecture, regime (standard | robust), eps (training
+radius, pixel units), condition, metric, value, low, high, n. Anything else a measure varies is a
+column of its own. Every combination of the other columns occurs once.
+"""
+
+from robustbias.measures.accuracy import accuracy, accuracy_checks
+from robustbias.measures.conflict import conflict_trials
+from robustbias.measures.registry import REGISTRY, measure, tidy
+from robustbias.measures.shape_bias import decided_bias, shape_bias
+
+__all__ = [
+    "REGISTRY",
+    "accuracy",
+    "accuracy_checks",
+    "conflict_trials",
+    "decided_bias",
+    "measure",
+    "shape_bias",
+    "tidy",
+]

@@ -1,0 +1,219 @@
+"""Clean and adversarial accuracy, with the checks that tell a real defence from a weak attack."""
+
+from typing import Any
+
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from robustbias import attacks, stats
+from robustbias.errors import UserError
+from robustbias.images import Images
+from robustbias.measures.registry import described, measure, pairs, tidy
+
+CLEAN = {"condition": "clean", "attack_eps": 0.0, "steps": 0}
+TOLERANCE = 0.01  # accuracy may rise by this much by chance of the random starts
+
+
+@torch.no_grad()
+def correct(network: nn.Module, images: Images, batch: int) -> Bool[Tensor, " n"]:
+    """Whether the network's top class is the label, in full precision."""
+    hits = [network(pixels).argmax(1) == labels for pixels, labels in images.batches(batch)]
+    return torch.cat(hits)
+
+
+def survived(
+    network: nn.Module,
+    images: Images,
+    clean: Bool[Tensor, " n"],
+    *,
+    batch: int,
+    **attack: Any,
+) -> tuple[Bool[Tensor, " n"], Float[Tensor, " m"]]:
+    """Images classified correctly both clean and under attack, and the m norms the attack reached.
+
+    An image that is wrong already needs no attack: the zero perturbation lies in every ball.
+
+    Args:
+        clean: Which images are correct without attack; only these m are attacked.
+        attack: Arguments of `attacks.pgd`.
+    """
+    standing = clean.clone()
+    norms = [torch.zeros(0)]
+    for index in clean.nonzero()[:, 0].split(batch):
+        pixels, labels = next(images.take(index).batches(batch))
+        result = attacks.pgd(network, pixels, labels, **attack)
+        standing[index] = ~result.fooled
+        norms.append(result.norm.float().cpu())
+    return standing, torch.cat(norms)
+
+
+@measure
+def accuracy(
+    study: Any,
+    *,
+    n_images: int = 256,
+    eps_grid: tuple[float, ...] | list[float] | None = None,
+    steps: int = 0,
+    restarts: int = 1,
+    batch: int = 128,
+) -> pd.DataFrame:
+    """Top-1 on held-out images, clean and under PGD over a grid of radii.
+
+    Metrics: `top1` (Wilson interval; condition `clean` or `pgd-NORM-EPS`), `achieved_norm` (mean,
+    with its smallest and largest value as low and high), `top1_difference` (robust minus standard
+    of one architecture on the same images, paired bootstrap). At the study's own radius the attack
+    is repeated with twice the steps. Networks beyond the pairs get the clean condition alone.
+
+    Cost: n_images * restarts * steps * (radii + 2) forward and backward passes a network.
+
+    Args:
+        n_images: Held-out images, drawn with the study's seed; at most all of them.
+        eps_grid: Attack radii in pixel units; the study's grid when None.
+        steps: PGD steps; the study's when 0.
+        restarts: Random starts; the worst result of each image counts.
+
+    Raises:
+        UserError: n_images or a radius is out of range.
+
+    Source: Madry et al. 2018, arXiv 1706.06083.
+    """
+    threat = study.entry.threat
+    grid = sorted(study.entry.attack_grid if eps_grid is None else eps_grid)
+    if n_images < 1:
+        raise UserError(f"n_images is {n_images}: give at least 1 image")
+    if not grid or grid[0] <= 0:
+        raise UserError(f"attack radii must be positive, got {grid}: leave out 0, it is `clean`")
+    steps = steps or threat.test_steps
+    generator = torch.Generator().manual_seed(study.seed)
+    images = study.source.val()
+    images = images.take(torch.randperm(len(images), generator=generator)[:n_images])
+    images = images.to(study.device)
+    plans = [(eps, steps) for eps in grid]
+    plans += [(threat.eps, 2 * steps)] if threat.eps in grid else []
+
+    attacked = {entry.name for pair in pairs(study).values() for entry in pair.values()}
+    rows, hits = [], {}
+    for entry in [entry for entry in study.entries if entry.cue == "both"]:
+        network = study.network_named(entry.name)
+        clean = correct(network, images, batch)
+        hits[entry.name, "clean", 0] = clean
+        rows.append({**described(study, entry), **CLEAN, **_top1(clean)})
+        for eps, count in plans if entry.name in attacked else ():
+            condition = {
+                "condition": f"pgd-{threat.norm}-{eps:g}",
+                "attack_eps": eps,
+                "steps": count,
+            }
+            standing, norms = survived(
+                network,
+                images,
+                clean,
+                batch=batch,
+                norm=threat.norm,
+                eps=eps,
+                steps=count,
+                restarts=restarts,
+                generator=torch.Generator(images.pixels.device).manual_seed(study.seed),
+            )
+            hits[entry.name, condition["condition"], count] = standing
+            rows.append({**described(study, entry), **condition, **_top1(standing)})
+            if len(norms):
+                rows.append({**described(study, entry), **condition, **_spread(norms)})
+    return tidy(rows + _differences(study, hits, generator))
+
+
+def _top1(hit: Bool[Tensor, " n"]) -> dict[str, Any]:
+    return {"metric": "top1", **vars(stats.wilson(int(hit.sum()), len(hit)))}
+
+
+def _spread(norms: Float[Tensor, " m"]) -> dict[str, Any]:
+    return {
+        "metric": "achieved_norm",
+        "value": float(norms.mean()),
+        "low": float(norms.min()),
+        "high": float(norms.max()),
+        "n": len(norms),
+    }
+
+
+def _differences(
+    study: Any, hits: dict[tuple[str, str, int], Tensor], generator: torch.Generator
+) -> list[dict[str, Any]]:
+    """R minus S of each architecture under each condition, over resamples of the same images."""
+    columns = list(hits)
+    values = torch.stack([hits[column].float().cpu() for column in columns], 1)
+    boot = stats.ratios(
+        values, torch.ones_like(values), torch.arange(len(values)), generator=generator
+    )
+    rows = []
+    for pair in [pair for pair in pairs(study).values() if len(pair) == 2]:
+        for condition, steps in [
+            column[1:] for column in columns if column[0] == pair["robust"].name
+        ]:
+            robust, standard = (
+                columns.index((pair[regime].name, condition, steps))
+                for regime in ("robust", "standard")
+            )
+            difference = boot.difference([robust], [standard])
+            low, high = difference.interval()
+            rows.append(
+                {
+                    **described(study, pair["robust"]),
+                    "network": f"{pair['robust'].name} - {pair['standard'].name}",
+                    "regime": "robust - standard",
+                    "condition": condition,
+                    "attack_eps": float(condition.rpartition("-")[2]) if steps else 0.0,
+                    "steps": steps,
+                    "metric": "top1_difference",
+                    "value": float(difference.value),
+                    "low": float(low),
+                    "high": float(high),
+                    "n": len(values),
+                }
+            )
+    return rows
+
+
+def accuracy_checks(table: pd.DataFrame) -> pd.DataFrame:
+    """What must hold of any honest table of `accuracy`, one row a network and check.
+
+    Columns: network, check, worst (the largest violation seen), allowed, holds.
+
+    Source: Carlini et al. 2019, arXiv 1902.06705, section 5.
+    """
+    top1 = table[table["metric"] == "top1"]
+    norms = table[table["metric"] == "achieved_norm"]
+    rows = []
+    for name, own in top1.groupby("network", sort=False):
+        attack = own[own["steps"] > 0].sort_values("attack_eps")
+        if attack.empty:
+            continue
+        clean = float(own.loc[own["steps"] == 0, "value"].iloc[0])
+        curve = attack[attack["steps"] == attack["steps"].min()]
+        doubled = attack[attack["steps"] > attack["steps"].min()].set_index("attack_eps")["value"]
+        base = curve.set_index("attack_eps")["value"]
+        reached = norms[norms["network"] == name]
+        worst = {
+            "accuracy falls as eps grows": (curve["value"].diff().max(), TOLERANCE),
+            "attacked accuracy stays below clean": (attack["value"].max() - clean, 0.0),
+            "twice the steps do not help the defender": (
+                (doubled - base.reindex(doubled.index)).max(),
+                TOLERANCE,
+            ),
+            "perturbations stay in the ball": (
+                (reached["high"] / reached["attack_eps"] - 1).max(),
+                1e-3,
+            ),
+        }
+        if own["regime"].iloc[0] == "standard":
+            worst["the standard network falls to zero"] = (curve["value"].iloc[-1], 0.05)
+        rows += [
+            {"network": name, "check": check, "worst": value, "allowed": allowed}
+            for check, (value, allowed) in worst.items()
+            if not pd.isna(value)
+        ]
+    checks = pd.DataFrame(rows, columns=["network", "check", "worst", "allowed"])
+    checks["holds"] = checks["worst"] <= checks["allowed"]
+    return checks

@@ -1,0 +1,47 @@
+"""Published numbers, to lay beside ours: every row names its source.
+
+`data_manifest/published.csv` quotes accuracies and shape biases of ImageNet networks;
+`data_manifest/published_cue_conflict.csv` counts the answers of people and networks for every
+pair of categories, so that they can be shown for just the categories a study has.
+"""
+
+import functools
+
+import pandas as pd
+
+from robustbias.manifest import ROOT
+
+
+@functools.cache
+def _csv(name: str) -> pd.DataFrame:
+    return pd.read_csv(ROOT / "data_manifest" / name)
+
+
+def results(metric: str, **conditions: object) -> pd.DataFrame:
+    """Rows of published.csv with this metric (`shape_bias`, `top1`) and these column values.
+
+    Values are fractions; eps is in pixel units of 224 x 224 images.
+    """
+    table = _csv("published.csv")
+    for column, value in {"metric": metric, **conditions}.items():
+        table = table[table[column] == value]
+    return table.reset_index(drop=True)
+
+
+def cue_conflict(categories: tuple[str, ...]) -> pd.DataFrame:
+    """Shape bias and coverage of people and ImageNet networks on the stimuli of some categories.
+
+    Columns: model, architecture, regime, category ("all" or the shape's), metric, value, n.
+    Everyone chose among all 16 categories, also where only some are counted here.
+
+    Source: Geirhos et al. 2019, raw data of rgeirhos/texture-vs-shape.
+    """
+    counts = _csv("published_cue_conflict.csv")
+    counts = counts[counts["shape"].isin(categories) & counts["texture"].isin(categories)]
+    both = pd.concat([counts.assign(category="all"), counts.assign(category=counts["shape"])])
+    names = ["model", "architecture", "regime", "category"]
+    sums = both.groupby(names, sort=False)[["n_shape", "n_texture", "n"]].sum().reset_index()
+    decided = sums["n_shape"] + sums["n_texture"]
+    bias = sums[names].assign(metric="shape_bias", value=sums["n_shape"] / decided, n=decided)
+    coverage = sums[names].assign(metric="coverage", value=decided / sums["n"], n=sums["n"])
+    return pd.concat([bias, coverage], ignore_index=True)

@@ -1,0 +1,136 @@
+"""The store: never stale, never half-written, and it knows where a table came from."""
+
+import dataclasses
+import errno
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+import toy_study
+
+from robustbias import tables
+from robustbias.errors import UserError
+
+CALLS = []
+
+
+def doubled(study, *, times=1):
+    CALLS.append(times)
+    return pd.DataFrame({"condition": ["a", "b"], "value": [1.0 * times, 2.0 * times]})
+
+
+@pytest.fixture(autouse=True)
+def _store(tmp_path, monkeypatch):
+    monkeypatch.setenv("ROBUSTBIAS_TABLES", str(tmp_path / "tables"))
+    CALLS.clear()
+
+
+def kept(folder) -> list:
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def test_a_table_is_measured_once_and_read_back_equal():
+    study = toy_study.study()
+    first = tables.cached(doubled, study, study.entries, times=3)
+    again = tables.cached(doubled, study, study.entries, times=3)
+    assert CALLS == [3]
+    pd.testing.assert_frame_equal(first, again)
+    assert first["value"].tolist() == [3.0, 6.0]
+
+
+class OtherImages(toy_study.Source):
+    digest = "other images"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 1},
+        {"source": OtherImages()},
+        {
+            "networks": {
+                "toy-s": toy_study.HalfLooker("right", 41.0),
+                "toy-r": toy_study.HalfLooker("left"),
+            }
+        },
+        {"entry": dataclasses.replace(toy_study.study().entry, sizes=(16,))},
+        {"name": "other"},
+    ],
+    ids=["seed", "images", "weights", "study", "name"],
+)
+def test_whatever_a_value_depends_on_is_in_the_key(change):
+    study = toy_study.study()
+    tables.cached(doubled, study, study.entries)
+    other = toy_study.study(**change)
+    tables.cached(doubled, other, other.entries)
+    assert len(CALLS) == 2
+
+
+def test_arguments_and_the_set_of_networks_are_in_the_key():
+    study = toy_study.study()
+    tables.cached(doubled, study, study.entries, times=1)
+    tables.cached(doubled, study, study.entries, times=2)
+    tables.cached(doubled, study, study.entries[:1], times=1)
+    assert CALLS == [1, 2, 1]
+
+
+def test_a_changed_line_of_the_core_is_another_key(monkeypatch):
+    study = toy_study.study()
+    tables.cached(doubled, study, study.entries)
+    monkeypatch.setattr(tables, "source_hash", lambda: "edited")
+    tables.cached(doubled, study, study.entries)
+    assert len(CALLS) == 2
+
+
+def test_the_source_hash_sees_measures_but_not_figures(tmp_path):
+    for name in ("stats.py", "figures/theme.py", "measures/accuracy.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("a = 1\n")
+    before = tables.source_hash(tmp_path)
+    (tmp_path / "figures/theme.py").write_text("a = 2\n")
+    assert tables.source_hash(tmp_path) == before
+    (tmp_path / "measures/accuracy.py").write_text("a = 2\n")
+    assert tables.source_hash(tmp_path) != before
+
+
+def test_defaults_and_their_spelled_out_values_are_one_key():
+    study = toy_study.study()
+    stored = tables.stored(doubled)
+    stored(study)
+    stored(study, times=1)
+    assert CALLS == [1]
+
+
+def test_provenance_travels_inside_the_file(tmp_path):
+    study = toy_study.study()
+    table = tables.cached(doubled, study, study.entries, times=2)
+    made = tables.provenance(table)
+    assert made["measure"] == "doubled"
+    assert made["arguments"] == {"times": 2}
+    assert made["weights"] == {"toy-s": "right-40.0", "toy-r": "left-40.0"}
+    assert made["images"] == "toy-images"
+    assert made["seconds"] >= 0
+    (path,) = kept(tmp_path / "tables")
+    assert tables.METADATA in pq.read_schema(path).metadata
+
+
+def test_a_full_disk_leaves_nothing_half_written_and_one_clear_error(tmp_path, monkeypatch):
+    def full(table, path):
+        with open(path, "wb") as file:
+            file.write(b"PAR1half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tables.pq, "write_table", full)
+    study = toy_study.study()
+    with pytest.raises(UserError, match=r"No space left on device.*free some space"):
+        tables.cached(doubled, study, study.entries)
+    assert kept(tmp_path / "tables") == []
+
+
+def test_a_table_damaged_from_outside_is_measured_again(tmp_path):
+    study = toy_study.study()
+    tables.cached(doubled, study, study.entries)
+    (path,) = kept(tmp_path / "tables")
+    path.write_bytes(path.read_bytes()[:100])
+    assert tables.cached(doubled, study, study.entries)["value"].tolist() == [1.0, 2.0]
+    assert len(CALLS) == 2

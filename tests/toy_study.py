@@ -1,0 +1,95 @@
+"""A study small enough to know every answer: linear networks that look at one half of an image.
+
+A category is a channel (dog red, cat green, car blue). The left half carries the shape's channel,
+the right half the texture's. The standard network looks right, the robust one left, so the shape
+bias of S is 0 and that of R is 1.
+"""
+
+from types import SimpleNamespace
+
+import torch
+from torch import nn
+
+from robustbias.images import CueConflict, Images
+from robustbias.manifest import NetworkEntry, StudyEntry, Threat
+
+CATEGORIES = ("dog", "cat", "car")
+SIDE = 8
+
+
+class HalfLooker(nn.Module):
+    """Logits = gain * channel means of one half; weights_hash names it."""
+
+    def __init__(self, side: str, gain: float = 40.0):
+        super().__init__()
+        self.columns = slice(0, SIDE // 2) if side == "left" else slice(SIDE // 2, SIDE)
+        self.gain, self.weights_hash = gain, f"{side}-{gain}"
+
+    def forward(self, pixels):
+        return self.gain * pixels[..., self.columns].mean((2, 3))
+
+
+def entry(name: str, regime: str, eps: float, cue: str = "both") -> NetworkEntry:
+    return NetworkEntry(
+        name=name, title=name, architecture="alexnet", regime=regime, classes=3, size=SIDE,
+        layers=(), dataset="toy", weights="", format="safetensors", licence="MIT",
+        source="made here", study="toy", cue=cue, norm="l2" if eps else "none", eps=eps,
+    )  # fmt: skip
+
+
+def halves(left: torch.Tensor, right: torch.Tensor, contrast: torch.Tensor) -> torch.Tensor:
+    """uint8 images whose halves exceed mid-grey in one channel each, by `contrast` levels."""
+    pixels = torch.full((len(left), 3, SIDE, SIDE), 100.0)
+    for i in range(len(left)):
+        pixels[i, left[i], :, : SIDE // 2] += contrast[i]
+        pixels[i, right[i], :, SIDE // 2 :] += contrast[i]
+    return pixels.round().to(torch.uint8)
+
+
+class Source:
+    """Held-out images with both halves alike, and every conflict of 2 shape designs a category."""
+
+    digest = "toy-images"
+
+    def __init__(self, n: int = 60):
+        self.labels = torch.arange(n) % 3
+        self.contrast = torch.linspace(10, 100, n)
+
+    def val(self) -> Images:
+        pixels = halves(self.labels, self.labels, self.contrast)
+        return Images(pixels, self.labels, CATEGORIES)
+
+    def train(self, epoch: int, seed: int) -> Images:
+        return self.val()
+
+    def cue_conflict(self, size: int) -> CueConflict:
+        cues = [(s, k, t) for s in range(3) for k in (1, 2) for t in range(3)]
+        shape, texture = (torch.tensor([cue[i] for cue in cues]) for i in (0, 2))
+        names = tuple(f"{CATEGORIES[s]}{k}-{CATEGORIES[t]}{k}" for s, k, t in cues)
+        pixels = halves(shape, texture, torch.full((len(cues),), 90.0))
+        return CueConflict(pixels, shape, texture, CATEGORIES, names)
+
+
+class Study(SimpleNamespace):
+    """What measures ask of a study."""
+
+    def network_named(self, name: str) -> nn.Module:
+        return self.networks[name]
+
+    def membership(self, network: nn.Module) -> torch.Tensor:
+        return torch.eye(3)
+
+
+def study(**changes) -> Study:
+    facts = StudyEntry(
+        name="toy", title="Toy", summary="", dataset="toy", stimuli="toy", sizes=(SIDE,),
+        categories=CATEGORIES, architectures=("alexnet",), dose_architecture="alexnet",
+        threat=Threat("l2", 0.5, 3, 10), attack_grid=(0.25, 0.5, 4.0),
+    )  # fmt: skip
+    entries = [entry("toy-s", "standard", 0.0), entry("toy-r", "robust", 0.5)]
+    return Study(**{
+        "name": "toy", "seed": 0, "device": "cpu", "entry": facts, "categories": CATEGORIES,
+        "source": Source(), "entries": entries,
+        "networks": {"toy-s": HalfLooker("right"), "toy-r": HalfLooker("left")},
+        **changes,
+    })  # fmt: skip
