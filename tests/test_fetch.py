@@ -1,0 +1,217 @@
+import functools
+import hashlib
+import http.server
+import io
+import threading
+import zipfile
+
+import pytest
+
+from robustbias import fetch, manifest
+from robustbias.downloads import downloaded
+from robustbias.errors import MissingData, UserError
+from robustbias.manifest import DatasetEntry, FileEntry
+
+PNG = b"\x89PNG stimulus"
+
+
+def archive_of(count):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        for i in range(count):
+            file.writestr(f"repo-1/stimuli/cat/cat{i}.png", PNG)
+    return buffer.getvalue()
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """Serves `server.files`, whole or from a byte on; `server.log` keeps (path, range asked)."""
+
+    def do_GET(self):
+        asked = self.headers.get("Range")
+        self.server.log.append((self.path, asked))
+        content = self.server.files.get(self.path)
+        if content is None:
+            self.send_error(404)
+            return
+        start = int(asked.split("=")[1].rstrip("-")) if asked else 0
+        self.send_response(206 if asked else 200)
+        self.send_header("Content-Length", str(len(content) - start))
+        self.end_headers()
+        cut = self.server.cut.pop() if self.server.cut else len(content)
+        self.wfile.write(content[start:cut])
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """A web server of this test's own; `cut` breaks the next answers off after so many bytes."""
+    monkeypatch.setattr("time.sleep", lambda _: None)  # between two attempts
+    served = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    served.files, served.log, served.cut = {}, [], []
+    served.url = f"http://127.0.0.1:{served.server_port}"
+    thread = threading.Thread(target=functools.partial(served.serve_forever, poll_interval=0.01))
+    thread.start()
+    yield served
+    served.shutdown()
+    served.server_close()
+    thread.join()
+
+
+def entry_of(server, content, **changes):
+    server.files["/a.zip"] = content
+    digest = hashlib.sha256(content).hexdigest()
+    return FileEntry("a.zip", f"{server.url}/a.zip", digest, len(content), **changes)
+
+
+def test_a_file_is_downloaded_once_and_verified(server, tmp_path):
+    file = entry_of(server, b"content")
+    for _ in range(2):
+        assert downloaded(file, tmp_path, progress=False).read_bytes() == b"content"
+    assert server.log == [("/a.zip", None)]
+    assert [path.name for path in tmp_path.iterdir()] == ["a.zip"]
+
+
+def test_an_interrupted_download_is_continued(server, tmp_path):
+    content = bytes(range(256)) * 4096
+    server.cut = [700_000]
+    assert downloaded(entry_of(server, content), tmp_path, progress=False).read_bytes() == content
+    assert [asked is None for _, asked in server.log] == [True, False]
+
+
+def test_another_hash_is_an_error_and_leaves_nothing(server, tmp_path):
+    file = entry_of(server, b"content")
+    server.files["/a.zip"] = b"tampered"
+    with pytest.raises(UserError, match=r"a\.zip is not the expected file.*by hand"):
+        downloaded(file, tmp_path, progress=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_web_page_instead_of_the_file_is_an_error(server, tmp_path):
+    page = b"\n<!DOCTYPE html><html>Sign in</html>"
+    with pytest.raises(UserError, match=r"gave a web page instead of a.zip"):
+        downloaded(entry_of(server, page), tmp_path, progress=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_file_or_server_is_an_error_after_retries(server, tmp_path):
+    file = entry_of(server, b"content")
+    server.files.clear()
+    with pytest.raises(UserError, match=r"could not download http.*404.*Try again later, or put"):
+        downloaded(file, tmp_path, progress=False)
+    assert len(server.log) == 4
+    gone = FileEntry("a.zip", "http://127.0.0.1:9/a.zip", "0" * 64)
+    with pytest.raises(UserError, match="could not download"):
+        downloaded(gone, tmp_path, progress=False)
+
+
+def test_a_file_without_a_published_hash_is_reported_as_unverified(server, tmp_path):
+    file = FileEntry("a.zip", entry_of(server, b"content").url)
+    with pytest.warns(UserWarning, match=hashlib.sha256(b"content").hexdigest()):
+        downloaded(file, tmp_path, progress=False)
+
+
+@pytest.fixture
+def stimuli(server, tmp_path, monkeypatch):
+    """A data set of three silhouettes in the manifest, its archive on the server."""
+    monkeypatch.setenv("ROBUSTBIAS_DATA", str(tmp_path))
+    entry = DatasetEntry(
+        "drawings", "Drawings", "category-folders", "here", "CC BY 4.0", "us", "set/drawings",
+        images={"stimuli": 3},
+        files=(entry_of(server, archive_of(3), extract=True, folder="repo-1/stimuli"),),
+    )  # fmt: skip
+    named = manifest.dataset
+    monkeypatch.setattr(manifest, "dataset", lambda n: entry if n == "drawings" else named(n))
+    return tmp_path
+
+
+def test_a_data_set_is_fetched_unpacked_and_counted(stimuli, server):
+    place = fetch.fetch("drawings", progress=False)
+    assert place == stimuli / "set" / "drawings"
+    assert sorted(p.name for p in place.glob("cat/*")) == ["cat0.png", "cat1.png", "cat2.png"]
+    assert fetch.verify("drawings")["ok"].tolist() == [True, True]
+    fetch.fetch("drawings", progress=False)
+    assert len(server.log) == 1
+
+
+def test_a_second_data_set_of_the_archive_needs_no_second_download(stimuli, server):
+    place = fetch.fetch("drawings", progress=False)
+    place.rename(stimuli / "elsewhere")
+    fetch.fetch("drawings", progress=False)
+    assert len(server.log) == 1
+
+
+def test_an_incomplete_folder_is_left_alone(stimuli):
+    place = fetch.fetch("drawings", progress=False)
+    (place / "cat" / "cat0.png").unlink()
+    with pytest.raises(UserError, match=r"not complete: stimuli 2 of 3. Move it away"):
+        fetch.fetch("drawings", progress=False)
+    assert len(list(place.glob("cat/*"))) == 2
+    assert not fetch.verify("drawings")["ok"].iloc[0]
+
+
+def test_a_failed_fetch_leaves_no_folder(stimuli, server):
+    server.files.clear()
+    with pytest.raises(UserError, match="could not download"):
+        fetch.fetch("drawings", progress=False)
+    assert list((stimuli / "set").iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_is_an_error(stimuli):
+    (stimuli / "set").write_text("a file where a folder should be")
+    with pytest.raises(UserError, match=r"could not write to .*set ROBUSTBIAS_DATA"):
+        fetch.fetch("drawings", progress=False)
+
+
+def test_what_cannot_be_fetched_says_why(tmp_path, monkeypatch):
+    monkeypatch.setenv("ROBUSTBIAS_DATA", str(tmp_path))
+    with pytest.raises(UserError, match="unknown dataset 'nothing'; known: broden"):
+        fetch.fetch("nothing")
+    with pytest.raises(UserError, match="iconworld is drawn by this package"):
+        fetch.fetch("iconworld")
+    with pytest.raises(MissingData, match=r"cannot be downloaded by a program.*register"):
+        fetch.fetch("imagenet-val")
+    with pytest.raises(MissingData, match="robustbias fetch edges"):
+        fetch.verify("edges")
+
+
+def test_the_doctor_says_what_is_missing_and_what_to_type(tmp_path, monkeypatch):
+    monkeypatch.setenv("ROBUSTBIAS_DATA", str(tmp_path))
+    tables = fetch.doctor()
+    sets = tables["Data sets"].set_index("data set")
+    assert set(sets.index) == set(manifest.datasets())
+    assert sets.loc["iconworld", "state"] == "embedded"
+    assert sets.loc["edges", ["state", "to do"]].tolist() == ["missing", "robustbias fetch edges"]
+    assert "register" in sets.loc["imagenet-val", "to do"]
+    assert "torch" in tables["Versions"]["package"].tolist()
+    assert "processor" in tables["Device"]["what"].tolist()
+
+
+def test_the_doctor_knows_what_each_study_can_run(tmp_path, monkeypatch):
+    if not manifest.studies():
+        pytest.skip("no studies in the manifest")
+    monkeypatch.setenv("ROBUSTBIAS_DATA", str(tmp_path))
+    studies = fetch.doctor()["Studies"].set_index("study")
+    assert set(studies.index) == set(manifest.studies())
+    assert studies.loc["iconworld", "can train"]
+    assert not studies.loc["tiny-imagenet", "can train"]
+    assert "robustbias fetch tiny-imagenet" in studies.loc["tiny-imagenet", "to do"]
+
+
+def test_a_broken_data_set_does_not_stop_the_doctor(tmp_path, monkeypatch):
+    monkeypatch.setenv("ROBUSTBIAS_DATA", str(tmp_path))
+    (tmp_path / "tiny-imagenet").mkdir()
+    (tmp_path / "tiny-imagenet" / "train-00000-of-00001.parquet").write_text("<html>")
+    sets = fetch.doctor()["Data sets"].set_index("data set")
+    assert sets.loc["tiny-imagenet", "state"] == "broken"
+    assert "not a whole parquet file" in sets.loc["tiny-imagenet", "found"]
+
+
+@pytest.mark.parametrize(
+    "name", ["cue-conflict", "filled-silhouettes", "edges", "decisions", "tiny-imagenet"]
+)
+def test_the_real_data_are_complete(data_directory, monkeypatch, name):
+    monkeypatch.setenv("ROBUSTBIAS_DATA", str(data_directory))
+    assert fetch.verify(name)["ok"].all()
+    assert fetch.fetch(name, progress=False) == data_directory / manifest.dataset(name).path
