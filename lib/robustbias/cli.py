@@ -35,7 +35,7 @@ def fetch(names: Annotated[list[str], typer.Argument(help="Entries of data_manif
 
 @app.command()
 def doctor():
-    """Say what is on this machine: data sets, weights, what each study can run, device, versions."""
+    """Say what is here and what is missing: data sets, weights, studies, device, versions."""
     from robustbias import fetch
 
     for title, table in fetch.doctor().items():
@@ -101,7 +101,9 @@ def run(
 
 @app.command()
 def book(
-    studies: Annotated[list[str] | None, typer.Argument(help="Studies executed in this build.")] = None,
+    studies: Annotated[
+        list[str] | None, typer.Argument(help="Studies executed in this build.")
+    ] = None,
 ):
     """Render the book from chapters executed before (`make book` executes and renders)."""
     from robustbias.book import edition, rendering
@@ -132,7 +134,8 @@ def shape_bias(
     """
     from robustbias import observers
 
-    print(observers.summary(files, seed=seed).to_string(index=False))
+    table = observers.summary(files, seed=seed)
+    print(table.to_string(index=False, float_format="{:.4f}".format))
 
 
 def _parameters(settings: list[str] | None) -> dict:

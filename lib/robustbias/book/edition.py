@@ -75,5 +75,5 @@ def _edition() -> dict[str, Any]:
         manifest.study(study)
     for by_chapter in table["parameters"].values():
         for name in by_chapter:
-            chapter(name)
+            chapter(str(name))
     return table

@@ -77,6 +77,7 @@ def execute(chapter: Path, study: str, parameters: dict[str, Any], out: Path) ->
                 kernel_name="python3",
                 cwd=str(chapter.parent),
                 progress_bar=sys.stderr.isatty(),
+                extra_arguments=["--log-level=ERROR"],  # not a warning a run about local ports
             )
         except (PapermillExecutionError, DeadKernelError) as error:
             os.replace(partial, failed)

@@ -7,7 +7,9 @@ from nbformat import NotebookNode
 
 # (fig-eps)=   :name: fig-eps   :label: eq-madry   $$ (eq-madry)
 _LABEL = r"(?:ch|sec|fig|tab|eq)-[a-z0-9-]+"
-_DEFINITION = re.compile(rf"\(({_LABEL})\)=|^:(?:name|label):\s*({_LABEL})|\$\$\s*\(({_LABEL})\)", re.M)
+_DEFINITION = re.compile(
+    rf"\(({_LABEL})\)=|^:(?:name|label):\s*({_LABEL})|\$\$\s*\(({_LABEL})\)", re.M
+)
 
 
 def labels(notebooks: Iterable[NotebookNode]) -> set[str]:

@@ -4,8 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from robustbias import manifest
-from robustbias.book.records import CLAIMS, PROVENANCE, records
+from robustbias.book.records import records
 from robustbias.manifest import NetworkEntry, StudyEntry
+from robustbias.mimes import CLAIMS, PROVENANCE
+from robustbias.names import architecture
 
 Contents = dict[str, list[Path]]
 
@@ -18,15 +20,30 @@ def table(header: list[str], rows: list[list[Any]]) -> str:
 
 
 def findings(contents: Contents) -> str:
-    """Every registered claim with its statistic, interval and verdict on every study."""
-    rows = []
-    for study, notebooks in contents.items():
-        for claim in (claim for path in notebooks for claim in records(path, CLAIMS)):
-            where = " ".join(filter(None, [manifest.study(study).title, claim.get("architecture")]))
-            measured = f"{claim['value']:.2f} [{claim['low']:.2f}, {claim['high']:.2f}]"
-            rows.append([claim["id"], claim["statement"], where, measured, claim["verdict"]])
-    rows.sort(key=lambda row: row[0])  # stable: within a claim the studies keep their order
-    return table(["", "claim", "study", "statistic [95 % interval]", "verdict"], rows)
+    """Every claim tested, part by part: measured value and verdict by study and architecture."""
+    claims = [
+        claim
+        for notebooks in contents.values()
+        for path in notebooks
+        for claim in records(path, CLAIMS)
+    ]
+    if not claims:
+        return "*No claim has been tested yet.*"
+    architectures = sorted({claim["architecture"] for claim in claims})
+    rows: dict[tuple, dict[str, str]] = {}
+    for claim in claims:
+        title = manifest.study(claim["study"]).title
+        where = ", ".join(filter(None, [title, claim["condition"]]))
+        measured = "{value:.2f} [{low:.2f}, {high:.2f}] **{verdict}**".format(**claim)
+        row = rows.setdefault((claim["id"], claim["statement"], where), {})
+        row[claim["architecture"]] = measured
+    return table(
+        ["claim", "study", *map(architecture, architectures)],
+        [
+            [statement, where, *(row.get(name, "–") for name in architectures)]
+            for (_, statement, where), row in sorted(rows.items(), key=lambda item: item[0][0])
+        ],
+    )
 
 
 def study_page(entry: StudyEntry) -> str:
@@ -45,7 +62,7 @@ def study_page(entry: StudyEntry) -> str:
             "## Threat model",
             f"Robust networks are trained against {norm} perturbations, found in {threat.steps} "
             f"steps of projected gradient descent, and tested with {threat.test_steps}. The series "
-            f"over the training radius uses {entry.dose_architecture}.",
+            f"over the training radius uses {architecture(entry.dose_architecture)}.",
             "## Networks",
             table(
                 ["network", "architecture", "trained for", "width", "weights"],
@@ -75,7 +92,13 @@ def _source(entry: manifest.DatasetEntry) -> list[str]:
 def _network(entry: NetworkEntry) -> list[str]:
     norm = {"l2": "L2", "linf": "L∞"}.get(entry.norm, "")
     trained = f"{norm} eps {entry.eps:g}" if entry.eps else "clean images"
-    return [entry.name, entry.architecture, trained, f"{entry.width:g}", _short(entry.sha256)]
+    return [
+        entry.name,
+        architecture(entry.architecture),
+        trained,
+        f"{entry.width:g}",
+        _short(entry.sha256),
+    ]
 
 
 def _fact(value: Any) -> str:

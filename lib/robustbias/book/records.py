@@ -10,8 +10,7 @@ from typing import Any
 import nbformat
 from nbformat import NotebookNode
 
-CLAIMS = "application/vnd.robustbias.claims+json"
-PROVENANCE = "application/vnd.robustbias.provenance+json"
+from robustbias.mimes import CLAIMS, PROVENANCE
 
 
 def without_records(notebook: NotebookNode) -> NotebookNode:

@@ -57,7 +57,9 @@ def _toc(template: Path, contents: pages.Contents) -> dict:
         {
             "caption": manifest.study(study).title,
             "numbered": True,
-            "chapters": [{"file": f"{study}/{name}"} for name in ["study", *(p.stem for p in paths)]],
+            "chapters": [
+                {"file": f"{study}/{name}"} for name in ["study", *(p.stem for p in paths)]
+            ],
         }
         for study, paths in contents.items()
     ]

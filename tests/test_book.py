@@ -1,0 +1,204 @@
+"""The way from chapters to pages, on a toy repository: execution, staging, rendering."""
+
+import shutil
+
+import nbformat
+import pytest
+import yaml
+from toy_book import chapter, command, repository
+
+from robustbias.book import execution, labels, pages, publication, vendor
+from robustbias.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """A toy repository whose book was executed and rendered once."""
+    root = repository(tmp_path_factory.mktemp("toy"))
+    run = command(root, "snakemake", "--cores", "2", "--quiet", "all", "--", "book")
+    assert run.returncode == 0, run.stdout + run.stderr
+    return root
+
+
+@pytest.fixture
+def copied(built, tmp_path):
+    """The built repository, for a test that changes it."""
+    return shutil.copytree(built, tmp_path / "toy")
+
+
+@pytest.fixture
+def lines(tmp_path):
+    path = tmp_path / "01_lines.ipynb"
+    nbformat.write(chapter("Lines", "lines"), path)
+    return path
+
+
+def planned(root):
+    """What Snakemake would do now: rule -> number of jobs."""
+    run = command(root, "snakemake", "--cores", "1", "--dry-run", "--quiet", "rules", "--", "book")
+    assert run.returncode == 0, run.stderr
+    words = [line.split() for line in (run.stdout + run.stderr).splitlines()]
+    jobs = {line[0]: int(line[1]) for line in words if len(line) == 2 and line[1].isdigit()}
+    assert jobs or "Nothing to be done" in run.stdout + run.stderr
+    return jobs
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        ({"m": 1}, "no 'm'"),
+        ({"n": "3"}, "n = '3' is not int"),
+        ({"n": True}, "n = True is not int"),
+        ({"n": 3.5}, "n = 3.5 is not int"),
+        ({"scale": "big"}, "scale = 'big' is not float"),
+        ({"grid": 4}, "grid = 4 is not list of int"),
+        ({"grid": ["a"]}, "grid = ['a'] is not list of int"),
+    ],
+)
+def test_a_wrong_parameter_is_an_error_that_lists_the_valid_ones(lines, given, complaint):
+    with pytest.raises(UserError) as error:
+        execution.checked(lines, given)
+    assert complaint in str(error.value)
+    assert "Valid: study: str = 'first', n: int = 3, scale: float = 1.0" in str(error.value)
+
+
+def test_a_whole_number_stands_for_a_float_and_a_tuple_for_a_list(lines):
+    given = {"scale": 2, "grid": (3,), "n": 5}
+    assert execution.checked(lines, given) == given
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("3", 3), ("[1, 2]", [1, 2]), ("cpu", "cpu"), ("True", True), ("1e-3", 1e-3)]
+)
+def test_a_typed_value_is_a_literal_or_text(text, value):
+    assert execution.value(text) == value
+
+
+def test_a_chapter_whose_parameter_is_no_literal_is_refused(tmp_path):
+    path = tmp_path / "x.ipynb"
+    notebook = chapter("X", "x")
+    notebook.cells[1].source = "n = 2 * 3"
+    nbformat.write(notebook, path)
+    with pytest.raises(UserError, match="n = 2 \\* 3 is not a literal"):
+        execution.defaults(path)
+
+
+def test_an_executed_chapter_has_its_parameters_and_no_path_of_this_machine(built):
+    text = (built / "_build/notebooks/first/01_lines.ipynb").read_text()
+    assert 'study = \\"first\\"' in text
+    assert str(built) not in text
+    assert '"input_path": "chapters/01_lines.ipynb"' in text
+
+
+def test_a_failing_chapter_names_its_cell_and_leaves_nothing_under_the_final_name(copied):
+    nbformat.write(chapter("X", "x", "1 / 0"), copied / "chapters/01_lines.ipynb")
+    out = copied / "_build/notebooks/first/01_lines.ipynb"
+    assert out.exists()  # of the run before
+    run = command(copied, "robustbias", "run", "01_lines", "--study", "first", "--out", str(out))
+    assert run.returncode == 2
+    failed = out.with_suffix(".failed.ipynb")
+    assert "01_lines on first: cell [4] failed with ZeroDivisionError: division by zero" in run.stderr
+    assert str(failed) in run.stderr
+    assert "Traceback" not in run.stderr
+    assert not out.exists()
+    executed = nbformat.read(failed, as_version=4)
+    assert any("ZeroDivisionError" in str(cell.get("outputs")) for cell in executed.cells)
+    assert sorted(path.name for path in out.parent.iterdir()) == [
+        "01_lines.failed.ipynb", "02_more.ipynb",
+    ]  # fmt: skip
+
+
+def test_labels_get_the_study_where_they_are_defined_and_where_they_are_used():
+    notebook = chapter("Lines", "eps")
+    notebook.cells[0].source += " Not fig-epsilon, not config-eps."
+    found = labels.labels([notebook])
+    assert found == {"ch-eps", "fig-eps", "eq-eps"}
+    new = labels.relabelled(notebook, found, "toy")
+    assert new.cells[0].source.startswith("(ch-eps-toy)=")
+    assert "{numref}`fig-eps-toy` and {eq}`eq-eps-toy`" in new.cells[0].source
+    assert new.cells[0].source.endswith("Not fig-epsilon, not config-eps.")
+    assert new.cells[2].source.endswith("(eq-eps-toy)")
+    assert new.cells[3].metadata.mystnb.figure.name == "fig-eps-toy"
+
+
+def test_a_table_cell_may_hold_a_bar():
+    assert pages.table(["a"], [["|d| <= eps"]]).splitlines()[-1] == "| \\|d\\| <= eps |"
+
+
+def test_the_page_shows_findings_numbered_figures_and_records(built):
+    html = built / "_build/html"
+    intro = (html / "intro.html").read_text()
+    assert "0.30 [0.10, 0.50]" in intro
+    assert "supported" in intro
+    lines = (html / "first/01_lines.html").read_text()
+    assert "Fig. 2.1" in lines
+    assert 'alt="line"' in lines
+    assert 'href="study.html"' in lines
+    assert "a" * 12 in (html / "provenance.html").read_text()
+    assert "Drawn images" in (html / "first/study.html").read_text()
+
+
+def test_parts_of_the_book_are_its_studies(built):
+    toc = yaml.safe_load((built / "_build/book/_toc.yml").read_text())
+    assert [part["caption"] for part in toc["parts"]] == ["First", "Record"]
+    files = [page["file"] for page in toc["parts"][0]["chapters"]]
+    assert files == ["first/study", "first/01_lines", "first/02_more"]
+
+
+def test_nothing_is_done_again_when_nothing_changed(built):
+    assert planned(built) == {}
+
+
+def test_one_changed_parameter_executes_one_chapter(copied):
+    edition = "execute: [first]\nparameters: {first: {02_more: {n: 4}}}\n"
+    (copied / "book/edition.yml").write_text(edition)
+    assert planned(copied) == {"execute": 1, "render": 1, "book": 1, "total": 3}
+
+
+def test_an_edition_that_names_no_chapter_is_an_error(copied):
+    (copied / "book/edition.yml").write_text("execute: [first]\nparameters: {first: {03: {}}}\n")
+    run = command(copied, "robustbias", "book", "first")
+    assert run.returncode == 2
+    assert "unknown chapter '03'; known: 01_lines, 02_more" in run.stderr
+
+
+def test_publishing_keeps_chapters_and_renews_the_findings_in_the_readme(copied):
+    run = command(copied, "robustbias", "publish", "first")
+    assert run.returncode == 0, run.stderr
+    assert {path.name for path in (copied / "book/first").iterdir()} == {
+        "01_lines.ipynb", "02_more.ipynb",
+    }  # fmt: skip
+    readme = (copied / "README.md").read_text()
+    assert "| R is R. | First | 0.30 [0.10, 0.50] **supported** |" in readme
+    assert "\nnone\n" not in readme
+    run = command(copied, "robustbias", "publish", "second")
+    assert run.returncode == 2
+    assert "not executed on second: 01_lines, 02_more" in run.stderr
+
+
+def test_a_readme_without_the_marks_is_an_error():
+    with pytest.raises(UserError, match="found 0 such pairs"):
+        publication.renewed("# Readme", "findings")
+
+
+def test_a_warning_stops_the_book_and_the_old_pages_stay(copied):
+    notebook = copied / "_build/notebooks/first/01_lines.ipynb"
+    executed = nbformat.read(notebook, as_version=4)
+    executed.cells[0].source += " See {ref}`ch-nowhere`."
+    nbformat.write(executed, notebook)
+    run = command(copied, "robustbias", "book", "first")
+    assert run.returncode == 2
+    assert "undefined label: 'ch-nowhere'" in run.stderr
+    assert "_build/logs/render.log" in run.stderr
+    assert (copied / "_build/html/index.html").exists()
+
+
+def test_without_npm_the_pages_ask_a_cdn(copied, monkeypatch):
+    shutil.rmtree(copied / "_build/vendor", ignore_errors=True)
+    monkeypatch.setattr(vendor.shutil, "which", lambda name: None)
+    assert not vendor.scripts(copied / "_build/vendor")
+    run = command(copied, "robustbias", "book", "first", PATH="/nowhere")
+    assert run.returncode == 0, run.stderr
+    page = (copied / "_build/html/first/02_more.html").read_text()
+    assert "https://cdn.jsdelivr.net/npm/mathjax" in page
+    assert "vendor/embed.js" not in page
