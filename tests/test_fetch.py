@@ -10,7 +10,7 @@ import pytest
 from robustbias import fetch, manifest
 from robustbias.downloads import downloaded
 from robustbias.errors import MissingData, UserError
-from robustbias.manifest import DatasetEntry, FileEntry
+from robustbias.manifest import DatasetEntry, FileEntry, NetworkEntry
 
 PNG = b"\x89PNG stimulus"
 
@@ -123,6 +123,7 @@ def stimuli(server, tmp_path, monkeypatch):
     )  # fmt: skip
     named = manifest.dataset
     monkeypatch.setattr(manifest, "dataset", lambda n: entry if n == "drawings" else named(n))
+    monkeypatch.setattr(manifest, "datasets", lambda: ("drawings",))
     return tmp_path
 
 
@@ -166,7 +167,7 @@ def test_a_folder_that_cannot_be_written_is_an_error(stimuli):
 
 def test_what_cannot_be_fetched_says_why(tmp_path, monkeypatch):
     monkeypatch.setenv("ROBUSTBIAS_DATA", str(tmp_path))
-    with pytest.raises(UserError, match="unknown dataset 'nothing'; known: broden"):
+    with pytest.raises(UserError, match="unknown data set or network 'nothing'; known: broden"):
         fetch.fetch("nothing")
     with pytest.raises(UserError, match="iconworld is drawn by this package"):
         fetch.fetch("iconworld")
@@ -176,6 +177,32 @@ def test_what_cannot_be_fetched_says_why(tmp_path, monkeypatch):
         fetch.verify("edges")
 
 
+def test_published_weights_are_fetched_and_others_are_to_be_trained(server, tmp_path, monkeypatch):
+    monkeypatch.setenv("ROBUSTBIAS_DATA", str(tmp_path))
+    content = b"weights"
+    server.files["/net.pth"] = content
+    facts = {
+        "title": "A network", "architecture": "alexnet", "regime": "standard", "classes": 1000,
+        "size": 224, "layers": (), "dataset": "imagenet-val", "licence": "BSD", "source": "here",
+        "format": "torchvision",
+    }  # fmt: skip
+    networks = {
+        "published": NetworkEntry(
+            name="published", weights=f"{server.url}/net.pth",
+            sha256=hashlib.sha256(content).hexdigest(), **facts,
+        ),
+        "ours": NetworkEntry(name="ours", weights="checkpoints/x.safetensors", study="s", **facts),
+    }  # fmt: skip
+    monkeypatch.setattr(manifest, "networks", lambda study=None: tuple(networks))
+    monkeypatch.setattr(manifest, "network", networks.get)
+    path = fetch.fetch("published", progress=False)
+    assert (path, path.read_bytes()) == (tmp_path / "networks" / "net.pth", content)
+    with pytest.raises(MissingData, match="robustbias train s --network ours"):
+        fetch.fetch("ours")
+    table = fetch.doctor()["Networks"].set_index("network")
+    assert table["weights"].to_dict() == {"published": "here", "ours": "missing"}
+
+
 def test_the_doctor_says_what_is_missing_and_what_to_type(tmp_path, monkeypatch):
     monkeypatch.setenv("ROBUSTBIAS_DATA", str(tmp_path))
     tables = fetch.doctor()
@@ -183,7 +210,7 @@ def test_the_doctor_says_what_is_missing_and_what_to_type(tmp_path, monkeypatch)
     assert set(sets.index) == set(manifest.datasets())
     assert sets.loc["iconworld", "state"] == "embedded"
     assert sets.loc["edges", ["state", "to do"]].tolist() == ["missing", "robustbias fetch edges"]
-    assert "register" in sets.loc["imagenet-val", "to do"]
+    assert "by hand, from https://image-net.org" in sets.loc["imagenet-val", "to do"]
     assert "torch" in tables["Versions"]["package"].tolist()
     assert "processor" in tables["Device"]["what"].tolist()
 

@@ -12,6 +12,7 @@ from robustbias import manifest
 from robustbias.errors import UserError
 from robustbias.holdings import complete, folder, holdings
 from robustbias.manifest import DatasetEntry, StudyEntry
+from robustbias.networks import zoo
 
 PACKAGES = ("torch", "torchvision", "numpy", "pandas", "pyarrow", "Pillow", "safetensors")
 PACKAGES += ("pooch", "papermill", "jupyter-book", "seaborn", "ipywidgets", "qtawesome")
@@ -22,19 +23,20 @@ def doctor() -> dict[str, pd.DataFrame]:
     return {
         "Data sets": _dataset_table(),
         "Studies": _study_table(),
+        "Networks": _network_table(),
         "Device": _device_table(),
         "Versions": _version_table(),
     }
 
 
 def _dataset_table() -> pd.DataFrame:
-    """data set, state (here, incomplete, missing, embedded), found, licence, to do."""
+    """data set, state (here, incomplete, missing, broken, embedded), found, to do."""
     rows = []
     for name in manifest.datasets():
         entry = manifest.dataset(name)
         state, found = _state(entry)
-        rows.append((name, state, found, entry.licence, _to_do(entry, state)))
-    return pd.DataFrame(rows, columns=["data set", "state", "found", "licence", "to do"])
+        rows.append((name, state, found, _to_do(entry, state)))
+    return pd.DataFrame(rows, columns=["data set", "state", "found", "to do"])
 
 
 def _state(entry: DatasetEntry) -> tuple[str, str]:
@@ -54,7 +56,7 @@ def _to_do(entry: DatasetEntry, state: str) -> str:
     if state in ("here", "embedded"):
         return ""
     if not entry.files:
-        return entry.note
+        return f"by hand, from {entry.source}; `robustbias fetch {entry.name}` says how"
     fetch = f"robustbias fetch {entry.name}"
     return fetch if state == "missing" else f"move {folder(entry)} away, then {fetch}"
 
@@ -67,7 +69,7 @@ def _study_table() -> pd.DataFrame:
         wanted = [manifest.dataset(n) for n in _images_of(entry)]
         missing = [d.name for d in wanted if _state(d)[0] not in ("here", "embedded")]
         networks = [manifest.network(n) for n in manifest.networks(study=name)]
-        here = sum((manifest.ROOT / network.weights).is_file() for network in networks)
+        here = sum(zoo.weights_path(network).is_file() for network in networks)
         to_do = [f"robustbias fetch {d}" for d in missing]
         to_do += [f"robustbias train {name}"] if here < len(networks) else []
         rows.append(
@@ -81,6 +83,18 @@ def _study_table() -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def _network_table() -> pd.DataFrame:
+    """network, study, whether its weights are here, to do."""
+    rows = []
+    for entry in map(manifest.network, manifest.networks()):
+        here = zoo.weights_path(entry).is_file()
+        fetch = f"robustbias fetch {entry.name}"
+        train = f"robustbias train {entry.study} --network {entry.name}"
+        to_do = "" if here else fetch if "://" in entry.weights else train
+        rows.append((entry.name, entry.study, "here" if here else "missing", to_do))
+    return pd.DataFrame(rows, columns=["network", "study", "weights", "to do"])
 
 
 def _images_of(entry: StudyEntry) -> list[str]:

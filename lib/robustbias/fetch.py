@@ -1,4 +1,4 @@
-"""Data sets brought to the data directory, checked, and unpacked safely."""
+"""Data sets and published weights brought to the data directory, checked, unpacked safely."""
 
 import shutil
 import tempfile
@@ -13,22 +13,34 @@ from robustbias.downloads import downloaded
 from robustbias.errors import MissingData, UserError
 from robustbias.files import sha256
 from robustbias.holdings import complete, folder, holdings
-from robustbias.manifest import DatasetEntry
+from robustbias.manifest import DatasetEntry, FileEntry, NetworkEntry
+from robustbias.networks import zoo
 
 __all__ = ["doctor", "fetch", "verify"]
 
 
 def fetch(name: str, progress: bool = True) -> Path:
-    """The data set's folder, downloaded unless it is complete.
+    """Where a data set or a network's weights lie, downloaded unless they are complete.
 
-    Archives stay in DATA/archives, where data sets of one archive share them. The folder takes
-    its name only when everything in it has been unpacked and counted.
+    Archives stay in DATA/archives, where data sets of one archive share them. A folder takes its
+    name only when everything in it has been unpacked.
+
+    Args:
+        name: An entry of data_manifest/datasets, or a network whose weights are published.
 
     Raises:
-        MissingData: The data set has to be obtained by hand; the message says how.
+        MissingData: It has to be obtained by hand or trained; the message says how.
         UserError: Unknown name, embedded data set, a folder with other content, a failed or
             tampered download, a disk that refuses.
     """
+    if name in manifest.networks():
+        return _weights(manifest.network(name), progress)
+    if name not in manifest.datasets():
+        published = [n for n in manifest.networks() if "://" in manifest.network(n).weights]
+        raise UserError(
+            f"unknown data set or network {name!r}; known: "
+            f"{', '.join((*manifest.datasets(), *published))}."
+        )
     entry = manifest.dataset(name)
     if entry.kind == "embedded":
         raise UserError(f"{name} is drawn by this package; there is nothing to fetch.")
@@ -77,6 +89,19 @@ def verify(name: str) -> pd.DataFrame:
             rows.append((file.name, file.sha256, sha256(archive)))
     table = pd.DataFrame(rows, columns=["what", "expected", "found"])
     return table.assign(ok=table["expected"] == table["found"])
+
+
+def _weights(entry: NetworkEntry, progress: bool) -> Path:
+    path = zoo.weights_path(entry)
+    if path.is_file():
+        return path
+    if "://" not in entry.weights:
+        raise MissingData(
+            f"the weights of {entry.name} are made here, not downloaded; run "
+            f"`robustbias train {entry.study} --network {entry.name}`."
+        )
+    file = FileEntry(path.name, entry.weights, entry.sha256)
+    return downloaded(file, path.parent, progress=progress)
 
 
 def _archives() -> Path:
