@@ -41,7 +41,8 @@ def downloaded(file: FileEntry, folder: Path, *, progress: bool = True) -> Path:
     def stream(url: str, output: str, _: object) -> None:
         part = folder / f"{file.name}.part"
         have = part.stat().st_size if part.exists() else 0
-        ask = {"Range": f"bytes={have}-"} if have else {}
+        ask = {"Accept-Encoding": "identity"}  # bytes as stored, so that a part can be continued
+        ask |= {"Range": f"bytes={have}-"} if have else {}
         with requests.get(url, stream=True, timeout=SILENCE, headers=ask) as response:
             if response.status_code == requests.codes.requested_range_not_satisfiable:
                 part.unlink()

@@ -37,6 +37,7 @@ def cached_pixels(
     name = hashlib.sha256("\n".join(key).encode()).hexdigest()[:24]
     path = folder() / kind / f"{name}.npy"
     if not path.exists():
+        array = pixels()
         with atomic(path) as partial, open(partial, "wb") as file:
-            np.save(file, pixels())  # a plain write: a full disk is an error here, not a lost map
+            np.save(file, array)  # a plain write: a full disk is an error here, not a lost map
     return torch.from_numpy(np.load(path, mmap_mode="c"))  # changed in memory, never in the file

@@ -20,6 +20,7 @@ from robustbias.categories import CATEGORIES, known
 from robustbias.errors import MissingData, UserError
 from robustbias.images import CueConflict, Images
 from robustbias.images.cache import cached_pixels
+from robustbias.images.encoded import stamp
 from robustbias.images.names import Cues, cues
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -49,7 +50,7 @@ def cue_conflict(folder: Path, size: int, categories: tuple[str, ...] = CATEGORI
     if not stimuli:
         raise MissingData(f"{folder} holds no cue conflict between {', '.join(categories)}.")
     return CueConflict(
-        pixels=_pixels(folder, tuple(stimuli), size),
+        pixels=_pixels(tuple(stimuli), size),
         shape=torch.tensor([categories.index(cue.shape) for cue in stimuli.values()]),
         texture=torch.tensor([categories.index(cue.texture) for cue in stimuli.values()]),
         categories=categories,
@@ -66,7 +67,7 @@ def labelled(folder: Path, size: int, categories: tuple[str, ...] = CATEGORIES) 
     if not stimuli:
         raise MissingData(f"{folder} holds no stimulus of {', '.join(categories)}.")
     return Images(
-        pixels=_pixels(folder, tuple(stimuli), size),
+        pixels=_pixels(tuple(stimuli), size),
         labels=torch.tensor([categories.index(cue.shape) for cue in stimuli.values()]),
         classes=categories,
         names=tuple(cue.stem for cue in stimuli.values()),
@@ -105,15 +106,11 @@ def _listed(folder: Path, categories: tuple[str, ...]) -> dict[Path, Cues]:
     return {file: cue for file, cue in named.items() if cue.shape in categories}
 
 
-def _pixels(folder: Path, files: tuple[Path, ...], size: int) -> UInt8[Tensor, "n 3 h w"]:
+def _pixels(files: tuple[Path, ...], size: int) -> UInt8[Tensor, "n 3 h w"]:
     """The files' pixels at one side, from the cache when they were read before."""
     if size < 1:
         raise UserError(f"stimulus size {size}; expected a side of 1 pixel or more.")
-    key = [
-        folder.name,
-        str(size),
-        *(f"{f} {f.stat().st_size} {f.stat().st_mtime_ns}" for f in files),
-    ]
+    key = [str(size), *(f"{file.parent} {stamp(file)}" for file in files)]
     return cached_pixels("stimuli", key, lambda: _resized(files, size))
 
 

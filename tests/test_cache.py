@@ -1,0 +1,34 @@
+import errno
+
+import numpy as np
+import pytest
+
+from robustbias.errors import UserError
+from robustbias.images import cache
+from robustbias.images.cache import cached_pixels
+
+PIXELS = np.arange(2 * 3 * 4 * 4, dtype=np.uint8).reshape(2, 3, 4, 4)
+
+
+def test_an_array_is_made_once_for_each_key(image_cache):
+    calls = []
+    for key in (["a", "b"], ["a", "b"], ["a", "c"]):
+        pixels = cached_pixels("test", key, lambda: calls.append(1) or PIXELS)
+        np.testing.assert_array_equal(pixels.numpy(), PIXELS)
+    assert len(calls) == 2
+
+
+def test_a_full_disk_is_one_clear_error_and_leaves_nothing(image_cache, monkeypatch):
+    def full(file, array):
+        file.write(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(cache.np, "save", full)
+    with pytest.raises(UserError, match=r"could not write .*No space left on device"):
+        cached_pixels("test", ["a"], lambda: PIXELS)
+    assert [path for path in image_cache.rglob("*") if path.is_file()] == []
+
+
+def test_the_cache_lies_in_the_build_folder_unless_told_otherwise(monkeypatch):
+    monkeypatch.delenv("ROBUSTBIAS_CACHE", raising=False)
+    assert cache.folder().parts[-2:] == ("_build", "cache")
