@@ -6,8 +6,8 @@ import errno
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-import toy_study
 
+import toy_study
 from robustbias import tables
 from robustbias.errors import UserError
 

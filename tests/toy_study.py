@@ -43,6 +43,9 @@ def halves(left: torch.Tensor, right: torch.Tensor, contrast: torch.Tensor) -> t
     for i in range(len(left)):
         pixels[i, left[i], :, : SIDE // 2] += contrast[i]
         pixels[i, right[i], :, SIDE // 2 :] += contrast[i]
+        # One rival channel is far, so that the boundary to the other is the nearest.
+        pixels[i, (left[i] + 2) % 3, :, : SIDE // 2] -= 80
+        pixels[i, (right[i] + 2) % 3, :, SIDE // 2 :] -= 80
     return pixels.round().to(torch.uint8)
 
 

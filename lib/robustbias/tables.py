@@ -25,7 +25,7 @@ from robustbias import files
 from robustbias.manifest import ROOT
 
 METADATA = b"robustbias"
-OUTSIDE_CORE = ("book", "claims", "cli", "explorer", "figures", "names", "published")
+OUTSIDE_CORE = ("book", "claims", "cli", "explorer", "figures", "mimes", "names", "published")
 
 
 def folder() -> Path:

@@ -5,6 +5,6 @@ A claim is one `@claim` function in a module of this folder; importing it here m
 
 from robustbias.claims import robustness, shape  # noqa: F401  (they register their claims)
 from robustbias.claims.registry import TESTS, claim, tested
-from robustbias.claims.verdicts import MIME, Claim, Verdicts, joint
+from robustbias.claims.verdicts import Claim, Verdicts, joint
 
-__all__ = ["MIME", "TESTS", "Claim", "Verdicts", "claim", "joint", "tested"]
+__all__ = ["TESTS", "Claim", "Verdicts", "claim", "joint", "tested"]

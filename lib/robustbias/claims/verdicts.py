@@ -20,10 +20,9 @@ import pandas as pd
 
 from robustbias import files
 from robustbias.manifest import ROOT
+from robustbias.mimes import CLAIMS
 from robustbias.names import architecture
 from robustbias.stats import Interval
-
-MIME = "application/vnd.robustbias.claims+json"
 
 
 @dataclass(frozen=True)
@@ -145,5 +144,5 @@ class Verdicts:
         return {
             "text/plain": shown.to_string(index=False),
             "text/html": shown.to_html(index=False, border=0),
-            MIME: records,
+            CLAIMS: records,
         }

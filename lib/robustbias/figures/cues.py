@@ -111,9 +111,13 @@ def shape_bias_by_category(table: pd.DataFrame) -> Figure:
                 alpha=0.8,
                 label=label,
             )
-        ax.set(xlim=(-0.03, 1.03), yticks=range(len(categories)), yticklabels=categories)
+        ax.set(
+            xlim=(-0.03, 1.03),
+            xticks=(0, 0.5, 1),
+            yticks=range(len(categories)),
+            yticklabels=categories,
+        )
         ax.set_title(architecture(name) + (f", {size} px" if len(sizes) > 1 else ""))
-        ax.axvline(0.5, color="#999999", lw=0.8, zorder=0)
     for ax in axes[-1]:
         ax.set_xlabel("← texture    shape bias    shape →")
     legend_below(figure, axes)
@@ -132,7 +136,7 @@ def shape_bias_summary(table: pd.DataFrame) -> Figure:
     sizes = sorted(table["size"].unique())
     names = list(dict.fromkeys(table.loc[table["pair"], "architecture"]))
     categories = table.loc[table["category"] != "all", "category"].unique()
-    panel = (max(2.2, 1.3 * len(names) + 0.6) if len(sizes) == 1 else 2.5, 2.5)
+    panel = (5.6 if len(sizes) == 1 else 2.6, 2.3)
     figure, axes = canvas(2, len(sizes), panel=panel, sharex=True, sharey="row")
     for (row, metric), (column, size) in itertools.product(
         enumerate(("shape_bias", "coverage")), enumerate(sizes)
@@ -166,9 +170,12 @@ def shape_bias_summary(table: pd.DataFrame) -> Figure:
         )
         ax.axhline(others["human"], color=PALETTE["human"], ls="--", lw=1.2, label="humans")
         ax.set(ylim=(-0.02, 1.02), xticks=range(len(names)), xlim=(-0.6, len(names) - 0.4))
-        ax.set_xticklabels([architecture(name) for name in names])
-        if row == 0 and len(sizes) > 1:
-            ax.set_title(f"{size} px")
+        ax.set_xticklabels([architecture(name) for name in names], size="small")
+        if row == 0:
+            for paper in published.results("shape_bias", architecture="all").itertuples():
+                label = f"{paper.regime[0].upper()}, paper"
+                ax.axhline(paper.value, color=PALETTE[paper.regime], ls=":", lw=1.2, label=label)
+            ax.set_title(f"{size} px" if len(sizes) > 1 else "")
     axes[0, 0].set_ylabel("shape bias")
     axes[1, 0].set_ylabel("coverage")
     legend_below(figure, axes, 3)

@@ -7,6 +7,8 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from robustbias.names import REGIMES
+
 # Okabe and Ito's colours, told apart by every kind of colour vision; markers say the same twice.
 PALETTE = {
     "standard": "#0072B2",
@@ -32,10 +34,7 @@ RC = {
     "axes.spines.right": False,
     "axes.grid": True,
     "grid.color": "#e6e6e6",
-    "legend.frameon": False,
-    "legend.fontsize": "small",
     "axes.titlesize": "medium",
-    "axes.titleweight": "bold",
 }
 
 
@@ -92,9 +91,17 @@ def interval_points(
 
 
 def legend_below(figure: Figure, axes: np.ndarray, columns: int = 4) -> None:
-    """One legend for all panels, each label once, under the figure."""
+    """One legend for all panels under the figure, each label once, S and R first."""
     found = {}
     for ax in axes.flat:
         handles, labels = ax.get_legend_handles_labels()
         found |= {label: handle for handle, label in zip(handles, labels, strict=True)}
-    figure.legend(found.values(), found.keys(), loc="outside lower center", ncols=columns)
+    order = sorted(found, key=lambda label: [*REGIMES.values(), label].index(label))
+    figure.legend(
+        [found[label] for label in order],
+        order,
+        loc="outside lower center",
+        ncols=columns,
+        frameon=False,
+        fontsize="small",
+    )

@@ -41,7 +41,7 @@ def survived(
     """
     standing = clean.clone()
     norms = [torch.zeros(0)]
-    for index in clean.nonzero()[:, 0].split(batch):
+    for index in clean.nonzero()[:, 0].split(batch) if clean.any() else ():
         pixels, labels = next(images.take(index).batches(batch))
         result = attacks.pgd(network, pixels, labels, **attack)
         standing[index] = ~result.fooled

@@ -69,7 +69,8 @@ def decided_bias(
     boot = stats.ratios(over, under, torch.arange(len(over)), generator=generator, draws=draws)
     low, high = boot.interval()
     table = pd.concat([groups.assign(metric=name) for name in metrics], ignore_index=True)
-    return table.assign(value=boot.value, low=low, high=high, n=under.sum(0).long()), boot
+    ends = {"value": boot.value.numpy(), "low": low.numpy(), "high": high.numpy()}
+    return table.assign(**ends, n=under.sum(0).long().numpy()), boot
 
 
 @measure

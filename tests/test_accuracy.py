@@ -1,0 +1,131 @@
+"""On linear networks the distance to the decision boundary is known, so accuracy is too."""
+
+import numpy as np
+import pytest
+import torch
+
+import toy_study
+from robustbias import attacks
+from robustbias.errors import UserError
+from robustbias.measures import accuracy, accuracy_checks
+
+
+@pytest.fixture(autouse=True)
+def _store(tmp_path, monkeypatch):
+    monkeypatch.setenv("ROBUSTBIAS_TABLES", str(tmp_path))
+
+
+def value(table, network, condition, metric="top1", steps=None):
+    rows = table[
+        (table["network"] == network)
+        & (table["condition"] == condition)
+        & (table["metric"] == metric)
+    ]
+    if steps is not None:
+        rows = rows[rows["steps"] == steps]
+    (only,) = rows["value"]
+    return only
+
+
+def boundary_distance(source) -> np.ndarray:
+    """L2 distance at which one channel mean of a half reaches another: (a - b) √m / √2."""
+    m = toy_study.SIDE * toy_study.SIDE // 2
+    return source.contrast.round().numpy() / 255 * np.sqrt(m / 2)
+
+
+def test_accuracy_under_attack_is_the_share_of_images_farther_than_eps_from_the_boundary():
+    study = toy_study.study()
+    table = accuracy(study, n_images=60, eps_grid=[0.5, 1.0, 1.5], steps=40)
+    distance = boundary_distance(study.source)
+    for eps in (0.5, 1.0, 1.5):
+        for network in ("toy-s", "toy-r"):
+            measured = value(table, network, f"pgd-l2-{eps:g}", steps=40)
+            assert measured == pytest.approx((distance > eps).mean(), abs=0.035)
+    assert value(table, "toy-s", "clean") == 1.0
+
+
+def test_doubled_steps_are_measured_at_the_training_radius_alone():
+    table = accuracy(toy_study.study(), n_images=20, steps=5)
+    top1 = table[(table["metric"] == "top1") & (table["network"] == "toy-r")]
+    assert top1.loc[top1["steps"] == 10, "attack_eps"].tolist() == [0.5]
+    assert top1.loc[top1["steps"] == 5, "attack_eps"].tolist() == [0.25, 0.5, 4.0]
+
+
+def test_achieved_norms_never_leave_the_ball_and_nearly_reach_it():
+    table = accuracy(toy_study.study(), n_images=30, eps_grid=[0.5], steps=10)
+    norms = table[table["metric"] == "achieved_norm"]
+    assert (norms["high"] <= 0.5 * (1 + 1e-4)).all()
+    assert (norms["value"] > 0.4).all()
+
+
+def test_an_image_that_is_wrong_without_attack_counts_as_wrong_under_it():
+    study = toy_study.study()
+    study.source.labels = (study.source.labels + 1) % 3
+    study.source.val = lambda: toy_study.Images(
+        toy_study.halves(
+            toy_study.Source().labels, toy_study.Source().labels, study.source.contrast
+        ),
+        study.source.labels,
+        toy_study.CATEGORIES,
+    )
+    table = accuracy(study, n_images=60, eps_grid=[0.5], steps=5)
+    assert value(table, "toy-s", "clean") == 0.0
+    assert value(table, "toy-s", "pgd-l2-0.5", steps=5) == 0.0
+    assert (table["metric"] != "achieved_norm").all()
+
+
+def test_every_check_holds_for_honest_networks():
+    checks = accuracy_checks(accuracy(toy_study.study(), n_images=60, steps=20))
+    assert checks["holds"].all(), checks
+    standard = checks[checks["network"] == "toy-s"]["check"]
+    assert "the standard network falls to zero" in set(standard)
+    assert len(checks) == 9
+
+
+def test_checks_unmask_an_attack_that_gets_weaker_with_eps(monkeypatch):
+    honest = attacks.pgd
+
+    def timid(network, pixels, labels, *, eps, **options):
+        return honest(network, pixels, labels, eps=1.0 / (1 + eps), **options)
+
+    monkeypatch.setattr(attacks, "pgd", timid)
+    checks = accuracy_checks(accuracy(toy_study.study(), n_images=60, eps_grid=[0.25, 0.5, 4.0]))
+    failed = set(checks.loc[~checks["holds"], "check"])
+    assert "accuracy falls as eps grows" in failed
+    assert "perturbations stay in the ball" in failed
+    assert "the standard network falls to zero" in failed
+
+
+def test_the_paired_difference_of_networks_alike_on_every_image_is_exactly_zero():
+    table = accuracy(toy_study.study(), n_images=40, eps_grid=[0.5], steps=5)
+    clean = table[(table["metric"] == "top1_difference") & (table["condition"] == "clean")]
+    assert clean[["value", "low", "high"]].to_numpy().tolist() == [[0.0, 0.0, 0.0]]
+
+
+def test_networks_beyond_the_pair_are_measured_clean_alone():
+    study = toy_study.study()
+    study.entries.append(toy_study.entry("toy-r2", "robust", 2.0))
+    study.networks["toy-r2"] = toy_study.HalfLooker("left", 1.0)
+    table = accuracy(study, n_images=10, eps_grid=[0.5], steps=2)
+    assert table.loc[table["network"] == "toy-r2", "condition"].tolist() == ["clean"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"n_images": 0}, "at least 1 image"),
+        ({"eps_grid": [0.5, -1.0]}, "must be positive"),
+        ({"eps_grid": []}, "must be positive"),
+    ],
+)
+def test_bad_arguments_get_one_clear_error(arguments, message):
+    with pytest.raises(UserError, match=message):
+        accuracy(toy_study.study(), **arguments)
+
+
+def test_the_same_seed_gives_the_same_table_and_draws_its_images_at_random():
+    study = toy_study.study()
+    first = accuracy(study, n_images=20, eps_grid=[0.5], steps=3)
+    again = accuracy.__wrapped__(study, n_images=20, eps_grid=[0.5], steps=3)
+    np.testing.assert_array_equal(first["value"], again["value"])
+    torch.testing.assert_close(torch.tensor(first["n"].iloc[0]), torch.tensor(20))
