@@ -77,6 +77,15 @@ def test_drawings_have_no_texture_and_are_kept(tmp_path):
     assert table["decision"].tolist() == ["shape", "neither"]
 
 
+def test_files_of_model_vs_human_are_read(tmp_path):
+    rows = ["resnet50,1,1,NaN,bicycle,airplane,NaN,airplane1-bicycle2.png"]
+    file = written(tmp_path / "a.csv", *rows, header=HEADER.replace("session", "Session"))
+    table = decisions.read(file)
+    assert table[["session", "stimulus", "decision"]].to_numpy().tolist() == [
+        [1, "airplane1-bicycle2", "texture"]
+    ]
+
+
 def test_written_decisions_read_back(tmp_path):
     names, answers = ("dog10-bird2", "cat3-elephant12", "bear1-car1"), ("bird", "cat", "na")
     path = decisions.write(tmp_path / "net.csv", "resnet50-r", names, answers)

@@ -126,6 +126,7 @@ def _rows(file: Path) -> pd.DataFrame:
         raise UserError(f"{file}: no such file; expected a CSV of decisions.") from error
     except (OSError, UnicodeDecodeError, pd.errors.EmptyDataError, pd.errors.ParserError) as error:
         raise UserError(f"{file}: not a readable CSV ({error}).") from error
+    table = table.rename(columns=str.lower)  # some published files write Session
     if missing := [column for column in COLUMNS if column not in table]:
         raise UserError(
             f"{file}: no column {', '.join(missing)}; expected {','.join(COLUMNS)} "
