@@ -51,9 +51,9 @@ def train(
     device: Device = "auto",
 ):
     """Train a study's networks; an interrupted run goes on where it stopped."""
-    from robustbias import training
+    from robustbias import campaign
 
-    training.train_study(study, networks=network, device=device)
+    campaign.train_study(study, networks=network, device=device)
 
 
 @app.command()

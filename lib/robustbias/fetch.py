@@ -13,7 +13,7 @@ from robustbias.downloads import downloaded
 from robustbias.errors import MissingData, UserError
 from robustbias.files import sha256
 from robustbias.holdings import complete, folder, holdings
-from robustbias.manifest import DatasetEntry, FileEntry, NetworkEntry
+from robustbias.manifest import DatasetEntry, FileEntry
 from robustbias.networks import zoo
 
 __all__ = ["doctor", "fetch", "verify"]
@@ -23,7 +23,7 @@ def fetch(name: str, progress: bool = True) -> Path:
     """Where a data set or a network's weights lie, downloaded unless they are complete.
 
     Archives stay in DATA/archives, where data sets of one archive share them. A folder takes its
-    name only when everything in it has been unpacked.
+    name only when everything in it has been unpacked and counted.
 
     Args:
         name: An entry of data_manifest/datasets, or a network whose weights are published.
@@ -33,14 +33,8 @@ def fetch(name: str, progress: bool = True) -> Path:
         UserError: Unknown name, embedded data set, a folder with other content, a failed or
             tampered download, a disk that refuses.
     """
-    if name in manifest.networks():
-        return _weights(manifest.network(name), progress)
     if name not in manifest.datasets():
-        published = [n for n in manifest.networks() if "://" in manifest.network(n).weights]
-        raise UserError(
-            f"unknown data set or network {name!r}; known: "
-            f"{', '.join((*manifest.datasets(), *published))}."
-        )
+        return _weights(name, progress)
     entry = manifest.dataset(name)
     if entry.kind == "embedded":
         raise UserError(f"{name} is drawn by this package; there is nothing to fetch.")
@@ -50,21 +44,24 @@ def fetch(name: str, progress: bool = True) -> Path:
     if not entry.files:
         raise MissingData(f"{name} cannot be downloaded by a program. {entry.note}")
     if place.is_dir() and any(place.iterdir()):
-        raise UserError(f"{place} is there but not complete: {_counted(entry)}. "
+        raise UserError(f"{place} is there but not complete: {_counted(entry, place)}. "
                         f"Move it away and run `robustbias fetch {name}` again.")  # fmt: skip
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=place.parent, prefix=f".{place.name}.") as staging:
-            _fill(Path(staging) / place.name, entry, progress)
+            whole = Path(staging) / place.name
+            _fill(whole, entry, progress)
+            if not complete(entry, whole):
+                raise UserError(
+                    f"the download of {name} is not complete: {_counted(entry, whole)}."
+                )
             shutil.rmtree(place, ignore_errors=True)  # an empty folder, by the check above
-            (Path(staging) / place.name).rename(place)
+            whole.rename(place)
     except OSError as error:
         raise UserError(
             f"could not write to {place}: {error.strerror or error}. Nothing is half-written; "
             "free some space, or set ROBUSTBIAS_DATA to a folder you may write to."
         ) from error
-    if not complete(entry):
-        raise UserError(f"{name} was unpacked to {place}, but {_counted(entry)}.")
     return place
 
 
@@ -91,7 +88,13 @@ def verify(name: str) -> pd.DataFrame:
     return table.assign(ok=table["expected"] == table["found"])
 
 
-def _weights(entry: NetworkEntry, progress: bool) -> Path:
+def _weights(name: str, progress: bool) -> Path:
+    networks = manifest.networks()
+    if name not in networks:
+        published = [n for n in networks if "://" in manifest.network(n).weights]
+        known = ", ".join((*manifest.datasets(), *published))
+        raise UserError(f"unknown data set or network {name!r}; known: {known}.")
+    entry = manifest.network(name)
     path = zoo.weights_path(entry)
     if path.is_file():
         return path
@@ -118,7 +121,7 @@ def _fill(place: Path, entry: DatasetEntry, progress: bool) -> None:
             downloaded(file, target, progress=progress)
 
 
-def _counted(entry: DatasetEntry) -> str:
+def _counted(entry: DatasetEntry, place: Path) -> str:
     """As "train 12 of 100000, val 0 of 10000"."""
-    found = holdings(entry).items()
+    found = holdings(entry, place).items()
     return ", ".join(f"{split} {count} of {entry.images[split]}" for split, count in found)

@@ -14,8 +14,11 @@ def folder(entry: DatasetEntry) -> Path:
     return manifest.data_directory() / entry.path
 
 
-def holdings(entry: DatasetEntry) -> dict[str, int]:
+def holdings(entry: DatasetEntry, place: Path | None = None) -> dict[str, int]:
     """Number of items of every split that the manifest names; 0 where nothing is.
+
+    Args:
+        place: Another folder than the data set's own.
 
     Raises:
         UserError: What is there cannot be read (a broken shard, a missing one).
@@ -25,16 +28,15 @@ def holdings(entry: DatasetEntry) -> dict[str, int]:
             f"data set {entry.name}: unknown kind {entry.kind!r}; "
             f"expected one of {', '.join(sorted(COUNTS))}."
         )
-    place = folder(entry)
+    place = place or folder(entry)
     return {
         split: COUNTS[entry.kind](place, split) if place.is_dir() else 0 for split in entry.images
     }
 
 
-def complete(entry: DatasetEntry) -> bool:
+def complete(entry: DatasetEntry, place: Path | None = None) -> bool:
     """Whether every split has as many items as the manifest says; always for an embedded set."""
-    found = holdings(entry)
-    return all(found[split] == expected for split, expected in entry.images.items())
+    return holdings(entry, place) == entry.images
 
 
 def _stimuli(place: Path, split: str) -> int:

@@ -1,0 +1,201 @@
+"""Projected gradient descent in an L2 or Linf ball around an image.
+
+    x <- project(x + step * direction(gradient of the loss at x))
+
+The norms differ only in `_start`, `_direction` and `_project`, each batched over images.
+Pixels are in [0, 1] and eps is in pixel units. Source: Madry et al. 2018 (arXiv 1706.06083).
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+
+from robustbias.errors import UserError
+
+NORMS = ("l2", "linf")
+
+
+@dataclasses.dataclass(frozen=True)
+class Attack:
+    """The strongest images found: `norm` is the distance reached, in pixel units."""
+
+    pixels: Float[Tensor, "n 3 h w"]
+    norm: Float[Tensor, " n"]
+    fooled: Bool[Tensor, " n"]
+
+
+def pgd(
+    network: nn.Module,
+    pixels: Float[Tensor, "n 3 h w"],
+    labels: Int64[Tensor, " n"],
+    *,
+    norm: str = "l2",
+    eps: float,
+    steps: int,
+    step_size: float | None = None,
+    restarts: int = 1,
+    random_start: bool = True,
+    targeted: bool = False,
+    generator: torch.Generator | None = None,
+    bfloat16: bool = False,
+) -> Attack:
+    """The worst image per original over all steps of all restarts.
+
+    "Worst" is the smallest margin, margin = logit of the label - largest other logit, so that a
+    fooled image is never given up for one that is not. (Targeted: the reverse margin, and
+    `fooled` means that the target was reached.)
+
+    Args:
+        labels: True classes, or the wanted ones if `targeted`.
+        eps: Radius in pixel units, at least 0; 0 returns the originals.
+        step_size: In pixel units; 2.5 * eps / steps unless given.
+        restarts: Independent runs, each with its own random start.
+
+    Raises:
+        UserError: A negative eps, no steps, no images, or an unknown norm.
+    """
+    check(norm, eps, steps)
+    if len(pixels) == 0 or restarts < 1:
+        raise UserError(
+            f"{len(pixels)} images and {restarts} restarts; expected at least 1 of each."
+        )
+    sign = -1.0 if targeted else 1.0
+    worst = torch.full((len(pixels),), torch.inf, device=pixels.device)
+    found = pixels.clone()
+
+    def keep(images: Tensor, logits: Tensor) -> None:
+        margin = sign * _margin(logits.detach(), labels)
+        better = margin < worst
+        worst[better] = margin[better]
+        found[better] = images.detach()[better]
+
+    for _ in range(restarts if random_start and eps > 0 else 1):
+        images = perturbed(
+            network,
+            pixels,
+            labels,
+            norm=norm,
+            eps=eps,
+            steps=steps,
+            step_size=step_size,
+            random_start=random_start,
+            targeted=targeted,
+            generator=generator,
+            bfloat16=bfloat16,
+            visit=keep,
+        )
+        with _attacked(network, pixels.device, bfloat16), torch.no_grad():
+            keep(images, network(images).float())
+    distance = (found - pixels).flatten(1).norm(p=2 if norm == "l2" else torch.inf, dim=1)
+    return Attack(found, distance, worst < 0)
+
+
+def perturbed(
+    network: nn.Module,
+    pixels: Float[Tensor, "n 3 h w"],
+    labels: Int64[Tensor, " n"],
+    *,
+    norm: str,
+    eps: float,
+    steps: int,
+    step_size: float | None = None,
+    random_start: bool = True,
+    targeted: bool = False,
+    generator: torch.Generator | None = None,
+    bfloat16: bool = False,
+    visit: Callable[[Tensor, Tensor], None] | None = None,
+) -> Float[Tensor, "n 3 h w"]:
+    """The images after the last step of one run: what adversarial training trains on.
+
+    Costs one forward and one backward pass a step, without gradients of the weights; the network
+    is in evaluation mode meanwhile, so that BatchNorm's statistics stay as they are. `visit` sees
+    the images and logits before each step.
+    """
+    if eps == 0:
+        return pixels
+    step = step_size if step_size is not None else 2.5 * eps / steps
+    sign = -1.0 if targeted else 1.0
+    delta = torch.zeros_like(pixels)
+    if random_start:
+        delta = _inside(pixels, _start[norm](pixels, eps, generator))
+    with _attacked(network, pixels.device, bfloat16):
+        for _ in range(steps):
+            images = (pixels + delta).requires_grad_()
+            logits = network(images).float()
+            loss = sign * F.cross_entropy(logits, labels, reduction="sum")
+            (gradient,) = torch.autograd.grad(loss, images)
+            if visit is not None:
+                visit(images, logits)
+            delta = delta + step * _direction[norm](gradient)
+            delta = _inside(pixels, _project[norm](delta, eps))
+    return pixels + delta
+
+
+def check(norm: str, eps: float, steps: int) -> None:
+    """Raises UserError unless the three describe an attack."""
+    if norm not in NORMS:
+        raise UserError(f"unknown norm {norm!r}; known: {', '.join(NORMS)}.")
+    if eps < 0:
+        raise UserError(f"eps = {eps}; expected a radius of at least 0 in [0, 1] pixel units.")
+    if steps < 1:
+        raise UserError(f"steps = {steps}; expected at least 1.")
+
+
+@contextlib.contextmanager
+def _attacked(network: nn.Module, device: torch.device, bfloat16: bool) -> Iterator[None]:
+    """Evaluation mode and one autocast region, in which weights are cast once for all steps."""
+    modes = [(module, module.training) for module in network.modules() if module.training]
+    network.eval()
+    try:
+        with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def _margin(logits: Float[Tensor, "n k"], labels: Int64[Tensor, " n"]) -> Float[Tensor, " n"]:
+    true = logits.gather(1, labels[:, None])
+    other = logits.scatter(1, labels[:, None], -torch.inf)
+    return true[:, 0] - other.amax(1)
+
+
+def _inside(pixels: Tensor, delta: Tensor) -> Tensor:
+    """The perturbation cut so that the image stays in [0, 1]; this only shortens it."""
+    return (pixels + delta).clamp_(0, 1).sub_(pixels)
+
+
+def _length(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 1 1 1"]:
+    return torch.linalg.vector_norm(x, dim=(1, 2, 3), keepdim=True)
+
+
+def _random(pixels: Tensor, generator: torch.Generator | None, draw: Callable) -> Tensor:
+    size = (pixels.shape[0], pixels.shape[2], pixels.shape[3], pixels.shape[1])
+    # drawn channels last, the layout of the images, so that adding it copies nothing
+    return draw(size, generator=generator, device=pixels.device).permute(0, 3, 1, 2)
+
+
+def _l2_start(pixels: Tensor, eps: float, generator: torch.Generator | None) -> Tensor:
+    noise = _random(pixels, generator, torch.randn)
+    radius = torch.rand((len(pixels), 1, 1, 1), generator=generator, device=pixels.device)
+    return noise * (eps * radius ** (1 / pixels[0].numel()) / _length(noise))
+
+
+def _linf_start(pixels: Tensor, eps: float, generator: torch.Generator | None) -> Tensor:
+    return (_random(pixels, generator, torch.rand) * 2 - 1) * eps
+
+
+_start = {"l2": _l2_start, "linf": _linf_start}
+_direction = {
+    "l2": lambda gradient: gradient / _length(gradient).clamp_min(1e-20),
+    "linf": torch.sign,
+}
+_project = {
+    "l2": lambda delta, eps: delta * (eps / _length(delta).clamp_min(eps)),
+    "linf": lambda delta, eps: delta.clamp(-eps, eps),
+}

@@ -1,0 +1,65 @@
+"""Training a study's networks one after the other, and their records."""
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import pandas as pd
+import torch
+
+from robustbias import files, manifest, studies, training
+from robustbias.errors import UserError
+from robustbias.networks import checkpoints, zoo
+
+
+def train_study(
+    name: str, *, networks: list[str] | None = None, device: str = "auto", **overrides: Any
+) -> pd.DataFrame:
+    """Trains a study's networks (or some) into `checkpoints/`; returns their last epochs.
+
+    A network whose weights are the manifest's is trained again; a run that was interrupted goes on
+    from its last whole epoch.
+
+    Raises:
+        UserError: A network that is not of this study, or an unknown training parameter.
+    """
+    study, on = manifest.study(name), studies.chosen_device(device)
+    own = manifest.networks(name)
+    if unknown := [n for n in networks or () if n not in own]:
+        raise UserError(f"study {name} has no network {unknown}; it has: {', '.join(own)}.")
+    for chosen in networks or own:
+        entry = manifest.network(chosen)
+        how = training.recipe(entry, study, **overrides)
+        source = studies.source(study, on, entry.cue)
+        network = zoo.untrained(entry, how.seed).to(on)
+        rows = training.train(network, source, how, folder=STATES)
+        if training.leads():
+            publish(network, training.record(network, how, rows, source.digest))
+            (STATES / f"{entry.name}.state.safetensors").unlink()
+    return records(networks or own).groupby("network").tail(1)
+
+
+STATES = manifest.ROOT / "_build" / "training"
+
+
+def publish(network: zoo.Network, report: dict[str, Any]) -> str:
+    """Writes weights and record beside each other, the weights' hash into the manifest."""
+    path = manifest.ROOT / network.entry.weights
+    digest = checkpoints.save(network.body, path, {"network": network.entry.name})
+    with files.atomic(path.with_suffix(".json")) as partial:
+        partial.write_text(json.dumps(report | {"sha256": digest}, indent=1) + "\n")
+    manifest.set_hash(network.entry.name, digest)
+    return digest
+
+
+def records(names: Iterable[str]) -> pd.DataFrame:
+    """The training records of several networks: a row an epoch, with the network's columns."""
+    tables = []
+    for name in names:
+        entry = manifest.network(name)
+        path = (manifest.ROOT / entry.weights).with_suffix(".json")
+        if path.is_file():
+            rows = pd.DataFrame(json.loads(path.read_text())["rows"])
+            about = {k: getattr(entry, k) for k in ("architecture", "regime", "eps", "cue")}
+            tables.append(rows.assign(network=name, **about))
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()

@@ -1,0 +1,9 @@
+"""Errors a user can act on: the command line prints them as one line, without a traceback."""
+
+
+class UserError(ValueError):
+    """Something the caller gave is wrong; the message says what, what was expected, what to do."""
+
+
+class MissingData(UserError):
+    """A data set or a network's weights are not on this machine; the message says how to get it."""

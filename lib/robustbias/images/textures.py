@@ -1,0 +1,81 @@
+"""Sixteen families of procedural texture, drawn once as an atlas and sampled anywhere.
+
+Each family is a function of position on a square that tiles; every field is scaled to zero mean
+and unit standard deviation, so that no family is told from another by brightness or contrast.
+"""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+SIDE = 512  # atlas pixels; one image pixel is ZOOM atlas pixels, so that sampling does not alias
+ZOOM = 2.0
+_TURN = 2 * math.pi / SIDE
+
+
+def atlas(generator: torch.Generator) -> Float[Tensor, "16 1 512 512"]:
+    """All families on the generator's device, in the order of `FAMILIES`."""
+    device = generator.device
+    line = torch.arange(SIDE, device=device, dtype=torch.float32)
+    y, x = torch.meshgrid(line, line, indexing="ij")
+    fields = torch.stack([family(x, y, generator) for family in FAMILIES.values()])
+    fields = fields - fields.mean((1, 2), keepdim=True)
+    fields = fields / fields.std((1, 2), keepdim=True)
+    return fields.clamp(-2.5, 2.5)[:, None]
+
+
+def _wave(position: Tensor, cycles: int) -> Tensor:
+    """A sine with a whole number of cycles across the atlas, so that the edges meet."""
+    return torch.sin(_TURN * cycles * position)
+
+
+def _band(low: float, high: float, generator: torch.Generator) -> Tensor:
+    """Gaussian noise with frequencies between two bounds (cycles per atlas pixel)."""
+    noise = torch.randn(SIDE, SIDE, generator=generator, device=generator.device)
+    fy = torch.fft.fftfreq(SIDE, device=noise.device)[:, None]
+    fx = torch.fft.rfftfreq(SIDE, device=noise.device)[None]
+    radius = (fx**2 + fy**2).sqrt()
+    return torch.fft.irfft2(
+        torch.fft.rfft2(noise) * ((radius > low) & (radius < high)), s=(SIDE,) * 2
+    )
+
+
+def _bricks(x: Tensor, y: Tensor) -> Tensor:
+    row = torch.div(y, 16, rounding_mode="floor")
+    mortar = ((x + 16 * (row % 2)) % 32 < 5) | (y % 16 < 5)
+    return mortar.float()
+
+
+def _hexagons(x: Tensor, y: Tensor) -> Tensor:
+    return (
+        torch.cos(_TURN * 32 * x)
+        + torch.cos(_TURN * (16 * x + 28 * y))
+        + torch.cos(_TURN * (16 * x - 28 * y))
+    )
+
+
+def _rings(x: Tensor, y: Tensor) -> Tensor:
+    u, v = x % 32 - 16, y % 32 - 16
+    return torch.cos((u**2 + v**2).sqrt() * (2 * math.pi / 9))
+
+
+FAMILIES = {
+    "vertical stripes": lambda x, y, g: _wave(x, 48),
+    "horizontal stripes": lambda x, y, g: _wave(y, 48),
+    "rising stripes": lambda x, y, g: _wave(x + y, 32),
+    "falling stripes": lambda x, y, g: _wave(x - y, 32),
+    "checks": lambda x, y, g: torch.sign(_wave(x, 32) * _wave(y, 32)),
+    "dots": lambda x, y, g: ((_wave(x, 36) * _wave(y, 36)) > 0.45).float(),
+    "grid": lambda x, y, g: torch.maximum(_wave(x, 36), _wave(y, 36)),
+    "zigzag": lambda x, y, g: _wave(y + 16 * (2 * ((x / 32) % 1) - 1).abs(), 32),
+    "waves": lambda x, y, g: _wave(x + 9 * _wave(y, 16), 32),
+    "fine grain": lambda x, y, g: _band(0.15, 0.25, g),
+    "coarse grain": lambda x, y, g: _band(0.06, 0.09, g),
+    "blobs": lambda x, y, g: torch.sign(_band(0.03, 0.05, g)),
+    "bricks": lambda x, y, g: _bricks(x, y),
+    "hexagons": lambda x, y, g: _hexagons(x, y),
+    "rings": lambda x, y, g: _rings(x, y),
+    "wood": lambda x, y, g: _wave(y + 14 * _wave(x, 3) + 5 * _wave(x, 7), 64),
+}

@@ -1,0 +1,269 @@
+"""What the TOML files of `data_manifest/` say, checked: data sets, networks, studies.
+
+Facts about a network or a data set live there; no code branches on a name.
+"""
+
+import dataclasses
+import functools
+import os
+import tomllib
+import types
+import typing
+from pathlib import Path
+from typing import Any
+
+from robustbias import files
+from robustbias.errors import UserError
+
+ROOT = Path(os.environ.get("ROBUSTBIAS_ROOT", Path(__file__).resolve().parents[2]))
+
+
+def data_directory() -> Path:
+    """Folder of the downloaded data sets: $ROBUSTBIAS_DATA, else `data/` in the repository."""
+    return Path(os.environ.get("ROBUSTBIAS_DATA", ROOT / "data")).expanduser()
+
+
+@dataclasses.dataclass(frozen=True)
+class FileEntry:
+    """One downloadable file; `extract` unpacks an archive into the data set's folder.
+
+    An archive may hold several data sets: `folder` is the one inside it to unpack, `into` the
+    sub-folder of the data set's folder that receives it.
+    """
+
+    name: str
+    url: str
+    sha256: str = ""
+    bytes: int = 0
+    extract: bool = False
+    folder: str = ""
+    into: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetEntry:
+    """One data set. `path` is its folder below the data directory ("" when embedded)."""
+
+    name: str
+    title: str
+    kind: str
+    source: str
+    licence: str
+    citation: str
+    path: str = ""
+    size: str = ""
+    images: dict[str, int] = dataclasses.field(default_factory=dict)
+    classes: tuple[str, ...] = ()
+    class_file: str = ""
+    files: tuple[FileEntry, ...] = ()
+    note: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkEntry:
+    """One network: how to build it, where its weights are, what it was trained for.
+
+    `eps` is the training radius in [0, 1] pixel units (0 for a standard network); `mean` and
+    `std` normalise inside the network; `size` is the training image side in pixels; `layers` are
+    the probed modules; `sha256` is the weights file's hash ("" until trained or if unpublished).
+    """
+
+    name: str
+    title: str
+    architecture: str
+    regime: str
+    classes: int
+    size: int
+    layers: tuple[str, ...]
+    dataset: str
+    weights: str
+    format: str
+    licence: str
+    source: str
+    study: str = ""
+    cue: str = "both"
+    norm: str = "none"
+    eps: float = 0.0
+    width: float = 1.0
+    stem: int = 0
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    transform_input: bool = False
+    sha256: str = ""
+    citation: str = ""
+    expected: dict[str, float] = dataclasses.field(default_factory=dict)
+    training: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self):
+        for field, allowed in {
+            "architecture": ("alexnet", "googlenet", "resnet50"),
+            "regime": ("standard", "robust"),
+            "norm": ("none", "l2", "linf"),
+            "format": ("safetensors", "torchvision", "madry"),
+            "cue": ("both", "shape", "texture"),
+        }.items():
+            _one_of(f"network {self.name!r}: {field}", getattr(self, field), allowed)
+        if self.eps < 0 or (self.eps > 0) != (self.regime == "robust"):
+            raise UserError(
+                f"network {self.name!r}: eps = {self.eps} with regime {self.regime!r}; "
+                "expected eps > 0 for robust and eps = 0 for standard."
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Threat:
+    """Threat model: |d|_norm <= eps in [0, 1] pixel units, `steps` of PGD when training."""
+
+    norm: str
+    eps: float
+    steps: int
+    test_steps: int = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class StudyEntry:
+    """A choice of images, network pairs and threat model."""
+
+    name: str
+    title: str
+    summary: str
+    dataset: str
+    stimuli: str
+    sizes: tuple[int, ...]
+    categories: tuple[str, ...]
+    architectures: tuple[str, ...]
+    dose_architecture: str
+    threat: Threat
+    attack_grid: tuple[float, ...]
+    training: dict[str, Any] = dataclasses.field(default_factory=dict)
+    world: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def _one_of(what: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise UserError(f"{what} is {value!r}; expected one of {', '.join(sorted(allowed))}.")
+
+
+def _typed(kind: Any, value: Any, where: str) -> Any:
+    """`value` as the annotated type, or an error that names the place."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if dataclasses.is_dataclass(kind):
+        if not isinstance(value, dict):
+            raise UserError(f"{where}: expected a table, got {value!r}.")
+        return _entry(kind, value, where)
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise UserError(f"{where}: expected a list, got {value!r}.")
+        return tuple(_typed(arguments[0], v, f"{where}[{i}]") for i, v in enumerate(value))
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise UserError(f"{where}: expected a table, got {value!r}.")
+        return {k: _typed(arguments[1], v, f"{where}.{k}") for k, v in value.items()}
+    if kind is Any or isinstance(kind, types.GenericAlias):
+        return value
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind:
+        raise UserError(f"{where}: expected {kind.__name__}, got {value!r}.")
+    return value
+
+
+def _entry(kind: type, table: dict[str, Any], where: str) -> Any:
+    """A dataclass from a TOML table; unknown, missing and mistyped keys are errors."""
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    if unknown := sorted(set(table) - set(fields)):
+        raise UserError(f"{where}: unknown key(s) {unknown}; known: {sorted(fields)}.")
+    empty = dataclasses.MISSING
+    required = {n for n, f in fields.items() if f.default is empty and f.default_factory is empty}
+    if missing := sorted(required - set(table)):
+        raise UserError(f"{where}: missing key(s) {missing}; add them.")
+    return kind(**{k: _typed(fields[k].type, v, f"{where}: {k}") for k, v in table.items()})
+
+
+def _table(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{path}: not valid TOML ({error}); correct the file.") from error
+
+
+def _names(folder: str) -> tuple[str, ...]:
+    return tuple(sorted(path.stem for path in (ROOT / "data_manifest" / folder).glob("*.toml")))
+
+
+def _named(kind: type, folder: str, name: str) -> Any:
+    if name not in _names(folder):
+        raise UserError(
+            f"unknown {folder[:-1].replace('studie', 'study')} {name!r}; "
+            f"known: {', '.join(_names(folder))}. An entry is one file data_manifest/{folder}/*.toml."
+        )
+    path = ROOT / "data_manifest" / folder / f"{name}.toml"
+    return _entry(kind, {"name": name, **_table(path)}, f"data_manifest/{folder}/{name}.toml")
+
+
+def datasets() -> tuple[str, ...]:
+    """Names of the data sets in the manifest."""
+    return _names("datasets")
+
+
+def studies() -> tuple[str, ...]:
+    """Names of the studies in the manifest."""
+    return _names("studies")
+
+
+def dataset(name: str) -> DatasetEntry:
+    """The data set's entry. Raises UserError listing the known names."""
+    return _named(DatasetEntry, "datasets", name)
+
+
+def study(name: str) -> StudyEntry:
+    """The study's entry. Raises UserError listing the known names."""
+    return _named(StudyEntry, "studies", name)
+
+
+@functools.cache
+def _network_tables() -> dict[str, NetworkEntry]:
+    """All networks; a file holds a family: `[defaults]` and one `[network.NAME]` each."""
+    entries: dict[str, NetworkEntry] = {}
+    for path in sorted((ROOT / "data_manifest" / "networks").glob("*.toml")):
+        family, where = _table(path), f"data_manifest/networks/{path.name}"
+        if unknown := sorted(set(family) - {"defaults", "architecture", "network"}):
+            raise UserError(
+                f"{where}: unknown table(s) {unknown}; expected defaults, "
+                "architecture.NAME and network.NAME."
+            )
+        for name, table in family.get("network", {}).items():
+            if name in entries:
+                raise UserError(f"{where}: network {name!r} is defined twice; rename one.")
+            shared = family.get("architecture", {}).get(table.get("architecture"), {})
+            merged = {"name": name, **family.get("defaults", {}), **shared, **table}
+            entries[name] = _entry(NetworkEntry, merged, f"{where}: {name}")
+    return entries
+
+
+def networks(study: str | None = None) -> tuple[str, ...]:
+    """Names of all networks, or of one study's, in the manifest's order."""
+    return tuple(n for n, e in _network_tables().items() if study is None or e.study == study)
+
+
+def network(name: str) -> NetworkEntry:
+    """The network's entry. Raises UserError listing the known names."""
+    if name not in _network_tables():
+        known = ", ".join(_network_tables())
+        raise UserError(f"unknown network {name!r}; known: {known}.")
+    return _network_tables()[name]
+
+
+def set_hash(name: str, sha256: str) -> None:
+    """Writes a network's weights hash into its entry; nothing else in the file changes."""
+    for path in sorted((ROOT / "data_manifest" / "networks").glob("*.toml")):
+        text = path.read_text(encoding="utf-8")
+        head, mark, rest = text.partition(f"[network.{name}]\n")
+        if not mark:
+            continue
+        entry, between, after = rest.partition("\n[")
+        lines = [line for line in entry.rstrip("\n").split("\n") if not line.startswith("sha256")]
+        entry = "\n".join([*lines, f'sha256 = "{sha256}"']) + ("\n" if between or after else "\n")
+        with files.atomic(path) as partial:
+            partial.write_text(head + mark + entry + between + after, encoding="utf-8")
+        _network_tables.cache_clear()

@@ -1,0 +1,186 @@
+"""A study: images, network pairs and threat model, loaded on a device.
+
+Everything a chapter needs hangs on it, so that a chapter runs on another study by one word.
+"""
+
+import dataclasses
+import functools
+import importlib.metadata
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from robustbias import manifest, provenance
+from robustbias.categories import class_names, membership
+from robustbias.errors import MissingData, UserError
+from robustbias.images.iconworld import IconWorld, World
+from robustbias.images.tiny_imagenet import TinyImageNet
+from robustbias.manifest import NetworkEntry, StudyEntry
+from robustbias.networks import zoo
+
+PACKAGES = ("torch", "torchvision", "numpy", "pandas", "pyarrow", "pillow", "safetensors")
+
+
+def _iconworld(entry: StudyEntry, device: torch.device, cue: str = "both") -> IconWorld:
+    return IconWorld(World(**entry.world), device=str(device), cue=cue)
+
+
+def _tiny_imagenet(entry: StudyEntry, device: torch.device, cue: str = "both") -> TinyImageNet:
+    return TinyImageNet(entry.categories)
+
+
+# one image source per kind of data set
+SOURCES: dict[str, Callable[..., Any]] = {
+    "embedded": _iconworld,
+    "tiny-imagenet": _tiny_imagenet,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """One study on one device. `entries` are its networks whose weights are on this machine."""
+
+    entry: StudyEntry
+    entries: tuple[NetworkEntry, ...]
+    seed: int
+    device: torch.device
+    started: float = dataclasses.field(default_factory=time.perf_counter)
+
+    @property
+    def name(self) -> str:
+        """The study's name in the manifest."""
+        return self.entry.name
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """The entry-level categories in play."""
+        return self.entry.categories
+
+    @functools.cached_property
+    def source(self) -> Any:
+        """The source of its images. Raises MissingData when they are not here."""
+        return source(self.entry, self.device)
+
+    def network_named(self, name: str) -> zoo.Network:
+        """A network of the study by its name in the manifest, loaded once."""
+        return _loaded(manifest.network(name), str(self.device))
+
+    def network(self, architecture: str, regime: str) -> zoo.Network:
+        """The S or the R (of the study's own radius) of an architecture."""
+        for entry in self.entries:
+            own = entry.cue == "both" and entry.eps in (0.0, self.entry.threat.eps)
+            if own and (entry.architecture, entry.regime) == (architecture, regime):
+                return self.network_named(entry.name)
+        known = sorted({f"{e.architecture} {e.regime}" for e in self.entries})
+        raise UserError(
+            f"study {self.name} has no {regime} {architecture} here; it has: {', '.join(known)}."
+        )
+
+    def membership(self, network: zoo.Network) -> Float[Tensor, "k q"]:
+        """1 where the network's class k belongs to the study's category q."""
+        entry = manifest.dataset(network.entry.dataset)
+        if network.entry.dataset == self.entry.dataset:
+            classes = self.source.classes
+        else:
+            classes = entry.classes or class_names(entry.class_file)
+        return membership(classes, self.categories)
+
+    def inventory(self) -> pd.DataFrame:
+        """What the study's networks are: one row each, with the start of the weights' hash."""
+        rows = [
+            {
+                "network": entry.name,
+                "architecture": entry.architecture,
+                "regime": entry.regime,
+                "eps": entry.eps,
+                "cue": entry.cue,
+                "weights": self.network_named(entry.name).weights_hash[:12],
+                "parameters": sum(p.numel() for p in self.network_named(entry.name).parameters()),
+            }
+            for entry in self.entries
+        ]
+        return pd.DataFrame(rows)
+
+    def footer(self) -> pd.DataFrame:
+        """Where the numbers of a chapter come from: two columns, what and value."""
+        rows = {
+            "study": self.name,
+            "seed": self.seed,
+            "images (digest)": self.source.digest[:12],
+            "commit": provenance.commit(),
+            "device": provenance.device_name(self.device),
+            "threads": torch.get_num_threads(),
+            "seconds": round(time.perf_counter() - self.started, 1),
+        }
+        rows |= {f"weights of {e.name}": e.sha256[:12] for e in self.entries}
+        rows |= {name: importlib.metadata.version(name) for name in PACKAGES}
+        return pd.DataFrame({"what": list(rows), "value": [str(v) for v in rows.values()]})
+
+
+def load(
+    name: str,
+    *,
+    seed: int = 0,
+    device: str = "auto",
+    architectures: tuple[str, ...] | list[str] | None = None,
+    world: dict[str, Any] | None = None,
+) -> Study:
+    """The study of that name.
+
+    Args:
+        device: cpu, cuda or auto (cuda where there is one).
+        architectures: Some of the study's, all when None.
+        world: Parameters of the embedded world to change, for instance {"texture_contrast": 0.05}.
+
+    Raises:
+        UserError: An unknown study, architecture, device or world parameter.
+    """
+    entry = manifest.study(name)
+    chosen = tuple(architectures) if architectures else entry.architectures
+    if unknown := [a for a in chosen if a not in entry.architectures]:
+        raise UserError(
+            f"study {name} has no architecture {', '.join(unknown)}; "
+            f"it has: {', '.join(entry.architectures)}."
+        )
+    if world:
+        known = {field.name for field in dataclasses.fields(World)} if entry.world else set()
+        if unknown := sorted(set(world) - known):
+            raise UserError(f"unknown world parameter(s) {unknown}; known: {sorted(known)}.")
+        entry = dataclasses.replace(entry, world=entry.world | world)
+    entry = dataclasses.replace(entry, architectures=chosen)
+    networks = (manifest.network(n) for n in manifest.networks(name))
+    here = (e for e in networks if zoo.weights_path(e).is_file())
+    entries = tuple(e for e in here if e.architecture in chosen)
+    return Study(entry, entries, seed, chosen_device(device))
+
+
+def source(entry: StudyEntry, device: torch.device, cue: str = "both") -> Any:
+    """The source of a study's images. Raises MissingData when they are not on this machine."""
+    kind = manifest.dataset(entry.dataset).kind
+    if kind not in SOURCES:
+        raise MissingData(
+            f"study {entry.name} has images of kind {kind!r}, for which there is no source; "
+            f"known kinds: {', '.join(SOURCES)}."
+        )
+    return SOURCES[kind](entry, device, cue)
+
+
+def chosen_device(name: str) -> torch.device:
+    """The device of that name; "auto" is cuda where there is one. Raises UserError."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.partition(":")[0] not in ("cpu", "cuda"):
+        raise UserError(f"unknown device {name!r}; expected cpu, cuda or auto.")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError("device cuda was asked for, but torch sees none; use cpu or auto.")
+    return torch.device(name)
+
+
+@functools.lru_cache(maxsize=32)
+def _loaded(entry: NetworkEntry, device: str) -> zoo.Network:
+    return zoo.load(entry, device)

@@ -1,0 +1,355 @@
+"""Standard and adversarial training: min over weights of E[max over |d| <= eps of loss(x + d)].
+
+The loss is on adversarial images alone (Madry et al. 2018); eps = 0 is standard training. Data and
+augmentation stay on the device, convolutions run channels-last in bfloat16 where the device has
+it. Everything random is a function of (seed, epoch), so a run that was killed goes on from its last
+whole epoch and ends with the weights of an unbroken one.
+"""
+
+import dataclasses
+import hashlib
+import json
+import time
+from pathlib import Path
+from typing import Any, Protocol
+
+import pandas as pd
+import safetensors
+import safetensors.torch
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from robustbias import attacks, files, manifest, provenance
+from robustbias.errors import UserError
+from robustbias.images import Images, floats
+from robustbias.networks import checkpoints, zoo
+
+TEST_STEPS = 10  # of the attack on validation images after an epoch; the chapters use more
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How to train. `rate` is the largest learning rate; `steps` those of the training attack.
+
+    Schedules: "one-cycle" (linear up over `warmup`, cosine down) or "step" (a tenth after every
+    third of the epochs). `shift` is the random crop's padding in pixels, 0 for none.
+    """
+
+    epochs: int
+    batch: int = 128
+    rate: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    schedule: str = "one-cycle"
+    warmup: float = 0.2
+    label_smoothing: float = 0.0
+    shift: int = 0
+    flip: bool = False
+    norm: str = "l2"
+    eps: float = 0.0
+    steps: int = 3
+    test_eps: float = 0.0
+    test_images: int = 400
+    test_every: int = 1
+    seed: int = 0
+    bfloat16: bool = True
+
+    def __post_init__(self):
+        attacks.check(self.norm, self.eps, self.steps)
+        if self.epochs < 1 or self.batch < 1 or self.test_every < 1:
+            raise UserError("epochs, batch and test_every must be at least 1.")
+        if self.schedule not in ("one-cycle", "step"):
+            raise UserError(f"unknown schedule {self.schedule!r}; known: one-cycle, step.")
+
+    def rate_at(self, progress: float) -> float:
+        """Learning rate after a share of the training (0..1)."""
+        if self.schedule == "step":
+            return self.rate * 0.1 ** int(3 * progress)
+        if progress < self.warmup:
+            return self.rate * max(progress, 1e-3) / self.warmup
+        half_turn = torch.tensor((progress - self.warmup) / (1 - self.warmup) * torch.pi)
+        return self.rate * (1 + half_turn.cos().item()) / 2
+
+
+class Source(Protocol):
+    """What training needs of a data set."""
+
+    def train(self, epoch: int, seed: int) -> Images: ...
+
+    def val(self) -> Images: ...
+
+
+def recipe(entry: manifest.NetworkEntry, study: manifest.StudyEntry, **overrides: Any) -> Recipe:
+    """The recipe of a network: the study's defaults, its architecture's, its own, then yours.
+
+    Raises:
+        UserError: A key that is no field of `Recipe`.
+    """
+    shared = {k: v for k, v in study.training.items() if not isinstance(v, dict)}
+    own = study.training.get(entry.architecture, {}) | study.training.get(entry.regime, {})
+    table = {
+        "norm": study.threat.norm,
+        "steps": study.threat.steps,
+        "test_eps": study.threat.eps,
+        "eps": entry.eps,
+        **shared,
+        **own,
+        **entry.training,
+        **overrides,
+    }
+    fields = {field.name for field in dataclasses.fields(Recipe)}
+    if unknown := sorted(set(table) - fields):
+        raise UserError(f"unknown training parameter(s) {unknown}; known: {sorted(fields)}.")
+    return Recipe(**table)
+
+
+def train(
+    network: zoo.Network,
+    source: Source,
+    how: Recipe,
+    *,
+    folder: Path | None = None,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Trains `network` in place and returns one row an epoch.
+
+    Columns: epoch, loss, clean, adversarial (validation accuracies, NaN in epochs without a test),
+    seconds, images_per_second, rate. After every epoch the state is saved below `folder`, from
+    which the same call goes on; interrupting loses at most the epoch under way. Under torchrun
+    each process takes its share of every batch and process 0 saves.
+    """
+    device = next(network.parameters()).device
+    rank, world = _join(device)
+    network.requires_grad_(True)
+    model = nn.parallel.DistributedDataParallel(network) if world > 1 else network
+    optimizer = torch.optim.SGD(
+        network.parameters(),
+        how.rate,
+        momentum=how.momentum,
+        nesterov=True,
+        weight_decay=how.weight_decay,
+    )
+    state = folder / f"{network.entry.name}.state.safetensors" if folder else None
+    rows = _resume(state, network, optimizer, how) if state else []
+    val = source.val()
+    test = val.take(torch.arange(min(how.test_images, len(val)), device=val.labels.device))
+    bar = tqdm(
+        total=how.epochs,
+        initial=len(rows),
+        desc=network.entry.name,
+        unit="epoch",
+        disable=not progress or rank > 0,
+    )
+    for epoch in range(len(rows), how.epochs):
+        start = time.perf_counter()
+        images = source.train(epoch, how.seed)
+        loss = _epoch(model, network, images, optimizer, how, epoch, rank, world)
+        seconds = time.perf_counter() - start
+        row = {
+            "epoch": epoch + 1,
+            "loss": loss,
+            "clean": float("nan"),
+            "adversarial": float("nan"),
+            "seconds": seconds,
+            "images_per_second": len(images) / seconds,
+            "rate": how.rate_at(epoch / how.epochs),
+        }
+        if (epoch + 1) % how.test_every == 0 or epoch + 1 == how.epochs:
+            row |= _tested(network, test, how)
+        rows.append(row)
+        if state and rank == 0:
+            _save(state, network, optimizer, how, rows)
+        bar.set_postfix_str(
+            f"loss {loss:.3f} clean {row['clean']:.3f} adv {row['adversarial']:.3f} "
+            f"{row['images_per_second']:.0f} images/s"
+        )
+        bar.update()
+    bar.close()
+    network.eval().requires_grad_(False)
+    return pd.DataFrame(rows)
+
+
+def leads() -> bool:
+    """Whether this process is the one that writes files."""
+    return not dist.is_initialized() or dist.get_rank() == 0
+
+
+def _join(device: torch.device) -> tuple[int, int]:
+    """(rank, number of processes); joins the group that torchrun describes, if it does."""
+    if not dist.is_torchelastic_launched():
+        return 0, 1
+    if not dist.is_initialized():
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return dist.get_rank(), dist.get_world_size()
+
+
+def _seed(how: Recipe, epoch: int, rank: int) -> int:
+    digest = hashlib.sha256(f"{how.seed} {epoch} {rank}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def _epoch(
+    model: nn.Module,
+    network: zoo.Network,
+    images: Images,
+    optimizer: torch.optim.Optimizer,
+    how: Recipe,
+    epoch: int,
+    rank: int,
+    world: int,
+) -> float:
+    """One pass over the images; returns the mean loss."""
+    device = images.pixels.device
+    shared = torch.Generator(device).manual_seed(_seed(how, epoch, -1))
+    own = torch.Generator(device).manual_seed(_seed(how, epoch, rank))
+    torch.manual_seed(_seed(how, epoch, rank))  # dropout has no generator of its own
+    order = torch.randperm(len(images), generator=shared, device=device)
+    batches = [b for b in order.split(how.batch) if len(b) == how.batch] or [order]
+    total = torch.zeros((), device=device)
+    for index, batch in enumerate(batches):
+        rate = how.rate_at((epoch + index / len(batches)) / how.epochs)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        mine = batch[rank::world]
+        pixels = augmented(images.pixels[mine], how, own)
+        labels = images.labels[mine]
+        if how.eps > 0:
+            pixels = attacks.perturbed(
+                network,
+                pixels,
+                labels,
+                norm=how.norm,
+                eps=how.eps,
+                steps=how.steps,
+                generator=own,
+                bfloat16=how.bfloat16,
+            )
+        model.train()
+        with torch.autocast(device.type, torch.bfloat16, enabled=how.bfloat16):
+            logits = model(pixels)
+        loss = F.cross_entropy(logits.float(), labels, label_smoothing=how.label_smoothing)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        total += loss.detach()
+    mean = total / len(batches)
+    if world > 1:
+        dist.all_reduce(mean)
+        for buffer in network.buffers():  # BatchNorm's statistics, so that all processes agree
+            if buffer.is_floating_point():
+                dist.all_reduce(buffer)
+                buffer /= world
+    return mean.item() / world
+
+
+def augmented(
+    pixels: UInt8[Tensor, "n 3 h w"], how: Recipe, generator: torch.Generator
+) -> Float[Tensor, "n 3 h w"]:
+    """Each image shifted by up to `shift` pixels (edges mirrored) and flipped, as floats."""
+    n, _, height, width = pixels.shape
+    device = pixels.device
+    if how.shift:
+        low = torch.randint(0, 2 * how.shift + 1, (2, n), generator=generator, device=device)
+        rows = _mirrored(low[0], height, how.shift)
+        columns = _mirrored(low[1], width, how.shift)
+        across = pixels.permute(0, 2, 3, 1)
+        every = torch.arange(n, device=device)[:, None, None]
+        pixels = across[every, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    if how.flip:
+        flip = torch.rand(n, generator=generator, device=device) < 0.5
+        pixels = torch.where(flip[:, None, None, None], pixels.flip(3), pixels)
+    return floats(pixels)
+
+
+def _mirrored(low: Tensor, side: int, shift: int) -> Tensor:
+    """Positions low .. low + side - 1 of an image padded by mirroring; one row an image."""
+    at = (low[:, None] + torch.arange(side, device=low.device) - shift).abs()
+    return torch.where(at >= side, 2 * (side - 1) - at, at)
+
+
+def _tested(network: zoo.Network, test: Images, how: Recipe) -> dict[str, float]:
+    """Accuracy on clean images and against PGD at the study's eps."""
+    network.eval()
+    device = test.labels.device
+    generator = torch.Generator(device).manual_seed(how.seed)
+    with torch.no_grad():
+        clean = torch.cat([network(x).argmax(1) == y for x, y in test.batches(256)])
+    scores = {"clean": clean.float().mean().item()}
+    if how.test_eps > 0:
+        fooled = [
+            attacks.pgd(
+                network,
+                x,
+                y,
+                norm=how.norm,
+                eps=how.test_eps,
+                steps=TEST_STEPS,
+                generator=generator,
+                bfloat16=how.bfloat16,
+            ).fooled
+            for x, y in test.batches(256)
+        ]
+        scores["adversarial"] = 1 - torch.cat(fooled).float().mean().item()
+    return scores
+
+
+# -- state between epochs, and the record ------------------------------------------------------
+
+
+def _save(
+    path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, how: Recipe, rows: list[dict]
+) -> None:
+    """Weights, momenta and record so far in one file, which is either whole or absent."""
+    tensors = {f"weights.{n}": v.contiguous() for n, v in network.state_dict().items()}
+    for name, parameter in network.named_parameters():
+        tensors[f"momentum.{name}"] = optimizer.state[parameter]["momentum_buffer"].contiguous()
+    header = {"recipe": json.dumps(dataclasses.asdict(how)), "rows": json.dumps(rows)}
+    with files.atomic(path) as partial:
+        safetensors.torch.save_file(tensors, partial, header)
+
+
+def _resume(
+    path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, how: Recipe
+) -> list[dict]:
+    """Rows of the epochs already done, with weights and momenta put back; [] for a new run."""
+    if not path.is_file():
+        return []
+    try:
+        header = checkpoints.metadata(path)
+        tensors = safetensors.torch.load_file(path)
+    except safetensors.SafetensorError as error:
+        raise UserError(f"{path} is damaged ({error}); delete it to start again.") from error
+    if json.loads(header["recipe"]) != dataclasses.asdict(how):
+        raise UserError(
+            f"{path} is of a run with another recipe; delete it to start again, or give the "
+            "parameters of that run."
+        )
+    weights = {n.removeprefix("weights."): v for n, v in tensors.items() if n[0] == "w"}
+    network.load_state_dict(weights)
+    for name, parameter in network.named_parameters():
+        # clone keeps the parameter's memory layout, in which sums run in the same order
+        momentum = torch.empty_like(parameter).copy_(tensors[f"momentum.{name}"])
+        optimizer.state[parameter]["momentum_buffer"] = momentum.detach()
+    return json.loads(header["rows"])
+
+
+def record(network: zoo.Network, how: Recipe, rows: pd.DataFrame, data: str) -> dict[str, Any]:
+    """Everything needed to repeat or to doubt a run, as plain values."""
+    return {
+        "network": network.entry.name,
+        "architecture": network.entry.architecture,
+        "regime": network.entry.regime,
+        "cue": network.entry.cue,
+        "recipe": dataclasses.asdict(how),
+        "data": data,
+        "commit": provenance.commit(),
+        "device": provenance.device_name(next(network.parameters()).device),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "seconds": float(rows["seconds"].sum()),
+        "rows": json.loads(rows.to_json(orient="records", double_precision=5)),
+    }
