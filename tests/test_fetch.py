@@ -152,6 +152,14 @@ def test_an_incomplete_folder_is_left_alone(stimuli):
     assert not fetch.verify("drawings")["ok"].iloc[0]
 
 
+def test_an_archive_with_less_than_the_manifest_says_leaves_no_folder(stimuli, server):
+    entry = manifest.dataset("drawings")
+    entry.images["stimuli"] = 4
+    with pytest.raises(UserError, match="download of drawings is not complete: stimuli 3 of 4"):
+        fetch.fetch("drawings", progress=False)
+    assert list((stimuli / "set").iterdir()) == []
+
+
 def test_a_failed_fetch_leaves_no_folder(stimuli, server):
     server.files.clear()
     with pytest.raises(UserError, match="could not download"):
@@ -215,15 +223,13 @@ def test_the_doctor_says_what_is_missing_and_what_to_type(tmp_path, monkeypatch)
     assert "processor" in tables["Device"]["what"].tolist()
 
 
-def test_the_doctor_knows_what_each_study_can_run(tmp_path, monkeypatch):
-    if not manifest.studies():
-        pytest.skip("no studies in the manifest")
+@pytest.mark.parametrize("name", manifest.studies())
+def test_the_doctor_knows_what_a_study_can_run(tmp_path, monkeypatch, name):
     monkeypatch.setenv("ROBUSTBIAS_DATA", str(tmp_path))
-    studies = fetch.doctor()["Studies"].set_index("study")
-    assert set(studies.index) == set(manifest.studies())
-    assert studies.loc["iconworld", "can train"]
-    assert not studies.loc["tiny-imagenet", "can train"]
-    assert "robustbias fetch tiny-imagenet" in studies.loc["tiny-imagenet", "to do"]
+    row = fetch.doctor()["Studies"].set_index("study").loc[name]
+    dataset = manifest.dataset(manifest.study(name).dataset)
+    assert row["can train"] == (dataset.kind == "embedded")
+    assert (f"robustbias fetch {dataset.name}" in row["to do"]) == (dataset.kind != "embedded")
 
 
 def test_a_broken_data_set_does_not_stop_the_doctor(tmp_path, monkeypatch):
