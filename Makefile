@@ -28,7 +28,7 @@ $(READY): requirements.txt pyproject.toml
 	@touch $@
 
 book: $(READY) ## execute what changed and render the book; STUDY=name executes that study too
-	@$(SNAKEMAKE) book
+	@$(SNAKEMAKE) -- book
 	@echo "the book: $(CURDIR)/$(PAGE)"
 
 test: $(READY) ## run the tests
@@ -52,7 +52,7 @@ bench: $(READY) ## time the slow parts, one JSON line each
 	@for benchmark in benchmarks/*.py; do $(BIN)/python $$benchmark || exit 1; done
 
 publish: $(READY) ## execute STUDY=name and put its chapters, with outputs, into book/STUDY
-	@$(SNAKEMAKE) executed
+	@$(SNAKEMAKE) -- executed
 	@$(BIN)/robustbias publish $(STUDY)
 
 clean: ## remove what was generated, .venv excepted

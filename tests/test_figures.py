@@ -102,14 +102,6 @@ def test_training_records_draw_a_panel_a_pair():
     assert values["S (standard), under attack"] == [0.0]
 
 
-def test_cue_parity_draws_both_cues():
-    table = pd.DataFrame(
-        {"cue": ["texture", "shape"], "value": [0.9, 0.88], "low": [0.8, 0.8], "high": [1, 1]}
-    )
-    ticks = figures.cue_parity(table).axes[0].get_xticklabels()
-    assert [tick.get_text() for tick in ticks] == ["shape alone", "texture alone"]
-
-
 def test_every_figure_has_its_own_white_ground_whatever_the_page(bias):
     with mpl.rc_context({"figure.facecolor": "black", "axes.facecolor": "black"}):
         figure = figures.shape_bias_summary(bias)

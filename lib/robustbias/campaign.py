@@ -5,7 +5,6 @@ from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
-import torch
 
 from robustbias import files, manifest, studies, training
 from robustbias.errors import UserError

@@ -262,8 +262,10 @@ def set_hash(name: str, sha256: str) -> None:
         if not mark:
             continue
         entry, between, after = rest.partition("\n[")
-        lines = [line for line in entry.rstrip("\n").split("\n") if not line.startswith("sha256")]
-        entry = "\n".join([*lines, f'sha256 = "{sha256}"']) + ("\n" if between or after else "\n")
+        lines = [line for line in entry.split("\n") if not line.startswith("sha256")]
+        at = 1 + next(i for i, line in enumerate(lines) if line.startswith("weights"))
+        lines.insert(at, f'sha256 = "{sha256}"')
+        entry = "\n".join(lines)
         with files.atomic(path) as partial:
             partial.write_text(head + mark + entry + between + after, encoding="utf-8")
         _network_tables.cache_clear()

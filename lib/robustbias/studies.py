@@ -21,6 +21,7 @@ from robustbias.errors import MissingData, UserError
 from robustbias.images.iconworld import IconWorld, World
 from robustbias.images.tiny_imagenet import TinyImageNet
 from robustbias.manifest import NetworkEntry, StudyEntry
+from robustbias.mimes import Footer
 from robustbias.networks import zoo
 
 PACKAGES = ("torch", "torchvision", "numpy", "pandas", "pyarrow", "pillow", "safetensors")
@@ -106,8 +107,8 @@ class Study:
         ]
         return pd.DataFrame(rows)
 
-    def footer(self) -> pd.DataFrame:
-        """Where the numbers of a chapter come from: two columns, what and value."""
+    def footer(self) -> Footer:
+        """Where the numbers of a chapter come from, as a table and as a record of the notebook."""
         rows = {
             "study": self.name,
             "seed": self.seed,
@@ -119,7 +120,7 @@ class Study:
         }
         rows |= {f"weights of {e.name}": e.sha256[:12] for e in self.entries}
         rows |= {name: importlib.metadata.version(name) for name in PACKAGES}
-        return pd.DataFrame({"what": list(rows), "value": [str(v) for v in rows.values()]})
+        return Footer(rows)
 
 
 def load(

@@ -25,7 +25,29 @@ from robustbias import files
 from robustbias.manifest import ROOT
 
 METADATA = b"robustbias"
-OUTSIDE_CORE = ("book", "claims", "cli", "explorer", "figures", "mimes", "names", "published")
+# Changing one of these changes no measured value: weights are in the key by their own hash.
+OUTSIDE_CORE = [
+    "archives",
+    "book",
+    "campaign",
+    "claims",
+    "cli",
+    "doctor",
+    "downloads",
+    "explorer",
+    "fetch",
+    "figures",
+    "holdings",
+    "live",
+    "mimes",
+    "names",
+    "observers",
+    "provenance",
+    "published",
+    "summaries",
+    "text",
+    "training",
+]
 
 
 def folder() -> Path:

@@ -23,6 +23,7 @@ from robustbias.manifest import ROOT
 from robustbias.mimes import CLAIMS
 from robustbias.names import architecture
 from robustbias.stats import Interval
+from robustbias.text import Prose
 
 
 @dataclass(frozen=True)
@@ -87,13 +88,6 @@ def joint(claims: Iterable[Claim]) -> str:
     return "supported" if verdicts == {"supported"} else "undetermined"
 
 
-class Finding(str):
-    """Text that a notebook shows as markdown."""
-
-    def _repr_markdown_(self) -> str:
-        return str(self)
-
-
 @dataclass(frozen=True)
 class Verdicts:
     """The parts of one claim, as a notebook shows them and the findings table reads them."""
@@ -104,14 +98,14 @@ class Verdicts:
         """One row a part."""
         return pd.DataFrame([claim.record() for claim in self.claims])
 
-    def finding(self) -> Finding:
+    def finding(self) -> Prose:
         """Statement by statement, the joint verdict first and every measurement under it."""
         lines = []
         for statement in dict.fromkeys(claim.statement for claim in self.claims):
             parts = [claim for claim in self.claims if claim.statement == statement]
             lines += [f"**{statement}** Verdict: **{joint(parts)}**.", ""]
             lines += [f"- {claim.sentence}" for claim in parts] + [""]
-        return Finding("\n".join(lines))
+        return Prose("\n".join(lines))
 
     def glue(self) -> None:
         """Values and verdicts for other pages to quote, under each claim's key."""

@@ -13,12 +13,11 @@ from robustbias.figures.cues import (
     shape_bias_summary,
     stimuli_with_decisions,
 )
-from robustbias.figures.doses import cue_parity, dose_response
+from robustbias.figures.doses import dose_response
 
 __all__ = [
     "accuracy_curve",
     "adversarial_examples",
-    "cue_parity",
     "dose_response",
     "shape_bias_by_category",
     "shape_bias_summary",

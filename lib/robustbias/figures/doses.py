@@ -1,4 +1,4 @@
-"""Figures of chapter 2: shape bias against the training radius, and whether the cues are fair."""
+"""Figure of chapter 2: shape bias against the training radius."""
 
 import pandas as pd
 import seaborn as sns
@@ -55,23 +55,4 @@ def dose_response(table: pd.DataFrame, *, architecture: str, side: int) -> Figur
         label="ResNet-50, ImageNet (published)",
     )
     legend_below(figure, axes, 2)
-    return figure
-
-
-def cue_parity(table: pd.DataFrame) -> Figure:
-    """Held-out accuracy of a network that learned from shape alone and of one from texture alone.
-
-    Args:
-        table: Columns cue (shape | texture), value, low, high.
-    """
-    figure, axes = canvas(1, 1, panel=(3.2, 2.6))
-    ax = axes[0, 0]
-    for x, row in enumerate(table.sort_values("cue").itertuples()):
-        interval_points(
-            ax, [x], pd.DataFrame([row._asdict()]), kind="standard", label=row.cue, color="#444444"
-        )
-        ax.annotate(f"{row.value:.2f}", (x, row.value), (8, -3), textcoords="offset points")
-    ax.axhline(0.85, color="#999999", ls=":")
-    ax.set(ylim=(0, 1.02), xlim=(-0.5, len(table) - 0.5), ylabel="held-out accuracy")
-    ax.set_xticks(range(len(table)), [f"{cue} alone" for cue in sorted(table["cue"])])
     return figure

@@ -10,6 +10,8 @@ column of its own. Every combination of the other columns occurs once.
 
 from robustbias.measures.accuracy import accuracy, accuracy_checks
 from robustbias.measures.conflict import conflict_trials
+from robustbias.measures.examples import adversarial_examples
+from robustbias.measures.parity import cue_parity
 from robustbias.measures.registry import REGISTRY, measure, tidy
 from robustbias.measures.shape_bias import decided_bias, shape_bias
 
@@ -17,7 +19,9 @@ __all__ = [
     "REGISTRY",
     "accuracy",
     "accuracy_checks",
+    "adversarial_examples",
     "conflict_trials",
+    "cue_parity",
     "decided_bias",
     "measure",
     "shape_bias",
