@@ -57,12 +57,13 @@ def looked(folder: Path, visits: list[tuple[str, int, str]]) -> list[dict]:
 
     class Handler(http.server.SimpleHTTPRequestHandler):
         def do_GET(self):
-            if self.path != "/probe":
-                return super().do_GET()
-            self.send_response(200)
-            self.send_header("Content-Type", "text/html")
-            self.end_headers()
-            self.wfile.write(probe)
+            if self.path == "/probe":
+                self.send_response(200)
+                self.send_header("Content-Type", "text/html")
+                self.end_headers()
+                self.wfile.write(probe)
+            else:
+                super().do_GET()
 
         def log_message(self, *_):
             pass

@@ -1,11 +1,13 @@
 """robustbias on the command line. Errors a user can act on are one line, without a traceback."""
 
+import inspect
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from robustbias import parameters
 from robustbias.errors import UserError
 
 app = typer.Typer(
@@ -71,9 +73,10 @@ def measure(
 
     if name not in measures.REGISTRY:
         raise UserError(f"unknown measure {name!r}; known: {', '.join(measures.REGISTRY)}.")
-    table = measures.REGISTRY[name](
-        studies.load(study, seed=seed, device=device), **_parameters(settings)
-    )
+    function = measures.REGISTRY[name]
+    known = inspect.unwrap(function).__kwdefaults__ or {}
+    given = parameters.checked(name, known, parameters.settings(settings))
+    table = function(studies.load(study, seed=seed, device=device), **given)
     if out is None:
         print(table.to_string(index=False, float_format="{:.4f}".format))
         return
@@ -96,7 +99,7 @@ def run(
 
     source = edition.chapter(chapter)
     out = out or edition.BUILD / "runs" / study / source.name
-    print(execution.execute(source, study, _parameters(settings), out))
+    print(execution.execute(source, study, parameters.settings(settings), out))
 
 
 @app.command()
@@ -136,16 +139,6 @@ def shape_bias(
 
     table = observers.summary(files, seed=seed)
     print(table.to_string(index=False, float_format="{:.4f}".format))
-
-
-def _parameters(settings: list[str] | None) -> dict:
-    """NAME=VALUE options as a dictionary; values are Python literals, anything else is text."""
-    from robustbias.book.execution import value
-
-    pairs = [setting.partition("=") for setting in settings or []]
-    if wrong := ["".join(pair) for pair in pairs if not pair[0] or not pair[1]]:
-        raise UserError(f"--set {wrong[0]!r}: expected NAME=VALUE, for instance --set seed=1.")
-    return {name: value(text) for name, _, text in pairs}
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ from papermill.exceptions import PapermillExecutionError
 from robustbias import manifest
 from robustbias.errors import UserError
 from robustbias.files import atomic
+from robustbias.parameters import checked
 
 
 def defaults(chapter: Path) -> dict[str, Any]:
@@ -30,32 +31,6 @@ def defaults(chapter: Path) -> dict[str, Any]:
     return found
 
 
-def checked(chapter: Path, given: dict[str, Any]) -> dict[str, Any]:
-    """The given parameters, if the chapter has them all and they are of its defaults' types.
-
-    Raises:
-        UserError: Unknown or mistyped parameters; the message lists the valid ones.
-    """
-    known = defaults(chapter)
-    valid = ", ".join(f"{name}: {_kind(default)} = {default!r}" for name, default in known.items())
-    wrong = [
-        f"{name} = {value!r} is not {_kind(known[name])}" if name in known else f"no {name!r}"
-        for name, value in given.items()
-        if name not in known or not _fits(known[name], value)
-    ]
-    if wrong:
-        raise UserError(f"parameters of {chapter.stem}: {'; '.join(wrong)}. Valid: {valid}.")
-    return given
-
-
-def value(text: str) -> Any:
-    """A parameter's value as typed on a command line: a Python literal, else the text itself."""
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
-
-
 def execute(chapter: Path, study: str, parameters: dict[str, Any], out: Path) -> Path:
     """Run a chapter on a study and write it, with outputs, to `out`.
 
@@ -65,7 +40,7 @@ def execute(chapter: Path, study: str, parameters: dict[str, Any], out: Path) ->
         UserError: Wrong parameters, or a failing cell; the message names the cell and its error.
     """
     manifest.study(study)  # an unknown study lists the known ones
-    given = checked(chapter, {**parameters, "study": study})
+    given = checked(chapter.stem, defaults(chapter), {**parameters, "study": study})
     failed = out.with_suffix(".failed.ipynb")
     out.unlink(missing_ok=True)
     with atomic(out) as partial:
@@ -87,25 +62,6 @@ def execute(chapter: Path, study: str, parameters: dict[str, Any], out: Path) ->
         _anonymise(partial, chapter)
     failed.unlink(missing_ok=True)
     return out
-
-
-def _kind(default: Any) -> str:
-    """What a parameter takes, in words: `a list of int`."""
-    if isinstance(default, list | tuple) and default:
-        return f"list of {type(default[0]).__name__}"
-    return "any" if default is None else type(default).__name__
-
-
-def _fits(default: Any, value: Any) -> bool:
-    """Whether a value can stand where the default stands; an int may stand for a float."""
-    if default is None:
-        return True
-    if isinstance(default, list | tuple):
-        fits_all = not default or (
-            isinstance(value, list | tuple) and all(_fits(default[0], item) for item in value)
-        )
-        return isinstance(value, list | tuple) and fits_all
-    return type(value) is type(default) or (type(default) is float and type(value) is int)
 
 
 def _failure(error: PapermillExecutionError | DeadKernelError) -> str:

@@ -73,14 +73,25 @@ def study_page(entry: StudyEntry) -> str:
 
 
 def provenance(contents: Contents) -> str:
-    """What made every chapter of the book, as its last cell recorded it."""
+    """What made the chapters of each study: what they share, then what each has of its own."""
     sections = []
     for study, notebooks in contents.items():
-        sections.append(f"## {manifest.study(study).title}")
-        for path in notebooks:
-            facts = {k: v for record in records(path, PROVENANCE) for k, v in record.items()}
-            rows = [[name, _fact(value)] for name, value in facts.items()]
-            sections += [f"### {path.stem}", table(["fact", "value"], rows)]
+        facts = {
+            path.stem: {k: v for record in records(path, PROVENANCE) for k, v in record.items()}
+            for path in notebooks
+        }
+        names = list(dict.fromkeys(name for own in facts.values() for name in own))
+        values = {name: [own.get(name, "–") for own in facts.values()] for name in names}
+        shared = [[name, each[0]] for name, each in values.items() if len(set(each)) == 1]
+        own = [name for name, each in values.items() if len(set(each)) > 1]
+        sections += [
+            f"## {manifest.study(study).title}",
+            table(["all chapters", ""], shared),
+            table(
+                ["chapter", *own],
+                [[chapter, *(facts[chapter].get(name, "–") for name in own)] for chapter in facts],
+            ),
+        ]
     return "\n\n".join(sections)
 
 
@@ -97,17 +108,5 @@ def _network(entry: NetworkEntry) -> list[str]:
         architecture(entry.architecture),
         trained,
         f"{entry.width:g}",
-        _short(entry.sha256),
+        entry.sha256[:12],
     ]
-
-
-def _fact(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{name} {_fact(inner)}" for name, inner in value.items())
-    return f"`{_short(value)}`" if isinstance(value, str) else f"{value}"
-
-
-def _short(text: str) -> str:
-    """A hash by its first twelve digits; anything else as it is."""
-    is_hash = len(text) in (40, 64) and all(digit in "0123456789abcdef" for digit in text)
-    return text[:12] if is_hash else text

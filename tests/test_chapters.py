@@ -1,0 +1,90 @@
+"""Every chapter there is: its form, and that it runs at smoke scale on the embedded study."""
+
+import ast
+
+import nbformat
+import pytest
+
+from robustbias.book import edition, execution, labels, records
+from robustbias.mimes import CLAIMS, PROVENANCE
+
+CODE_LINES = 80
+CHAPTERS = edition.chapters()
+
+each_chapter = pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
+
+
+def notebook(chapter):
+    return nbformat.read(chapter, as_version=4)
+
+
+def cells(chapter, kind):
+    return [cell for cell in notebook(chapter).cells if cell.cell_type == kind]
+
+
+@each_chapter
+def test_a_chapter_carries_no_outputs(chapter):
+    for cell in cells(chapter, "code"):
+        assert cell.outputs == []
+        assert cell.execution_count is None
+    assert "widgets" not in notebook(chapter).metadata
+
+
+@each_chapter
+def test_a_chapter_is_thin(chapter):
+    lines = [line for cell in cells(chapter, "code") for line in cell.source.splitlines()]
+    assert len([line for line in lines if line.strip()]) <= CODE_LINES
+
+
+@each_chapter
+def test_a_chapter_defines_nothing(chapter):
+    for cell in cells(chapter, "code"):
+        kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
+        found = [node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, kinds)]
+        assert not found, "move it to lib/robustbias"
+
+
+@each_chapter
+def test_a_chapter_has_one_cell_of_literal_parameters(chapter):
+    tagged = [c for c in cells(chapter, "code") if "parameters" in c.metadata.get("tags", [])]
+    assert len(tagged) == 1
+    defaults = execution.defaults(chapter)
+    assert {"study", "seed", "device"} <= set(defaults)
+    assert defaults["study"] == "iconworld"
+
+
+@each_chapter
+def test_a_chapter_starts_with_a_label_and_a_title(chapter):
+    first = notebook(chapter).cells[0]
+    assert first.cell_type == "markdown"
+    label, title = first.source.splitlines()[:2]
+    assert label.startswith("(ch-")
+    assert title.startswith("# ")
+
+
+@each_chapter
+def test_a_chapters_figures_are_numbered_and_described(chapter):
+    for cell in cells(chapter, "code"):
+        if figure := cell.metadata.get("mystnb", {}).get("figure"):
+            assert figure["name"] in labels.labels([notebook(chapter)])
+            assert len(cell.metadata.mystnb.image.alt) > 20
+            assert figure["caption"].endswith(".")
+
+
+def test_no_label_is_defined_twice():
+    found = [label for path in CHAPTERS for label in sorted(labels.labels([notebook(path)]))]
+    assert len(found) == len(set(found))
+
+
+@each_chapter
+def test_a_chapter_runs_at_smoke_scale(chapter, tmp_path, monkeypatch):
+    monkeypatch.setenv("ROBUSTBIAS_TABLES", str(tmp_path / "tables"))
+    monkeypatch.setenv("ROBUSTBIAS_CLAIMS", str(tmp_path / "claims"))
+    smoke = notebook(chapter).metadata.get("robustbias", {}).get("smoke", {})
+    out = execution.execute(chapter, "iconworld", smoke, tmp_path / chapter.name)
+    (record,) = records.records(out, PROVENANCE)
+    assert record["commit"]
+    for claim in records.records(out, CLAIMS):
+        assert claim["low"] <= claim["value"] <= claim["high"]
+        assert claim["verdict"] in ("supported", "contradicted", "undetermined")
+        assert claim["study"] == "iconworld"

@@ -1,0 +1,140 @@
+"""The command line: help for every verb, one line for every user's error, a clean stop."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+from toy_book import chapter, command, repository
+from typer.testing import CliRunner
+
+from robustbias import cli
+from robustbias.manifest import ROOT
+
+VERBS = ("fetch", "doctor", "train", "measure", "run", "book", "publish", "shape-bias")
+HEADER = "subj,session,trial,rt,object_response,category,condition,imagename\n"
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_itself(verb):
+    result = CliRunner().invoke(cli.app, [verb, "--help"])
+    assert result.exit_code == 0
+    assert len(result.stdout.splitlines()) > 5
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["fetch", "imagenot"], "'imagenot'; known: "),
+        (["train", "moon"], "unknown study 'moon'; known: "),
+        (["train", "iconworld", "--network", "x"], "unknown network 'x'"),
+        (["measure", "taste"], "unknown measure 'taste'; known: accuracy"),
+        (["measure", "accuracy", "--study", "moon"], "unknown study 'moon'"),
+        (["measure", "accuracy", "--set", "n_images"], "expected NAME=VALUE"),
+        (["measure", "accuracy", "--set", "images=3"], "parameters of accuracy: no 'images'"),
+        (["run", "99_end"], "unknown chapter '99_end'; known: "),
+        (["shape-bias", "nowhere.csv"], "nowhere.csv: no such file"),
+        (["publish", "moon"], "unknown study 'moon'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_users_error_is_one_line_and_status_2(words, message, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["robustbias", *words])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    error = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert error.startswith("error: ")
+    assert message in error
+    assert "Traceback" not in error
+
+
+def test_ctrl_c_stops_cleanly(tmp_path):
+    root = repository(tmp_path)
+    nbformat.write(
+        chapter("Long", "long", "import time; time.sleep(99)"), root / "chapters/03.ipynb"
+    )
+    process = subprocess.Popen(
+        [Path(sys.executable).with_name("robustbias"), "run", "03", "--study", "first"],
+        cwd=root,
+        env={**os.environ, "ROBUSTBIAS_ROOT": str(root)},
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        text=True,
+    )
+    out = root / "_build/runs/first"
+    deadline = time.monotonic() + 60
+    while not (out.is_dir() and any(out.iterdir())) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    time.sleep(1)
+    os.killpg(process.pid, signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert 'File "' not in "".join(line for line in error.splitlines() if "robustbias" in line)
+    assert list(out.iterdir()) == []
+
+
+def test_shape_bias_counts_each_observer_and_pools_the_people(tmp_path):
+    file = tmp_path / "decisions.csv"
+    rows = [
+        ("subject-01", 1, "dog", "dog1-cat1"),  # shape
+        ("subject-01", 2, "cat", "dog1-cat2"),  # texture
+        ("subject-02", 1, "dog", "dog1-cat1"),  # shape
+        ("subject-02", 2, "na", "dog2-cat1"),  # neither: counted, not decided
+        ("net", 1, "cat", "cat3-cat1"),  # agreeing: left out
+        ("net", 2, "cat", "dog2-cat1"),  # texture
+    ]
+    text = "".join(
+        f"{who},1,{trial},0.5,{said},{name.split('-')[0][:-1]},0,{trial:04d}_a_b_0_x_00_{name}.png\n"
+        for who, trial, said, name in rows
+    )
+    file.write_text(HEADER + text)
+    result = command(ROOT, "robustbias", "shape-bias", str(file))
+    assert result.returncode == 0, result.stderr
+    head, *lines = result.stdout.splitlines()
+    assert head.split() == [
+        "observer",
+        "n",
+        "shape",
+        "texture",
+        "coverage",
+        "shape_bias",
+        "low",
+        "high",
+    ]
+    rows = {line.rsplit(None, 7)[0].strip(): line.rsplit(None, 7)[1:6] for line in lines}
+    assert rows["subject-01"] == ["2", "1", "1", "1.0000", "0.5000"]
+    assert rows["subject-02"] == ["2", "1", "0", "0.5000", "1.0000"]
+    assert rows["net"] == ["1", "0", "1", "1.0000", "0.0000"]
+    assert rows["2 people, pooled"] == ["4", "2", "1", "0.7500", "0.6667"]
+
+
+@pytest.mark.parametrize(
+    ("observer", "n", "bias"),
+    [
+        ("alexnet", "1200", "0.4294"),
+        ("googlenet", "1200", "0.3119"),
+        ("vgg", "1200", "0.1722"),
+        ("resnet50", "1200", "0.2207"),
+        ("10 people, pooled", "12000", "0.9587"),
+    ],
+)
+def test_shape_bias_of_published_decisions_is_the_published_one(
+    data_directory, published, observer, n, bias
+):
+    values = published[observer]
+    assert (values[0], values[4]) == (n, bias)
+    assert float(values[5]) < float(bias) < float(values[6])
+
+
+@pytest.fixture(scope="module")
+def published(data_directory):
+    files = sorted((data_directory / "texture-vs-shape/decisions/cue-conflict").glob("*.csv"))
+    result = command(ROOT, "robustbias", "shape-bias", *map(str, files))
+    assert result.returncode == 0, result.stderr
+    rows = [line.rsplit(None, 7) for line in result.stdout.splitlines()[1:]]
+    return {row[0].strip(): row[1:] for row in rows}

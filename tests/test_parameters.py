@@ -1,0 +1,53 @@
+"""Parameters typed by a person, against the defaults they replace."""
+
+import pytest
+
+from robustbias import parameters
+from robustbias.errors import UserError
+from robustbias.parameters import checked
+
+KNOWN = {"study": "first", "n": 3, "scale": 1.0, "grid": [1, 2], "sizes": None, "names": []}
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        ({"m": 1}, "no 'm'"),
+        ({"n": "3"}, "n = '3' is not int"),
+        ({"n": True}, "n = True is not int"),
+        ({"n": 3.5}, "n = 3.5 is not int"),
+        ({"scale": "big"}, "scale = 'big' is not float"),
+        ({"grid": 4}, "grid = 4 is not list of int"),
+        ({"grid": ["a"]}, "grid = ['a'] is not list of int"),
+    ],
+)
+def test_a_wrong_parameter_is_an_error_that_lists_the_valid_ones(given, complaint):
+    with pytest.raises(UserError) as error:
+        checked("01", KNOWN, given)
+    assert complaint in str(error.value)
+    assert "Valid: study: str = 'first', n: int = 3, scale: float = 1.0" in str(error.value)
+
+
+def test_a_whole_number_stands_for_a_float_and_a_tuple_for_a_list():
+    given = {"scale": 2, "grid": (3,), "n": 5}
+    assert checked("01", KNOWN, given) == given
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("3", 3), ("[1, 2]", [1, 2]), ("cpu", "cpu"), ("True", True), ("1e-3", 1e-3)],
+)
+def test_a_typed_value_is_a_literal_or_text(text, value):
+    assert parameters.value(text) == value
+
+
+def test_a_default_of_none_takes_anything_and_an_empty_list_any_list():
+    given = {"sizes": [3], "names": ["a"]}
+    assert checked("01", KNOWN, given) == given
+
+
+def test_settings_are_names_and_values():
+    assert parameters.settings(["n=3", "name=a=b"]) == {"n": 3, "name": "a=b"}
+    assert parameters.settings(None) == {}
+    with pytest.raises(UserError, match="'n' is no setting; expected NAME=VALUE"):
+        parameters.settings(["n"])

@@ -1,0 +1,130 @@
+"""The repository as a whole: layout, manifest, and what must not be in it."""
+
+import re
+import subprocess
+
+import nbformat
+import pytest
+import yaml
+
+from robustbias import manifest
+from robustbias.manifest import ROOT
+
+TOP = {
+    "README.md", "LICENSE", "CITATION.cff", "CHANGELOG.md", "Makefile", "Snakefile", "_config.yml",
+    "requirements.txt", "pyproject.toml", "book", "chapters", "lib", "data_manifest",
+    "checkpoints", "tests", "benchmarks",
+}  # fmt: skip
+HOME = re.compile(r"(?<![\w.])/(?:home|root|Users|work|tmp)/\w")
+TEXT = {
+    ".py",
+    ".md",
+    ".toml",
+    ".yml",
+    ".ipynb",
+    ".csv",
+    ".txt",
+    ".json",
+    ".css",
+    ".cff",
+    ".bib",
+    "",
+}
+
+
+@pytest.fixture(scope="module")
+def tracked():
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    return [ROOT / name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
+
+
+def test_the_top_level_is_what_the_readme_shows(tracked):
+    found = {path.relative_to(ROOT).parts[0] for path in tracked}
+    assert {name for name in found if not name.startswith(".")} <= TOP
+    readme = (ROOT / "README.md").read_text()
+    for folder in ("chapters/", "lib/robustbias/", "data_manifest/", "checkpoints/", "book/"):
+        assert folder in readme
+
+
+def test_no_file_names_a_place_on_somebodys_machine(tracked):
+    texts = [path for path in tracked if path.suffix in TEXT]
+    found = {
+        str(path.relative_to(ROOT)): match[0]
+        for path in texts
+        if path != ROOT / "tests/test_repository.py"
+        and (match := HOME.search(path.read_text(encoding="utf-8")))
+    }
+    assert found == {}
+
+
+def test_pictures_enter_only_as_outputs_of_published_chapters(tracked):
+    assert [
+        p.name for p in tracked if p.suffix in (".png", ".jpg", ".jpeg", ".JPEG", ".parquet")
+    ] == []
+
+
+def test_no_file_is_large(tracked):
+    assert {path.name: path.stat().st_size for path in tracked if path.stat().st_size > 8e6} == {}
+
+
+@pytest.mark.parametrize("name", manifest.datasets())
+def test_a_dataset_names_source_licence_and_citation(name):
+    entry = manifest.dataset(name)
+    assert entry.title
+    assert entry.source
+    assert entry.licence
+    assert entry.citation
+
+
+@pytest.mark.parametrize("name", manifest.networks())
+def test_a_network_names_source_and_licence_and_belongs_to_a_study(name):
+    entry = manifest.network(name)
+    assert entry.source
+    assert entry.licence
+    assert entry.layers
+    assert not entry.study or entry.study in manifest.studies()
+
+
+@pytest.mark.parametrize("name", manifest.studies())
+def test_a_study_names_data_that_exist(name):
+    entry = manifest.study(name)
+    assert manifest.dataset(entry.dataset)
+    assert manifest.dataset(entry.stimuli)
+    assert entry.threat.eps in entry.attack_grid
+
+
+def test_every_cited_work_is_in_the_bibliography():
+    keys = set(re.findall(r"@\w+\{(\w+),", (ROOT / "book/references.bib").read_text()))
+    texts = [path.read_text() for path in (ROOT / "book").glob("*.md")]
+    for path in (ROOT / "chapters").glob("*.ipynb"):
+        notebook = nbformat.read(path, as_version=4)
+        texts += [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
+    cited = {
+        key.strip()
+        for text in texts
+        for keys in re.findall(r"\{cite:\w+\}`([^`]+)`", text)
+        for key in keys.split(",")
+    }
+    assert cited - keys == set()
+
+
+def test_published_chapters_are_of_known_studies_and_chapters():
+    chapters = {path.name for path in (ROOT / "chapters").glob("*.ipynb")}
+    for path in (ROOT / "book").glob("*/*.ipynb"):
+        assert path.parent.name in manifest.studies()
+        assert path.name in chapters
+
+
+def test_ranges_of_requirements_have_the_pins_the_book_needs():
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    assert "jupyter-book>=1.0.4,<2" in lines
+    assert lines[-1] == "-e ."
+
+
+def test_the_books_scripts_have_a_fallback():
+    config = yaml.safe_load((ROOT / "_config.yml").read_text())["sphinx"]["config"]
+    assert {"mathjax_path", "nb_ipywidgets_js"} <= set(config)
