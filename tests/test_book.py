@@ -5,11 +5,11 @@ import shutil
 import nbformat
 import pytest
 import yaml
-from toy_book import chapter, command, repository
 
 from robustbias import manifest
 from robustbias.book import execution, labels, pages, publication, vendor
 from robustbias.errors import UserError
+from toy_book import chapter, command, repository
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from toy_book import chapter, command, repository
 from typer.testing import CliRunner
 
 from robustbias import cli
 from robustbias.manifest import ROOT
+from toy_book import chapter, command, repository
 
 VERBS = ("fetch", "doctor", "train", "measure", "run", "book", "publish", "shape-bias")
 HEADER = "subj,session,trial,rt,object_response,category,condition,imagename\n"

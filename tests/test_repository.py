@@ -71,32 +71,6 @@ def test_no_file_is_large(tracked):
     assert {path.name: path.stat().st_size for path in tracked if path.stat().st_size > 8e6} == {}
 
 
-@pytest.mark.parametrize("name", manifest.datasets())
-def test_a_dataset_names_source_licence_and_citation(name):
-    entry = manifest.dataset(name)
-    assert entry.title
-    assert entry.source
-    assert entry.licence
-    assert entry.citation
-
-
-@pytest.mark.parametrize("name", manifest.networks())
-def test_a_network_names_source_and_licence_and_belongs_to_a_study(name):
-    entry = manifest.network(name)
-    assert entry.source
-    assert entry.licence
-    assert entry.layers
-    assert not entry.study or entry.study in manifest.studies()
-
-
-@pytest.mark.parametrize("name", manifest.studies())
-def test_a_study_names_data_that_exist(name):
-    entry = manifest.study(name)
-    assert manifest.dataset(entry.dataset)
-    assert manifest.dataset(entry.stimuli)
-    assert entry.threat.eps in entry.attack_grid
-
-
 def test_every_cited_work_is_in_the_bibliography():
     keys = set(re.findall(r"@\w+\{(\w+),", (ROOT / "book/references.bib").read_text()))
     texts = [path.read_text() for path in (ROOT / "book").glob("*.md")]
