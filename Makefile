@@ -6,8 +6,11 @@ PYTHON ?= python3
 READY := .venv/.ready
 BIN := .venv/bin
 PAGE := _build/html/index.html
-SNAKEMAKE = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --cores $(CORES) --quiet rules host reason \
+SNAKEMAKE = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --cores $(CORES) --quiet all \
 	--rerun-incomplete $(if $(STUDY),--config study=$(STUDY))
+
+# For verbs that need a study.
+named = $(if $(STUDY),,$(error say which study: make $@ STUDY=name))
 
 .DEFAULT_GOAL := help
 .PHONY: help setup book test lint lab serve train bench publish clean
@@ -46,12 +49,14 @@ serve: book ## serve the rendered book on this machine
 	@$(BIN)/python -m http.server --bind 127.0.0.1 --directory $(dir $(PAGE)) 8000
 
 train: $(READY) ## train the networks of STUDY=name
+	$(named)
 	@$(BIN)/robustbias train $(STUDY)
 
 bench: $(READY) ## time the slow parts, one JSON line each
 	@for benchmark in benchmarks/*.py; do $(BIN)/python $$benchmark || exit 1; done
 
 publish: $(READY) ## execute STUDY=name and put its chapters, with outputs, into book/STUDY
+	$(named)
 	@$(SNAKEMAKE) -- executed
 	@$(BIN)/robustbias publish $(STUDY)
 

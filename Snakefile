@@ -15,19 +15,27 @@ CONTENTS = {
     for study, paths in edition.contents(EXECUTED).items()
 }
 
-# What a chapter's outputs depend on: the library without its shell (command line, book, downloads).
+# What a chapter's outputs depend on: the library without its shell (commands, downloads, book).
+SHELL = {"archives", "cli", "doctor", "downloads", "fetch", "holdings", "observers"}
 CORE = [
     path
     for path in sorted(Path("lib/robustbias").rglob("*.py"))
-    if path.name not in ("cli.py", "fetch.py") and path.parent.name != "book"
+    if path.stem not in SHELL and path.parent.name != "book"
 ]
-FACTS = sorted(path for path in Path("data_manifest").rglob("*.*"))
+FACTS = sorted(path for path in Path("data_manifest").rglob("*") if path.is_file())
 
 
-def weights(study):
-    """Weights files of a study that are in the repository; a missing one is no reason to train."""
-    entries = [manifest.network(name) for name in manifest.networks(study)]
-    return sorted({entry.weights for entry in entries if Path(entry.weights).is_file()})
+def facts(wildcards):
+    """The manifest without the entries of other studies."""
+    others = set(manifest.studies()) - {wildcards.study}
+    return [path for path in FACTS if path.stem not in others or path.parent.name == "datasets"]
+
+
+def weights(wildcards):
+    """Weights and training records that are here; a missing one is no reason to train."""
+    entries = [manifest.network(name) for name in manifest.networks(wildcards.study)]
+    paths = {Path(entry.weights).with_suffix(end) for entry in entries for end in (".safetensors", ".json")}
+    return sorted(path for path in paths if path.is_file())
 
 
 def given(wildcards):
@@ -44,7 +52,7 @@ rule book:
 
 rule executed:
     input:
-        [path for study in EXECUTED for path in CONTENTS[study]],
+        [path for study in (ADDED.split(",") if ADDED else EXECUTED) for path in CONTENTS[study]],
 
 
 # Training runs on demand only: nothing in `book` asks for what this rule makes.
@@ -64,8 +72,8 @@ rule execute:
     input:
         chapter="chapters/{chapter}.ipynb",
         core=CORE,
-        facts=FACTS,
-        weights=lambda wildcards: weights(wildcards.study),
+        facts=facts,
+        weights=weights,
     output:
         "_build/notebooks/{study}/{chapter}.ipynb",
     params:

@@ -1,8 +1,8 @@
 """The pages of the last `make book`, seen by a real browser, wide and narrow, light and dark."""
 
 import pytest
-from browser import CHROMIUM, looked
 
+from browser import CHROMIUM, looked
 from robustbias.manifest import ROOT
 
 HTML = ROOT / "_build" / "html"
