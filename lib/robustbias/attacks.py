@@ -183,7 +183,9 @@ def _random(pixels: Tensor, generator: torch.Generator | None, draw: Callable) -
 def _l2_start(pixels: Tensor, eps: float, generator: torch.Generator | None) -> Tensor:
     noise = _random(pixels, generator, torch.randn)
     radius = torch.rand((len(pixels), 1, 1, 1), generator=generator, device=pixels.device)
-    return noise * (eps * radius ** (1 / pixels[0].numel()) / _length(noise))
+    # uniform in direction and in length: uniform in the ball would put nearly every start on its
+    # surface (the volume of a ball in thousands of dimensions is there), which wastes the first steps
+    return noise * (eps * radius / _length(noise))
 
 
 def _linf_start(pixels: Tensor, eps: float, generator: torch.Generator | None) -> Tensor:

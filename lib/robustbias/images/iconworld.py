@@ -126,7 +126,7 @@ class IconWorld:
         self._check(size)
         repeats = self.world.conflict_repeats
         pairs = [(s, t, k) for s in range(16) for k in range(repeats) for t in range(16) if s != t]
-        shape, texture, copy = torch.tensor(pairs, device=self.device).T
+        shape, texture, _ = torch.tensor(pairs, device=self.device).T
         draw = self._draw(shape, self._generator("conflict"), held_out=True)
         first = (torch.arange(len(pairs), device=self.device) // 15) * 15
         draw = {name: value[first] for name, value in draw.items()}
@@ -195,13 +195,13 @@ class IconWorld:
             return low + (high - low) * u
 
         padded, counts = self._pool[held_out]
-        design, other = (padded[shape, (uniform(0, 1) * counts[shape]).long()] for _ in range(2))
-        angle = uniform(-1, 1) * math.radians(w.rotation_degrees)
+        design, other = (padded[shape, (uniform(0.0, 1.0) * counts[shape]).long()] for _ in range(2))
+        angle = uniform(-1.0, 1.0) * math.radians(w.rotation_degrees)
         # the affine map takes an output position to a position in the mask, hence 1 / size
         stretch = uniform(-w.stretch, w.stretch).exp()
         sx, sy = stretch / uniform(w.size_low, w.size_high), 1 / stretch
         sy = sy * sx / stretch
-        flip = torch.sign(uniform(-1, 1))
+        flip = torch.sign(uniform(-1.0, 1.0))
         affine = torch.stack(
             [
                 torch.stack([angle.cos() * sx * flip, -angle.sin() * sx], 1),
@@ -223,7 +223,7 @@ class IconWorld:
             "shape": shape,
             "design": design,
             "other_design": other,
-            "morph": uniform(0, 0.0 if held_out else w.morph),
+            "morph": uniform(0.0, 0.0 if held_out else w.morph),
             "affine": affine,
             "elastic": uniform(-w.elastic, w.elastic, 2, 5, 5),
             "stroke": uniform(-w.stroke, w.stroke),
@@ -233,12 +233,12 @@ class IconWorld:
             "amplitude": w.texture_contrast * uniform(0.7, 1.3),
             "brightness": uniform(0.35, 0.65),
             "gap": uniform(w.shape_contrast_low, w.shape_contrast_high)
-            * torch.sign(uniform(-1, 1)),
-            "object_colour": self._labels_of(uniform(0, 1), len(COLOURS)),
-            "background_colour": self._labels_of(uniform(0, 1), len(COLOURS)),
-            "scene": self._labels_of(uniform(0, 1), len(SCENES)),
-            "scene_seed": uniform(-1, 1, 5, 5),
-            "scene_angle": uniform(0, 2 * math.pi),
+            * torch.sign(uniform(-1.0, 1.0)),
+            "object_colour": self._labels_of(uniform(0.0, 1.0), len(COLOURS)),
+            "background_colour": self._labels_of(uniform(0.0, 1.0), len(COLOURS)),
+            "scene": self._labels_of(uniform(0.0, 1.0), len(SCENES)),
+            "scene_seed": uniform(-1.0, 1.0, 5, 5),
+            "scene_angle": uniform(0.0, 2 * math.pi),
         }
 
     @staticmethod

@@ -45,7 +45,8 @@ def read(path: Path, sha256: str = "") -> dict[str, Tensor]:
     path = Path(path)
     if not path.is_file():
         raise MissingData(f"no weights at {path}; `robustbias doctor` says how to get them.")
-    head = path.open("rb").read(512)
+    with path.open("rb") as file:
+        head = file.read(512)
     if head.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
         raise UserError(
             f"{path} is a web page, not a checkpoint: a download server answered with an error "

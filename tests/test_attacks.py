@@ -1,0 +1,236 @@
+"""PGD against closed forms, against independent libraries, and against its own promises."""
+
+import warnings
+
+import pytest
+import torch
+from toy_networks import small
+from torch import nn
+
+from robustbias import attacks
+from robustbias.errors import UserError
+
+
+class Linear(nn.Module):
+    """logits = pixels . weights: the best attack is known in closed form."""
+
+    def __init__(self, weight):
+        super().__init__()
+        self.weight = nn.Parameter(weight)
+
+    def forward(self, pixels):
+        return pixels.flatten(1) @ self.weight.T
+
+
+@pytest.fixture
+def images():
+    generator = torch.Generator().manual_seed(1)
+    return 0.3 + 0.4 * torch.rand(12, 3, 8, 8, generator=generator)
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("norm", attacks.NORMS)
+def test_on_a_linear_network_pgd_finds_the_best_perturbation(images, norm):
+    weight = torch.randn(2, 192, generator=generator())
+    network, labels, eps = Linear(weight), torch.zeros(12, dtype=torch.long), 0.05
+    found = attacks.pgd(
+        network, images, labels, norm=norm, eps=eps, steps=20, step_size=eps, generator=generator()
+    )
+    away = weight[1] - weight[0]
+    best = away / away.norm() if norm == "l2" else away.sign()
+    torch.testing.assert_close(
+        (found.pixels - images).flatten(1), (eps * best).expand(12, -1), atol=1e-4, rtol=0
+    )
+    torch.testing.assert_close(found.norm, torch.full((12,), eps), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("norm", attacks.NORMS)
+@pytest.mark.parametrize("eps", [0.1, 2.0])
+def test_images_stay_in_the_ball_and_in_the_box(images, norm, eps):
+    found = attacks.pgd(
+        small(), images, torch.arange(12) % 4, norm=norm, eps=eps, steps=4, generator=generator()
+    )
+    assert found.norm.max() <= eps * (1 + 1e-5)
+    assert found.pixels.min() >= 0
+    assert found.pixels.max() <= 1
+    p = 2 if norm == "l2" else torch.inf
+    torch.testing.assert_close(found.norm, (found.pixels - images).flatten(1).norm(p, dim=1))
+
+
+@pytest.mark.parametrize("norm", attacks.NORMS)
+def test_random_starts_fill_the_ball(norm):
+    pixels = torch.full((4000, 1, 1, 2), 0.5)
+    delta = attacks._start[norm](pixels, 0.2, generator())
+    p = 2 if norm == "l2" else torch.inf
+    length = delta.flatten(1).norm(p, dim=1)
+    assert length.max() <= 0.2 * (1 + 1e-6)
+    # L2 starts are uniform in length, Linf starts in volume: (r / eps)^2 of them lie within r
+    share = 0.5 if norm == "l2" else 0.25
+    assert (length < 0.1).float().mean() == pytest.approx(share, abs=0.03)
+    assert delta.mean().abs() < 0.01
+
+
+def test_more_restarts_and_more_steps_never_help_the_defender(images):
+    network, labels = small(), small()(images).argmax(1)
+
+    def fooled(**options):
+        found = attacks.pgd(
+            network, images, labels, eps=0.3, generator=generator(), **{"steps": 3} | options
+        )
+        return found.fooled
+
+    once, often = fooled(), fooled(restarts=5)
+    assert (often | ~once).all()  # the first restart is the same run
+    assert fooled(steps=30).sum() >= fooled(steps=1).sum()
+
+
+def test_the_worst_of_all_steps_is_kept(images):
+    """A step so long that every other image is bad: the good one in between must be kept."""
+    weight = torch.randn(2, 192, generator=generator())
+    network = Linear(weight)
+    labels = network(images).argmax(1)
+    seen = []
+    attacks.perturbed(
+        network, images, labels, norm="l2", eps=0.4, steps=6, step_size=3.0,
+        generator=generator(), visit=lambda x, logits: seen.append((x.detach(), logits.detach())),
+    )  # fmt: skip
+    found = attacks.pgd(
+        network, images, labels, eps=0.4, steps=6, step_size=3.0, generator=generator()
+    )
+    margins = torch.stack([attacks._margin(logits, labels) for _, logits in seen])
+    own = attacks._margin(network(found.pixels), labels)
+    assert (own <= margins.amin(0) + 1e-6).all()
+    assert torch.equal(found.fooled, own < 0)
+
+
+def test_a_targeted_attack_reaches_its_target(images):
+    network = small()
+    target = (network(images).argmax(1) + 1) % 4
+    found = attacks.pgd(
+        network, images, target, eps=3.0, steps=40, targeted=True, generator=generator()
+    )
+    assert found.fooled.float().mean() > 0.5
+    assert torch.equal(network(found.pixels).argmax(1) == target, found.fooled)
+
+
+def test_eps_zero_is_the_clean_image(images):
+    labels = small()(images).argmax(1)
+    found = attacks.pgd(small(), images, labels, eps=0.0, steps=5)
+    assert torch.equal(found.pixels, images)
+    assert not found.fooled.any()
+    assert found.norm.max() == 0
+
+
+def test_the_network_is_left_as_it_was(images):
+    network = small().train()
+    before = {n: v.clone() for n, v in network.state_dict().items()}
+    attacks.pgd(network, images, torch.zeros(12, dtype=torch.long), eps=0.5, steps=3)
+    assert all(torch.equal(before[n], v) for n, v in network.state_dict().items())
+    assert all(p.grad is None for p in network.parameters())
+    assert all(m.training for m in network.modules())
+
+    def fail(*_):
+        raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        attacks.perturbed(
+            network, images, torch.zeros(12, dtype=torch.long), norm="l2", eps=0.5, steps=1,
+            visit=fail,
+        )  # fmt: skip
+    assert all(m.training for m in network.modules())
+
+
+def test_the_same_generator_gives_the_same_attack(images):
+    labels = torch.zeros(12, dtype=torch.long)
+    runs = [
+        attacks.pgd(small(), images, labels, eps=0.5, steps=2, generator=generator(7)).pixels
+        for _ in range(2)
+    ]
+    assert torch.equal(*runs)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"eps": -0.1}, "eps = -0.1; expected a radius of at least 0"),
+        ({"steps": 0}, "steps = 0"),
+        ({"norm": "l1"}, "unknown norm 'l1'; known: l2, linf"),
+        ({"restarts": 0}, "0 restarts"),
+    ],
+)
+def test_wrong_requests_are_refused(images, change, message):
+    with pytest.raises(UserError, match=message):
+        attacks.pgd(
+            small(), images, torch.zeros(12, dtype=torch.long), **{"eps": 0.1, "steps": 1} | change
+        )
+
+
+def test_no_images_are_refused():
+    with pytest.raises(UserError, match="0 images"):
+        attacks.pgd(
+            small(), torch.empty(0, 3, 8, 8), torch.empty(0, dtype=torch.long), eps=0.1, steps=1
+        )
+
+
+# -- independent libraries ---------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """A network that tells 500 noisy images of 4 kinds apart, with the images it is right on."""
+    g = generator(3)
+    means = 0.5 + 0.12 * torch.randn(4, 3, 8, 8, generator=g)
+    labels = torch.arange(500) % 4
+    images = (means[labels] + 0.08 * torch.randn(500, 3, 8, 8, generator=g)).clamp(0, 1)
+    network = small().train()
+    optimizer = torch.optim.SGD(network.parameters(), 0.2, momentum=0.9)
+    for _ in range(60):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(network(images), labels).backward()
+        optimizer.step()
+    network.eval()
+    assert (network(images).argmax(1) == labels).float().mean() > 0.95
+    return network, images, labels
+
+
+def theirs(library, norm, network, images, labels, eps, steps, size):
+    """Adversarial images of another library, with the same radius, steps and step length."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if library == "torchattacks":
+            import torchattacks
+
+            if norm == "l2":
+                attack = torchattacks.PGDL2(network, eps=eps, alpha=size, steps=steps)
+            else:
+                attack = torchattacks.PGD(network, eps=eps, alpha=size, steps=steps)
+            return attack(images, labels)
+        import foolbox
+
+        kind = foolbox.attacks.L2PGD if norm == "l2" else foolbox.attacks.LinfPGD
+        attack = kind(abs_stepsize=size, steps=steps, random_start=True)
+        model = foolbox.PyTorchModel(network, bounds=(0, 1), device="cpu")
+        return attack(model, images, labels, epsilons=eps)[1]
+
+
+@pytest.mark.parametrize("library", ["torchattacks", "foolbox"])
+@pytest.mark.parametrize(
+    ("norm", "eps"), [("l2", 0.3), ("l2", 0.45), ("linf", 0.02), ("linf", 0.05)]
+)
+def test_pgd_is_never_weaker_than_that_of_an_independent_library(trained, library, norm, eps):
+    network, images, labels = trained
+    steps, size = 10, 2.5 * eps / 10
+    torch.manual_seed(0)
+    other = theirs(library, norm, network, images, labels, eps, steps, size)
+    with torch.no_grad():
+        peer = (network(other).argmax(1) == labels).float().mean().item()
+    found = attacks.pgd(
+        network, images, labels, norm=norm, eps=eps, steps=steps, step_size=size,
+        generator=generator(),
+    )  # fmt: skip
+    ours = 1 - found.fooled.float().mean().item()
+    assert 0 < ours < 0.99  # the radius is one where it matters
+    assert ours <= peer + 0.01

@@ -1,0 +1,134 @@
+"""The embedded world holds what it promises: two cues, nothing else, and the truth of pixels."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from robustbias.errors import UserError
+from robustbias.images import designs, floats
+from robustbias.images.iconworld import COLOURS, SCENES, IconWorld, World, _grid
+
+SMALL = World(train_images=512, val_images=320, conflict_repeats=2)
+
+
+@pytest.fixture(scope="module")
+def world():
+    return IconWorld(SMALL)
+
+
+def test_images_are_a_function_of_seed_and_epoch(world):
+    again = IconWorld(SMALL)
+    assert torch.equal(world.train(3).pixels, again.train(3).pixels)
+    assert not torch.equal(world.train(3).pixels, world.train(4).pixels)
+    assert not torch.equal(world.train(3).pixels, world.train(3, seed=1).pixels)
+    assert not torch.equal(world.val().pixels, IconWorld(SMALL, seed=1).val().pixels)
+    assert world.digest == again.digest
+    changed = dataclasses.replace(SMALL, texture_contrast=0.2)
+    assert world.digest != IconWorld(changed).digest
+
+
+def test_conflict_stimuli_are_all_pairs_and_are_named_after_both_cues(world):
+    stimuli = world.cue_conflict()
+    assert len(stimuli) == 16 * 15 * 2
+    assert (stimuli.shape != stimuli.texture).all()
+    assert len(set(stimuli.names)) == len(stimuli)
+    shape, texture = (word.rstrip("0123456789") for word in stimuli.names[100].split("-"))
+    assert world.categories[stimuli.shape[100]] == shape
+    assert world.categories[stimuli.texture[100]] == texture
+
+
+def test_the_stimuli_of_a_cluster_differ_in_texture_alone(world):
+    stimuli = world.cue_conflict()
+    cluster = [n.split("-")[0] for n in stimuli.names]
+    first = [i for i, name in enumerate(cluster) if name == cluster[0]]
+    assert len(first) == 15
+    pixels = floats(stimuli.pixels[first])
+    spread = pixels.std(0).mean(0)
+    # the background is one picture plus pixel noise; the object carries fifteen textures
+    assert spread.quantile(0.1) < 1.3 * SMALL.pixel_noise
+    assert spread.max() > 3 * SMALL.pixel_noise
+
+
+def test_validation_shows_held_out_designs_only(world):
+    held = torch.tensor(designs.load().held_out)
+    for held_out in (False, True):
+        draw = world._draw(torch.arange(160) % 16, world._generator("t"), held_out)
+        assert (held[draw["design"]] == held_out).all()
+        own = designs.load().category[draw["design"]]
+        assert torch.equal(own, torch.arange(160) % 16)
+        assert (draw["morph"] > 0).any() != held_out
+
+
+def test_brightness_colour_and_scene_do_not_tell_the_category(world):
+    images = world.train(0)
+    big = torch.cat([world.train(epoch).pixels for epoch in range(8)])
+    labels = torch.cat([world.train(epoch).labels for epoch in range(8)])
+    mean = floats(big).mean((2, 3))
+    between = torch.stack([mean[labels == c].mean(0) for c in range(16)]).var(0, correction=0)
+    # with no difference between 16 groups of m images, their means vary by variance / m
+    assert (between < 3 * mean.var(0) / (len(big) / 16)).all()
+    assert images.pixels.shape == (512, 3, 64, 64)
+
+
+def test_a_single_cue_leaves_the_other_at_chance():
+    for cue in ("shape", "texture"):
+        source = IconWorld(SMALL, cue=cue)
+        draws = []
+        original = source._images
+        source._images = lambda shape, texture, *a, **k: draws.append((shape, texture)) or original(
+            shape, texture, *a, **k
+        )
+        labels = source.train(0).labels
+        shape, texture = draws[0]
+        agree = {"shape": (shape == labels), "texture": (texture == labels)}
+        assert agree[cue].all()
+        other = agree["texture" if cue == "shape" else "shape"].float().mean()
+        assert other < 0.15
+
+
+def test_concept_masks_are_the_truth_of_the_pixels(world):
+    images = world.val(masks=True)
+    masks = images.masks
+    assert set(masks) == {"object", "texture", "color", "scene"}
+    inside = masks["object"] > 0
+    for image in range(0, 320, 37):
+        assert set(masks["object"][image].unique().tolist()) == {0, int(images.labels[image]) + 1}
+    assert torch.equal(inside, masks["texture"] > 0)
+    assert torch.equal(inside, masks["scene"] == 0)
+    assert masks["color"].min() >= 1
+    assert masks["color"].max() <= len(COLOURS)
+    assert masks["scene"].max() == len(SCENES)
+    assert 0.08 < inside.float().mean() < 0.6
+    # inside and outside differ in brightness by at least half the smallest gap, in the mean
+    grey = floats(images.pixels).mean(1)
+    gap = [(grey[i][inside[i]].mean() - grey[i][~inside[i]].mean()).abs() for i in range(320)]
+    assert torch.stack(gap).quantile(0.05) > SMALL.shape_contrast_low / 2
+
+
+def test_silhouettes_have_no_texture_and_texture_images_have_no_shape(world):
+    def roughness(images):
+        x = floats(images.pixels).mean(1)
+        return (x[:, 20:44, 21:45] - x[:, 20:44, 20:44]).abs().mean()
+
+    assert roughness(world.silhouettes()) < 0.6 * roughness(world.val())
+    filled = floats(world.texture_only().pixels).mean(1)
+    assert filled[:, :4].std((1, 2)).min() > 0.02  # texture up to the edge
+
+
+def test_the_grid_is_the_affine_map_of_torch():
+    affine = torch.randn(5, 2, 3, generator=torch.Generator().manual_seed(0))
+    expected = torch.nn.functional.affine_grid(affine, (5, 1, 32, 32), align_corners=False)
+    torch.testing.assert_close(_grid(affine, 32), expected)
+    torch.testing.assert_close(_grid(affine, 32, torch.zeros(5, 2, 4, 4)), expected)
+
+
+def test_wrong_requests_are_refused(world):
+    with pytest.raises(UserError, match="pixel_noise = -1"):
+        World(pixel_noise=-1.0)
+    with pytest.raises(UserError, match="64 pixels wide, not 96"):
+        world.cue_conflict(96)
+    with pytest.raises(UserError, match="n = -1"):
+        world.val(-1)
+    with pytest.raises(UserError, match="no edge images"):
+        world.edges()

@@ -1,0 +1,114 @@
+"""Every entry of the manifest is complete, and a wrong one is refused with one clear error."""
+
+import pytest
+
+from robustbias import manifest
+from robustbias.errors import UserError
+from robustbias.networks import zoo
+
+NETWORK = """
+[network.n]
+title = "t"
+architecture = "googlenet"
+regime = "standard"
+classes = 16
+size = 64
+layers = ["conv1"]
+dataset = "d"
+weights = "checkpoints/n.safetensors"
+format = "safetensors"
+licence = "MIT"
+source = "s"
+"""
+
+
+@pytest.fixture
+def written(tmp_path, monkeypatch):
+    """Writes a networks file into a manifest of its own."""
+
+    def write(text: str):
+        folder = tmp_path / "data_manifest" / "networks"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "mine.toml").write_text(text)
+        manifest._network_tables.cache_clear()
+        return folder / "mine.toml"
+
+    monkeypatch.setattr(manifest, "ROOT", tmp_path)
+    yield write
+    manifest._network_tables.cache_clear()
+
+
+@pytest.mark.parametrize("name", manifest.networks())
+def test_a_network_has_source_licence_probed_layers_and_the_hash_of_its_weights(name):
+    entry = manifest.network(name)
+    assert entry.source
+    assert entry.licence
+    network = zoo.untrained(entry)
+    assert set(entry.layers) <= {module for module, _ in network.body.named_modules()}
+    if "://" not in entry.weights:
+        assert len(entry.sha256) == 64
+
+
+@pytest.mark.parametrize("name", manifest.studies())
+def test_a_study_names_known_data_and_has_a_pair_of_every_architecture(name):
+    study = manifest.study(name)
+    manifest.dataset(study.dataset)
+    manifest.dataset(study.stimuli)
+    assert study.dose_architecture in study.architectures
+    assert study.attack_grid == tuple(sorted(study.attack_grid))
+    entries = [manifest.network(n) for n in manifest.networks(name)]
+    for architecture in study.architectures:
+        regimes = {
+            e.regime
+            for e in entries
+            if e.architecture == architecture and e.eps in (0, study.threat.eps)
+        }
+        assert regimes == {"standard", "robust"}
+
+
+def test_an_unknown_name_is_an_error_that_lists_the_known_ones():
+    with pytest.raises(UserError, match="unknown study 'imagnet'; known: .*iconworld"):
+        manifest.study("imagnet")
+    with pytest.raises(UserError, match="unknown network 'x'; known: iconworld"):
+        manifest.network("x")
+    with pytest.raises(UserError, match="unknown dataset 'x'; known: .*tiny-imagenet"):
+        manifest.dataset("x")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("classes = 16", "classes = '16'"), "mine.toml: n: classes: expected int, got '16'"),
+        (("licence", "license"), "unknown key.*'license'.*known.*'licence'"),
+        (('source = "s"', ""), "missing key.*source"),
+        (('"standard"', '"robust"'), "eps = 0.0 with regime 'robust'"),
+        (('"googlenet"', '"vgg"'), "architecture is 'vgg'; expected one of alexnet"),
+        (('layers = ["conv1"]', 'layers = "conv1"'), "layers: expected a list"),
+        (("[network.n]", "[net.n]"), r"unknown table\(s\) \['net'\]"),
+        (("[network.n]", "[network.n"), "not valid TOML"),
+    ],
+)
+def test_a_wrong_entry_is_refused(written, change, message):
+    written(NETWORK.replace(*change))
+    with pytest.raises(UserError, match=message):
+        manifest.network("n")
+
+
+def test_a_hash_is_written_into_its_own_entry_alone(written):
+    path = written(NETWORK + "\n# the second\n" + NETWORK.replace("network.n", "network.m"))
+    before = path.read_text().splitlines()
+    manifest.set_hash("n", "a" * 64)
+    manifest.set_hash("m", "b" * 64)
+    manifest.set_hash("n", "c" * 64)
+    assert manifest.network("n").sha256 == "c" * 64
+    assert manifest.network("m").sha256 == "b" * 64
+    after = path.read_text().splitlines()
+    assert [line for line in after if not line.startswith("sha256")] == before
+    assert len(after) == len(before) + 2
+
+
+def test_the_data_directory_is_a_setting(monkeypatch, tmp_path):
+    monkeypatch.setenv("ROBUSTBIAS_DATA", str(tmp_path))
+    assert manifest.data_directory() == tmp_path
+    monkeypatch.delenv("ROBUSTBIAS_DATA")
+    assert manifest.data_directory() == manifest.ROOT / "data"
