@@ -69,7 +69,7 @@ class Study:
 
     def network_named(self, name: str) -> zoo.Network:
         """A network of the study by its name in the manifest, loaded once."""
-        return _loaded(manifest.network(name), str(self.device))
+        return _loaded(name, str(self.device))
 
     def network(self, architecture: str, regime: str) -> zoo.Network:
         """The S or the R (of the study's own radius) of an architecture."""
@@ -183,5 +183,5 @@ def chosen_device(name: str) -> torch.device:
 
 
 @functools.lru_cache(maxsize=32)
-def _loaded(entry: NetworkEntry, device: str) -> zoo.Network:
-    return zoo.load(entry, device)
+def _loaded(name: str, device: str) -> zoo.Network:
+    return zoo.load(manifest.network(name), device)
