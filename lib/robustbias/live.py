@@ -1,32 +1,43 @@
 """A small S and R pair trained while the reader waits."""
 
-import pandas as pd
+import dataclasses
+from typing import Any
 
-from robustbias import training
+import pandas as pd
+import torch
+
+from robustbias import studies, training
 from robustbias.images import Images
 from robustbias.measures.registry import pairs
 from robustbias.networks import zoo
-from robustbias.studies import Study
 
 
+@dataclasses.dataclass(frozen=True)
 class Excerpt:
-    """The first images of a study, the same in every epoch: a source that costs no drawing."""
+    """A few images that are the same in every epoch, as a source for training."""
 
-    def __init__(self, source, n_images: int, seed: int):
-        self._images = source.train(0, seed)
-        order = range(min(n_images, len(self._images)))
-        index = self._images.labels.new_tensor(list(order))
-        self._images, self._val = self._images.take(index), source.val()
+    images: Images
+    held_out: Images
 
     def train(self, epoch: int, seed: int) -> Images:
-        return self._images
+        return self.images
 
     def val(self) -> Images:
-        return self._val
+        return self.held_out
+
+
+def excerpt(study: studies.Study, n_images: int) -> Excerpt:
+    """The study's first n training images; an embedded world draws no more than these."""
+    entry, source = study.entry, study.source
+    if entry.world:
+        world = entry.world | {"train_images": n_images}
+        source = studies.source(dataclasses.replace(entry, world=world), study.device)
+    images = source.train(0, study.seed)
+    return Excerpt(images.take(torch.arange(min(n_images, len(images)))), study.source.val())
 
 
 def live_pair(
-    study: Study, *, architecture: str, epochs: int, n_images: int, steps: int = 2
+    study: studies.Study, *, architecture: str, epochs: int, n_images: int, **recipe: Any
 ) -> pd.DataFrame:
     """Records of an S and an R trained from random weights on few images, a row an epoch.
 
@@ -34,14 +45,13 @@ def live_pair(
 
     Args:
         n_images: Training images, the same in every epoch.
-        steps: PGD steps of the training attack.
+        recipe: Fields of `training.Recipe` to change.
     """
-    source = Excerpt(study.source, n_images, study.seed)
+    source = excerpt(study, n_images)
+    quick = {"epochs": epochs, "seed": study.seed, "test_every": 1, "test_images": 128} | recipe
     tables = []
     for regime, entry in pairs(study)[architecture].items():
-        how = training.recipe(
-            entry, study.entry, epochs=epochs, steps=steps, seed=study.seed, test_every=1
-        )
+        how = training.recipe(entry, study.entry, **quick)
         network = zoo.untrained(entry, study.seed).to(study.device)
         rows = training.train(network, source, how, progress=False)
         tables.append(rows.assign(architecture=architecture, regime=regime, network=entry.name))

@@ -3,6 +3,7 @@
 import pandas as pd
 
 from robustbias.names import REGIMES, architecture
+from robustbias.stats import Interval
 from robustbias.text import Prose
 
 
@@ -53,11 +54,7 @@ def cue_parity(table: pd.DataFrame) -> Prose:
             "learn is not known here: a shape bias of 0.5 need not mean indifference."
         )
     found = table.set_index("cue")
-    known = {
-        cue: f"{found.loc[cue, 'value']:.2f} [{found.loc[cue, 'low']:.2f}, "
-        f"{found.loc[cue, 'high']:.2f}]"
-        for cue in ("shape", "texture")
-    }
+    known = {row.cue: _interval(row) for row in table.itertuples()}
     fair = found["value"].min() >= 0.85 and found["value"].max() - found["value"].min() <= 0.1
     verdict = (
         "Both cues can be learned about equally well, so what a network follows is its choice."
@@ -72,10 +69,7 @@ def cue_parity(table: pd.DataFrame) -> Prose:
 
 def _wide(rows: pd.DataFrame, order: list[str] | None = None, *by: str) -> pd.DataFrame:
     """One line an architecture, regime and `by`; the column `column` spread out."""
-    text = [
-        f"{row.value:.2f} [{row.low:.2f}, {row.high:.2f}]" if row.value == row.value else "–"
-        for row in rows.itertuples()
-    ]
+    text = [_interval(row) for row in rows.itertuples()]
     named = rows.assign(
         text=text,
         network=[architecture(id) for id in rows["architecture"]],
@@ -87,3 +81,7 @@ def _wide(rows: pd.DataFrame, order: list[str] | None = None, *by: str) -> pd.Da
     lines = list(dict.fromkeys(named[index].itertuples(index=False, name=None)))
     wide = wide.reindex(lines)[[column for column in order if column in wide]].fillna("")
     return wide.rename_axis(columns=None)
+
+
+def _interval(row) -> str:
+    return str(Interval(row.value, row.low, row.high, row.n)) if row.n else "none decided"
