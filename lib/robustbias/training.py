@@ -11,7 +11,7 @@ import hashlib
 import json
 import time
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import pandas as pd
 import safetensors
@@ -75,6 +75,7 @@ class Recipe:
         return self.rate * (1 + half_turn.cos().item()) / 2
 
 
+@runtime_checkable
 class Source(Protocol):
     """What training needs of a data set."""
 

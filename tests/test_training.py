@@ -1,0 +1,233 @@
+"""Training learns, resumes bitwise, shares its work, and never leaves half a file."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from robustbias import manifest, training
+from robustbias.errors import UserError
+from robustbias.networks import checkpoints, zoo
+from toy_networks import network
+from toy_source import Dots
+
+HERE = Path(__file__).parent
+TOY = training.Recipe(
+    epochs=4, batch=32, rate=0.01, eps=0.5, steps=1, test_eps=0.1, test_images=16, bfloat16=False
+)
+
+
+def trained(folder=None, how=TOY, source=None):
+    net = network(classes=4)
+    rows = training.train(net, source or Dots(), how, folder=folder, progress=False)
+    return net, rows
+
+
+def weights(net):
+    return {name: value.clone() for name, value in net.state_dict().items()}
+
+
+class Interrupted(Dots):
+    """Stops before the third epoch, as Ctrl-C would."""
+
+    def train(self, epoch=0, seed=0):
+        if epoch == 2:
+            raise KeyboardInterrupt
+        return super().train(epoch, seed)
+
+
+def test_a_network_learns_and_the_record_says_how():
+    how = training.Recipe(
+        epochs=8, batch=32, rate=0.05, test_eps=0.1, test_images=64, test_every=4, bfloat16=False
+    )
+    _, rows = trained(how=how)
+    assert list(rows["epoch"]) == list(range(1, 9))
+    assert rows["loss"].iloc[-1] < 0.7 * rows["loss"].iloc[0]
+    assert rows["clean"].iloc[-1] > 0.9
+    assert list(rows["clean"].notna()) == [False, False, False, True] * 2
+    assert (rows["adversarial"].dropna() <= rows["clean"].dropna()).all()
+    assert (rows["images_per_second"] > 0).all()
+
+
+def test_an_interrupted_run_ends_with_the_weights_of_an_unbroken_one(tmp_path):
+    unbroken, rows = trained(tmp_path / "a")
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path / "b", source=Interrupted())
+    resumed, again = trained(tmp_path / "b")
+    for name, value in weights(unbroken).items():
+        assert torch.equal(value, weights(resumed)[name]), name
+    same = ["epoch", "loss", "clean", "adversarial", "rate"]
+    assert rows[same].equals(again[same])
+
+
+def test_a_killed_process_goes_on_with_identical_weights(tmp_path):
+    def start(folder, **options):
+        command = [sys.executable, str(HERE / "train_toy.py"), str(folder), "12", "0.5"]
+        return subprocess.Popen(command, **options)
+
+    assert start(tmp_path / "whole").wait(240) == 0
+    process = start(tmp_path / "killed")
+    state = tmp_path / "killed" / "toy.state.safetensors"
+    deadline = time.monotonic() + 120
+    while not state.is_file() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "killed" / "final.safetensors").exists()
+    done = len(json.loads(checkpoints.metadata(state)["rows"]))
+    assert 1 <= done < 12
+    assert start(tmp_path / "killed").wait(240) == 0
+    files = [tmp_path / run / "final.safetensors" for run in ("whole", "killed")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_two_processes_train_one_network(tmp_path):
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port",
+        "29611", str(HERE / "train_toy.py"), str(tmp_path), "2", "0.5",
+    ]  # fmt: skip
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+    assert done.returncode == 0, done.stderr[-2000:]
+    shares = [checkpoints.read(tmp_path / f"final{rank}.safetensors") for rank in range(2)]
+    assert all(torch.equal(value, shares[1][name]) for name, value in shares[0].items())
+    start = network(classes=4).body.state_dict()
+    assert not torch.equal(shares[0]["features.0.weight"], start["features.0.weight"].half())
+
+
+def test_two_halves_of_a_batch_are_the_batch():
+    """The mean over processes of the gradients of batch[rank::world] is the whole's gradient."""
+    net, images = network(classes=4).eval(), Dots().train()
+    pixels = images.pixels[:32].float() / 255
+
+    def gradient(index):
+        net.zero_grad()
+        logits = net(pixels[index])
+        torch.nn.functional.cross_entropy(logits, images.labels[:32][index]).backward()
+        return net.body.features[0].weight.grad.clone()
+
+    both = (gradient(slice(0, None, 2)) + gradient(slice(1, None, 2))) / 2
+    torch.testing.assert_close(both, gradient(slice(None)))
+
+
+def test_batchnorm_sees_no_image_of_the_attack(monkeypatch):
+    net = network(architecture="googlenet", width=0.06, classes=4)
+    modes = []
+    original = net.body.conv1.bn.forward
+    net.body.conv1.bn.forward = lambda x: modes.append(net.body.conv1.bn.training) or original(x)
+    how = training.Recipe(epochs=1, batch=64, eps=0.5, steps=3, test_images=1, bfloat16=False)
+    training.train(net, Dots(128), how, progress=False)
+    assert modes[:8] == [False, False, False, True] * 2
+
+
+def test_rates_follow_the_schedule():
+    one = training.Recipe(epochs=1, rate=0.4, warmup=0.25)
+    assert one.rate_at(0.125) == pytest.approx(0.2)
+    assert one.rate_at(0.25) == pytest.approx(0.4)
+    assert one.rate_at(0.625) == pytest.approx(0.2)
+    assert one.rate_at(1.0) == pytest.approx(0.0, abs=1e-6)
+    step = training.Recipe(epochs=1, rate=0.4, schedule="step")
+    assert [step.rate_at(p) for p in (0.0, 0.4, 0.7)] == pytest.approx([0.4, 0.04, 0.004])
+
+
+def test_augmentation_shifts_mirrors_and_flips_every_image_by_its_own_amount():
+    pixels = torch.arange(5 * 6 * 7).reshape(1, 1, 15, 14).remainder(251).to(torch.uint8)
+    pixels = pixels.expand(40, 3, -1, -1).contiguous()
+    how = training.Recipe(epochs=1, shift=3, flip=True)
+    found = training.augmented(pixels, how, torch.Generator().manual_seed(0))
+    padded = torch.nn.functional.pad(pixels.float(), (3, 3, 3, 3), mode="reflect") / 255
+    crops = {
+        crop.numpy().tobytes()
+        for i in range(7)
+        for j in range(7)
+        for crop in (padded[0, :, i : i + 15, j : j + 14].contiguous(),)
+        for crop in (crop, crop.flip(2).contiguous())
+    }
+    got = [image.contiguous().numpy().tobytes() for image in found]
+    assert set(got) <= crops
+    assert len(set(got)) > 15
+    plain = training.augmented(pixels, training.Recipe(epochs=1), torch.Generator())
+    torch.testing.assert_close(plain, pixels.float() / 255)
+
+
+def test_a_recipe_is_the_studys_then_the_architectures_then_the_networks_then_ours():
+    study = manifest.study("iconworld")
+    google = manifest.network("iconworld-googlenet-r")
+    assert training.recipe(google, study).rate == study.training["rate"]
+    assert training.recipe(google, study).eps == google.eps
+    alex = manifest.network("iconworld-alexnet-s")
+    assert training.recipe(alex, study).rate == study.training["alexnet"]["rate"]
+    assert training.recipe(alex, study).eps == 0
+    assert training.recipe(alex, study, epochs=3).epochs == 3
+    with pytest.raises(UserError, match=r"unknown training parameter\(s\) \['epoch'\]; known"):
+        training.recipe(alex, study, epoch=3)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"eps": -1.0}, "eps = -1.0"),
+        ({"epochs": 0}, "epochs, batch"),
+        ({"schedule": "cosine"}, "unknown schedule 'cosine'; known: one-cycle, step"),
+    ],
+)
+def test_wrong_recipes_are_refused(change, message):
+    with pytest.raises(UserError, match=message):
+        training.Recipe(**{"epochs": 1} | change)
+
+
+def test_a_state_of_another_recipe_or_a_damaged_one_is_refused(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path, source=Interrupted())
+    other = training.Recipe(epochs=5, batch=32, bfloat16=False)
+    with pytest.raises(UserError, match="of a run with another recipe"):
+        trained(tmp_path, how=other)
+    state = tmp_path / "toy.state.safetensors"
+    state.write_bytes(state.read_bytes()[:-10])
+    with pytest.raises(UserError, match=r"is damaged.*delete it"):
+        trained(tmp_path)
+
+
+def test_bfloat16_trains_as_well():
+    how = training.Recipe(
+        epochs=8, batch=32, rate=0.05, test_images=64, test_every=8, bfloat16=True
+    )
+    assert trained(how=how)[1]["clean"].iloc[-1] > 0.9
+
+
+def test_a_published_network_is_loaded_with_the_hash_of_its_record(tmp_path, monkeypatch):
+    from robustbias import campaign
+
+    folder = tmp_path / "data_manifest" / "networks"
+    folder.mkdir(parents=True)
+    (folder / "toy.toml").write_text(
+        '[network.toy]\ntitle = "Toy"\narchitecture = "alexnet"\nregime = "standard"\n'
+        'classes = 4\nsize = 64\nlayers = []\ndataset = "d"\n'
+        'weights = "checkpoints/toy.safetensors"\nformat = "safetensors"\n'
+        'licence = "MIT"\nsource = "s"\nwidth = 0.05\nstem = 4\n'
+    )
+    monkeypatch.setattr(manifest, "ROOT", tmp_path)
+    manifest._network_tables.cache_clear()
+    net, rows = trained()
+    report = training.record(net, TOY, rows, "digest")
+    digest = campaign.publish(net, report)
+    try:
+        own = manifest.network("toy")
+        assert own.sha256 == digest
+        loaded = zoo.load(own)
+        for name, value in net.body.state_dict().items():
+            torch.testing.assert_close(loaded.body.state_dict()[name], value, atol=2e-3, rtol=1e-3)
+        table = campaign.records(["toy"])
+        assert list(table["epoch"]) == [1, 2, 3, 4]
+        assert set(table["network"]) == {"toy"}
+        assert report["recipe"]["eps"] == 0.5
+        assert report["data"] == "digest"
+        assert len(report["commit"]) >= 7
+    finally:
+        manifest._network_tables.cache_clear()
