@@ -1,0 +1,59 @@
+"""What the benchmarks share: a clock that waits for the device, and the row they print."""
+
+import json
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+
+from robustbias import provenance, studies
+
+
+def device(arguments: list[str]) -> torch.device:
+    """The device named first on the command line, else the best there is."""
+    return studies.chosen_device(arguments[1] if len(arguments) > 1 else "auto")
+
+
+def seconds(work: Callable[[], object], on: torch.device, repeats: int = 5) -> float:
+    """Median time of a call, after one that is not counted."""
+    return paired([work], on, repeats)[0]
+
+
+def paired(works: list[Callable[[], object]], on: torch.device, repeats: int = 5) -> list[float]:
+    """Median times of several works done in turn, so that a drift of the machine hits all."""
+    times: list[list[float]] = [[] for _ in works]
+    for turn in range(repeats + 1):
+        for work, own in zip(works, times, strict=True):
+            start = time.perf_counter()
+            work()
+            if on.type == "cuda":
+                torch.cuda.synchronize(on)
+            if turn:
+                own.append(time.perf_counter() - start)
+    return [statistics.median(own) for own in times]
+
+
+def row(
+    name: str,
+    ours: float,
+    *,
+    unit: str,
+    on: torch.device,
+    peer: float | None = None,
+    peer_name: str | None = None,
+    limit: float | None = None,
+) -> None:
+    """Prints one JSON line; `ours`, `peer` and `limit` in `unit`, larger is faster."""
+    line = {
+        "name": name,
+        "ours": round(ours, 1),
+        "peer": peer and round(peer, 1),
+        "peer_name": peer_name,
+        "limit": limit and round(limit, 1),
+        "unit": unit,
+        "device": f"{provenance.device_name(on)}, {torch.get_num_threads()} threads"
+        if on.type == "cpu"
+        else provenance.device_name(on),
+    }
+    print(json.dumps(line), flush=True)
