@@ -1,16 +1,18 @@
 """Weights come back as they were, from our files and from foreign ones, and code never runs."""
 
+import dataclasses
 import os
 import pickle
 from pathlib import Path
 
 import pytest
 import torch
-from toy_networks import entry, network
+import torchvision
 
 from robustbias import manifest
 from robustbias.errors import MissingData, UserError
 from robustbias.networks import checkpoints, zoo
+from toy_networks import entry, network
 
 
 def test_saved_weights_are_the_weights_rounded_to_half_precision(tmp_path):
@@ -117,3 +119,23 @@ def test_an_untrained_network_is_a_function_of_its_seed():
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
     assert first.weights_hash == again.weights_hash != other.weights_hash
+
+
+@pytest.mark.parametrize("prefix", ["", "module.model."])
+@pytest.mark.parametrize("architecture", ["googlenet", "resnet50"])
+def test_the_original_networks_load_by_manifest_entry(tmp_path, architecture, prefix):
+    """Files as torchvision and robustness write them, with random weights."""
+    shifted = architecture == "googlenet"
+    options = {"transform_input": True, "init_weights": False} if shifted else {}
+    original = getattr(torchvision.models, architecture)(weights=None, **options).eval()
+    state = {prefix + name: value for name, value in original.state_dict().items()}
+    torch.save({"state_dict": state} if prefix else state, tmp_path / "weights.pth")
+    found = manifest.network(f"imagenet-{architecture}-s")
+    loaded = zoo.load(dataclasses.replace(found, weights=str(tmp_path / "weights.pth")))
+    pixels = torch.rand(1, 3, 64, 64)
+    normalised = torchvision.transforms.functional.normalize(
+        pixels, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+    )
+    with torch.no_grad():
+        expected = original(normalised)
+        torch.testing.assert_close(loaded(pixels), expected, atol=1e-4, rtol=1e-4)

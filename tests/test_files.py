@@ -18,17 +18,25 @@ def test_a_file_takes_its_name_only_when_it_is_whole(tmp_path):
 def test_a_failed_write_keeps_the_old_file_and_leaves_nothing_beside_it(tmp_path):
     path = tmp_path / "table.txt"
     path.write_text("old")
-    with pytest.raises(RuntimeError, match="half way"), files.atomic(path) as partial:
-        partial.write_text("ne")
-        raise RuntimeError("half way")
+
+    def write():
+        with files.atomic(path) as partial:
+            partial.write_text("ne")
+            raise RuntimeError("half way")
+
+    with pytest.raises(RuntimeError, match="half way"):
+        write()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_full_disk_is_one_clear_error(tmp_path):
-    with pytest.raises(UserError, match="No space left.*Nothing was left"):
+    def write():
         with files.atomic(tmp_path / "table.txt"):
             raise OSError(28, "No space left on device")
+
+    with pytest.raises(UserError, match="No space left.*Nothing was left"):
+        write()
     assert not list(tmp_path.iterdir())
 
 
