@@ -4,11 +4,11 @@ import warnings
 
 import pytest
 import torch
-from toy_networks import small
 from torch import nn
 
 from robustbias import attacks
 from robustbias.errors import UserError
+from toy_networks import small
 
 
 class Linear(nn.Module):
