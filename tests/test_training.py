@@ -136,6 +136,12 @@ def test_rates_follow_the_schedule():
     assert [step.rate_at(p) for p in (0.0, 0.4, 0.7)] == pytest.approx([0.4, 0.04, 0.004])
 
 
+def test_the_radius_grows_over_the_ramp():
+    how = training.Recipe(epochs=1, eps=0.8, ramp=0.5)
+    assert [how.eps_at(p) for p in (0.0, 0.25, 0.5, 1.0)] == pytest.approx([0.0, 0.4, 0.8, 0.8])
+    assert training.Recipe(epochs=1, eps=0.8).eps_at(0.0) == 0.8
+
+
 def test_augmentation_shifts_mirrors_and_flips_every_image_by_its_own_amount():
     pixels = torch.arange(5 * 6 * 7).reshape(1, 1, 15, 14).remainder(251).to(torch.uint8)
     pixels = pixels.expand(40, 3, -1, -1).contiguous()

@@ -36,7 +36,9 @@ class Recipe:
     """How to train. `rate` is the largest learning rate; `steps` those of the training attack.
 
     Schedules: "one-cycle" (linear up over `warmup`, cosine down) or "step" (a tenth after every
-    third of the epochs). `shift` is the random crop's padding in pixels, 0 for none.
+    third of the epochs). `shift` is the random crop's padding in pixels, 0 for none. The attack's
+    radius grows linearly to `eps` over the first share `ramp` of the training: a network without
+    BatchNorm may never leave chance under the full radius from the start.
     """
 
     epochs: int
@@ -52,6 +54,7 @@ class Recipe:
     norm: str = "l2"
     eps: float = 0.0
     steps: int = 3
+    ramp: float = 0.0
     test_eps: float = 0.0
     test_images: int = 400
     test_every: int = 1
@@ -64,6 +67,10 @@ class Recipe:
             raise UserError("epochs, batch and test_every must be at least 1.")
         if self.schedule not in ("one-cycle", "step"):
             raise UserError(f"unknown schedule {self.schedule!r}; known: one-cycle, step.")
+
+    def eps_at(self, progress: float) -> float:
+        """Radius of the training attack after a share of the training (0..1)."""
+        return self.eps * min(1.0, progress / self.ramp) if self.ramp else self.eps
 
     def rate_at(self, progress: float) -> float:
         """Learning rate after a share of the training (0..1)."""
@@ -212,19 +219,19 @@ def _epoch(
     batches = [b for b in order.split(how.batch) if len(b) == how.batch] or [order]
     total = torch.zeros((), device=device)
     for index, batch in enumerate(batches):
-        rate = how.rate_at((epoch + index / len(batches)) / how.epochs)
+        progress = (epoch + index / len(batches)) / how.epochs
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = how.rate_at(progress)
         mine = batch[rank::world]
         pixels = augmented(images.pixels[mine], how, own)
         labels = images.labels[mine]
-        if how.eps > 0:
+        if (eps := how.eps_at(progress)) > 0:
             pixels = attacks.perturbed(
                 network,
                 pixels,
                 labels,
                 norm=how.norm,
-                eps=how.eps,
+                eps=eps,
                 steps=how.steps,
                 generator=own,
                 bfloat16=how.bfloat16,
