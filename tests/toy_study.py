@@ -62,8 +62,11 @@ class Source:
         pixels = halves(self.labels, self.labels, self.contrast)
         return Images(pixels, self.labels, CATEGORIES)
 
-    def train(self, epoch: int, seed: int) -> Images:
-        return self.val()
+    def single_cue(self, cue: str, n: int) -> Images:
+        """The cue's half tells the label, the other half another category."""
+        labels, other = self.labels[:n], (self.labels[:n] + 1) % 3
+        shape, texture = (labels, other) if cue == "shape" else (other, labels)
+        return Images(halves(shape, texture, self.contrast[:n]), labels, CATEGORIES)
 
     def cue_conflict(self, size: int) -> CueConflict:
         cues = [(s, k, t) for s in range(3) for k in (1, 2) for t in range(3)]

@@ -26,7 +26,7 @@ class Excerpt:
         return self.held_out
 
 
-def excerpt(study: studies.Study, n_images: int) -> Excerpt:
+def excerpt(study: Any, n_images: int) -> Excerpt:
     """The study's first n training images; an embedded world draws no more than these."""
     entry, source = study.entry, study.source
     if entry.world:
@@ -37,7 +37,7 @@ def excerpt(study: studies.Study, n_images: int) -> Excerpt:
 
 
 def live_pair(
-    study: studies.Study, *, architecture: str, epochs: int, n_images: int, **recipe: Any
+    study: Any, *, architecture: str, epochs: int, n_images: int, **recipe: Any
 ) -> pd.DataFrame:
     """Records of an S and an R trained from random weights on few images, a row an epoch.
 

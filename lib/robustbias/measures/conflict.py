@@ -77,7 +77,6 @@ def conflict_trials(
         null_seeds: Untrained networks of each architecture, told apart by `repeat`.
     """
     trials = []
-    held_out = study.source.val().pixels[:400].to(study.device)
     for size in sizes or study.entry.sizes:
         stimuli = study.source.cue_conflict(size)
         conflict = (stimuli.shape != stimuli.texture).nonzero()[:, 0]
@@ -91,7 +90,7 @@ def conflict_trials(
                 "texture": categories[stimuli.texture[conflict].cpu()],
             }
         )
-        for named, network in _networks(study, held_out, null_seeds):
+        for named, network in _networks(study, pixels[::3], null_seeds):
             membership = study.membership(network).to(study.device)
             probabilities = softmax(network, pixels)
             for aggregation in AGGREGATIONS:
@@ -107,7 +106,7 @@ def conflict_trials(
 
 
 def _networks(
-    study: Any, held_out: UInt8[Tensor, "n 3 h w"], null_seeds: int
+    study: Any, shown: UInt8[Tensor, "n 3 h w"], null_seeds: int
 ) -> Iterator[tuple[dict[str, Any], nn.Module]]:
     """(columns, network) of every network that learned both cues, then the untrained ones."""
     for entry in study.entries:
@@ -125,4 +124,4 @@ def _networks(
                 "pair": False,
                 "repeat": repeat,
             }
-            yield columns, calibrated(network, held_out)
+            yield columns, calibrated(network, shown)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pandas as pd
 
-from robustbias import stats, studies
+from robustbias import stats
 from robustbias.measures.accuracy import correct
 from robustbias.measures.registry import described, measure, tidy
 
@@ -12,8 +12,8 @@ COLUMNS = ["study", "network", "architecture", "cue", "metric", "value", "low", 
 
 
 @measure
-def cue_parity(study: Any, *, batch: int = 200) -> pd.DataFrame:
-    """Held-out accuracy of networks that learned from one cue alone, the other being random.
+def cue_parity(study: Any, *, n_images: int = 800, batch: int = 200) -> pd.DataFrame:
+    """Accuracy of networks that learned from one cue alone, on held-out images with that cue alone.
 
     One row a network (column `cue`: shape | texture), with Wilson's interval; no rows where a
     study has no such networks.
@@ -21,7 +21,7 @@ def cue_parity(study: Any, *, batch: int = 200) -> pd.DataFrame:
     rows = []
     for entry in study.entries:
         if entry.cue != "both":
-            held_out = studies.source(study.entry, study.device, entry.cue).val().to(study.device)
+            held_out = study.source.single_cue(entry.cue, n_images).to(study.device)
             hits = correct(study.network_named(entry.name), held_out, batch)
             interval = vars(stats.wilson(int(hits.sum()), len(hits)))
             named = described(study, entry) | {"cue": entry.cue, "metric": "top1"}

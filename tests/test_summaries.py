@@ -1,0 +1,81 @@
+"""Readers' tables say what the long tables say, in words that follow from the numbers."""
+
+import pandas as pd
+import pytest
+
+import toy_study
+from robustbias import summaries
+from robustbias.measures import accuracy, accuracy_checks, conflict, cue_parity, shape_bias
+
+
+@pytest.fixture(autouse=True)
+def _toy(tmp_path, monkeypatch):
+    monkeypatch.setenv("ROBUSTBIAS_TABLES", str(tmp_path))
+    monkeypatch.setattr(
+        conflict.zoo, "untrained", lambda entry, seed: toy_study.HalfLooker("left", 0.0)
+    )
+
+
+def test_accuracy_has_a_line_a_network_and_a_column_a_radius():
+    table = summaries.accuracy(accuracy(toy_study.study(), n_images=20, steps=4))
+    assert list(table.columns) == ["clean", "eps 0.25", "eps 0.5", "eps 4"]
+    assert list(table.index) == [("AlexNet", "S (standard)"), ("AlexNet", "R (robust)")]
+    assert table.loc[("AlexNet", "R (robust)"), "clean"] == "1.00 [0.84, 1.00]"
+
+
+def test_shape_bias_has_both_aggregations_and_both_nulls():
+    table = summaries.shape_bias(shape_bias(toy_study.study(), draws=50))
+    robust = table.loc[("AlexNet", "R (robust)", toy_study.SIDE)]
+    assert robust["shape bias"] == robust["bias (sum)"] == "1.00 [1.00, 1.00]"
+    assert float(robust["bias, shuffled"].split()[0]) == pytest.approx(0.5, abs=0.05)
+    untrained = table.loc[("AlexNet", "untrained", toy_study.SIDE)]
+    assert untrained["coverage"].startswith("0.67")
+    assert untrained["bias, shuffled"] == ""
+
+
+def test_checks_name_what_fails():
+    checks = accuracy_checks(accuracy(toy_study.study(), n_images=20, steps=10))
+    assert summaries.checks(checks) == f"All {len(checks)} checks of the attack hold."
+    failing = checks.assign(holds=[False] + [True] * (len(checks) - 1), worst=0.25)
+    text = summaries.checks(failing)
+    assert text.startswith(f"1 of {len(checks)} checks of the attack fail")
+    assert checks["check"].iloc[0] in text
+
+
+@pytest.mark.parametrize(
+    ("shape", "texture", "words"),
+    [
+        (0.90, 0.95, "is its choice"),
+        (0.80, 0.85, "not on a par"),
+        (0.87, 0.99, "not on a par"),
+    ],
+)
+def test_cues_are_on_a_par_when_both_are_learned_and_close(shape, texture, words):
+    rows = [
+        {"cue": cue, "value": value, "low": value - 0.02, "high": value + 0.01, "n": 800}
+        for cue, value in (("shape", shape), ("texture", texture))
+    ]
+    text = summaries.cue_parity(pd.DataFrame(rows))
+    assert words in text
+    assert f"{shape:.2f} [{shape - 0.02:.2f}, {shape + 0.01:.2f}]" in text
+
+
+def test_parity_is_measured_on_images_with_that_cue_alone():
+    study = toy_study.study()
+    study.entries += [
+        toy_study.entry("toy-shape", "standard", 0.0, cue="shape"),
+        toy_study.entry("toy-texture", "standard", 0.0, cue="texture"),
+    ]
+    study.networks |= {
+        "toy-shape": toy_study.HalfLooker("left"),
+        "toy-texture": toy_study.HalfLooker("left"),
+    }
+    table = cue_parity(study, n_images=30).set_index("cue")
+    assert table.loc["shape", "value"] == 1.0
+    assert table.loc["texture", "value"] < 0.6
+
+
+def test_a_study_without_one_cue_networks_says_so():
+    table = cue_parity(toy_study.study())
+    assert table.empty
+    assert "not known here" in summaries.cue_parity(table)
