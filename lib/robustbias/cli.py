@@ -125,6 +125,19 @@ def publish(
         print(path)
 
 
+@app.command()
+def decisions(
+    study: Annotated[str, typer.Argument(help="An entry of data_manifest/studies.")],
+    out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("_build/decisions"),
+    device: Device = "auto",
+):
+    """Write a study's answers to its cue conflicts as per-trial CSVs, model-vs-human's format."""
+    from robustbias import observers, studies
+
+    for path in observers.written(studies.load(study, device=device), out):
+        print(path)
+
+
 @app.command("shape-bias")
 def shape_bias(
     files: Annotated[list[Path], typer.Argument(help="Per-trial decisions, model-vs-human's CSV.")],

@@ -1,14 +1,15 @@
-"""Shape bias of whoever looked: people and networks, from files of per-trial decisions."""
+"""Shape bias of whoever looked: people and networks, from and to files of per-trial decisions."""
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
 
 from robustbias import decisions
 from robustbias.errors import UserError
-from robustbias.measures import decided_bias
+from robustbias.measures import conflict_trials, decided_bias
 
 PERSON = r"subject-\d+"  # how the published files name a person
 
@@ -49,3 +50,22 @@ def summary(files: Iterable[Path], *, seed: int = 0) -> pd.DataFrame:
         }
     )
     return rows.loc[trials["subj"].unique()].rename_axis("observer").reset_index()
+
+
+def written(study: Any, folder: Path) -> list[Path]:
+    """The answers of a study's networks to its cue conflicts, a file a network and stimulus size.
+
+    In the format of `decisions.read` and of model-vs-human, whose tools can read them on.
+    """
+    trials = conflict_trials(study, null_seeds=0)
+    trials = trials[trials["aggregation"] == "mean"]
+    return [
+        decisions.write(
+            folder / f"cue-conflict_{network}_{size}px_session_1.csv",
+            network,
+            list(own["stimulus"]),
+            list(own["object_response"]),
+            condition=f"{size}px",
+        )
+        for (network, size), own in trials.groupby(["network", "size"], sort=False)
+    ]
