@@ -135,7 +135,9 @@ def test_one_changed_parameter_executes_one_chapter(copied):
 
 
 def test_an_edition_that_names_no_chapter_is_an_error(copied):
-    (copied / "book/edition.yml").write_text("execute: [first]\nparameters: {first: {03_end: {}}}\n")
+    (copied / "book/edition.yml").write_text(
+        "execute: [first]\nparameters: {first: {03_end: {}}}\n"
+    )
     run = command(copied, "robustbias", "book", "first")
     assert run.returncode == 2
     assert "unknown chapter '03_end'; known: 01_lines, 02_more" in run.stderr

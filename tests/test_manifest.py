@@ -71,7 +71,7 @@ def test_an_unknown_name_is_an_error_that_lists_the_known_ones():
         manifest.study("imagnet")
     with pytest.raises(UserError, match="unknown network 'x'; known: iconworld"):
         manifest.network("x")
-    with pytest.raises(UserError, match="unknown dataset 'x'; known: .*tiny-imagenet"):
+    with pytest.raises(UserError, match="unknown data set 'x'; known: .*tiny-imagenet"):
         manifest.dataset("x")
 
 

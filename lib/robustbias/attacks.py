@@ -184,7 +184,7 @@ def _l2_start(pixels: Tensor, eps: float, generator: torch.Generator | None) -> 
     noise = _random(pixels, generator, torch.randn)
     radius = torch.rand((len(pixels), 1, 1, 1), generator=generator, device=pixels.device)
     # uniform in direction and in length: uniform in the ball would put nearly every start on its
-    # surface (the volume of a ball in thousands of dimensions is there), which wastes the first steps
+    # surface, where a ball of thousands of dimensions has its volume, and waste the first steps
     return noise * (eps * radius / _length(noise))
 
 

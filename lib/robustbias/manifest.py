@@ -191,14 +191,14 @@ def _names(folder: str) -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in (ROOT / "data_manifest" / folder).glob("*.toml")))
 
 
-def _named(kind: type, folder: str, name: str) -> Any:
+def _named(kind: type, what: str, folder: str, name: str) -> Any:
     if name not in _names(folder):
         raise UserError(
-            f"unknown {folder[:-1].replace('studie', 'study')} {name!r}; "
-            f"known: {', '.join(_names(folder))}. An entry is one file data_manifest/{folder}/*.toml."
+            f"unknown {what} {name!r}; known: {', '.join(_names(folder))}. "
+            f"Each is a file of data_manifest/{folder}."
         )
-    path = ROOT / "data_manifest" / folder / f"{name}.toml"
-    return _entry(kind, {"name": name, **_table(path)}, f"data_manifest/{folder}/{name}.toml")
+    where = f"data_manifest/{folder}/{name}.toml"
+    return _entry(kind, {"name": name, **_table(ROOT / where)}, where)
 
 
 def datasets() -> tuple[str, ...]:
@@ -213,12 +213,12 @@ def studies() -> tuple[str, ...]:
 
 def dataset(name: str) -> DatasetEntry:
     """The data set's entry. Raises UserError listing the known names."""
-    return _named(DatasetEntry, "datasets", name)
+    return _named(DatasetEntry, "data set", "datasets", name)
 
 
 def study(name: str) -> StudyEntry:
     """The study's entry. Raises UserError listing the known names."""
-    return _named(StudyEntry, "studies", name)
+    return _named(StudyEntry, "study", "studies", name)
 
 
 @functools.cache

@@ -195,7 +195,9 @@ class IconWorld:
             return low + (high - low) * u
 
         padded, counts = self._pool[held_out]
-        design, other = (padded[shape, (uniform(0.0, 1.0) * counts[shape]).long()] for _ in range(2))
+        design, other = (
+            padded[shape, (uniform(0.0, 1.0) * counts[shape]).long()] for _ in range(2)
+        )
         angle = uniform(-1.0, 1.0) * math.radians(w.rotation_degrees)
         # the affine map takes an output position to a position in the mask, hence 1 / size
         stretch = uniform(-w.stretch, w.stretch).exp()
