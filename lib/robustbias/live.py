@@ -41,7 +41,7 @@ def live_pair(
 ) -> pd.DataFrame:
     """Records of an S and an R trained from random weights on few images, a row an epoch.
 
-    Columns as in `campaign.records`. The pair shows how training goes, not how well it can go.
+    Columns as in `measures.training_records`. The pair shows how training goes, not how well it can go.
 
     Args:
         n_images: Training images, the same in every epoch.

@@ -78,7 +78,10 @@ def _wide(rows: pd.DataFrame, order: list[str] | None = None, *by: str) -> pd.Da
     order = order or list(dict.fromkeys(named["column"]))
     index = ["network", "training", *by]
     wide = named.pivot(index=index, columns="column", values="text")
-    lines = list(dict.fromkeys(named[index].itertuples(index=False, name=None)))
+    lines = sorted(
+        dict.fromkeys(named[index].itertuples(index=False, name=None)),
+        key=lambda line: (line[0], list(REGIMES.values()).index(line[1]), *line[2:]),
+    )
     wide = wide.reindex(lines)[[column for column in order if column in wide]].fillna("")
     return wide.rename_axis(columns=None)
 

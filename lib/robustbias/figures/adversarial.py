@@ -36,7 +36,7 @@ def training_records(records: pd.DataFrame) -> Figure:
                 )
         ax.set(title=architecture(name), xlabel="epoch", ylim=(-0.02, 1.02))
     axes[0, 0].set_ylabel("held-out accuracy")
-    legend_below(figure, axes, 2 if len(names) < 3 else 4)
+    legend_below(figure, axes)
     return figure
 
 
@@ -79,31 +79,33 @@ def adversarial_examples(examples: AdversarialExamples, *, show_images: bool = T
             not allow showing them) and shows the perturbations alone.
     """
     regimes = [regime for regime in LETTERS if regime in examples.attacked]
-    n = len(examples.clean)
-    figure, axes = canvas(1 + 2 * len(regimes), n, panel=(1.5, 1.62))
-    shown = np.moveaxis(examples.clean.cpu().numpy(), 1, -1)
-    for column in range(n):
-        picture(
-            axes[0, column],
-            shown[column] if show_images else None,
-            examples.classes[examples.labels[column]],
+    kinds = ["image", "change", "result"] if show_images else ["change"]
+    rows = [(None, "image")] * show_images
+    rows += [(regime, kind) for regime in regimes for kind in kinds if kind != "image"]
+    figure, axes = canvas(len(rows), len(examples.clean), panel=(1.5, 1.7))
+    clean = np.moveaxis(examples.clean.cpu().numpy(), 1, -1)
+    words = [examples.classes[label] for label in examples.labels.tolist()]
+    for row, (regime, kind) in enumerate(rows):
+        if kind == "image":
+            axes[row, 0].set_ylabel("image")
+            for ax, pixels, word in zip(axes[row], clean, words, strict=True):
+                picture(ax, pixels, word)
+            continue
+        attacked = np.moveaxis(examples.attacked[regime].cpu().numpy(), 1, -1)
+        answers = [examples.classes[label] for label in examples.predictions[regime].tolist()]
+        signs = [
+            "=" if answer == word else "→" for answer, word in zip(answers, words, strict=True)
+        ]
+        axes[row, 0].set_ylabel(
+            f"{'change against' if kind == 'change' else 'what is shown to'}\n{LETTERS[regime]}"
         )
-        for row, regime in enumerate(regimes):
-            attacked = np.moveaxis(examples.attacked[regime].cpu().numpy(), 1, -1)[column]
-            change = attacked - shown[column]
+        for column, ax in enumerate(axes[row]):
+            answer = f"{signs[column]} {answers[column]}"
+            if kind == "result":
+                picture(ax, attacked[column], answer, PALETTE[regime])
+                continue
+            change = attacked[column] - clean[column]
             gain = 0.5 / max(np.abs(change).max(), 1e-8)
-            perturbed, result = axes[1 + 2 * row, column], axes[2 + 2 * row, column]
-            picture(perturbed, 0.5 + gain * change, f"change × {gain:.0f}", "#555555")
-            chosen = int(examples.predictions[regime][column])
-            fooled = chosen != int(examples.labels[column])
-            picture(
-                result,
-                attacked if show_images else None,
-                f"{'→ ' if fooled else '= '}{examples.classes[chosen]}",
-                PALETTE[regime],
-            )
-    for row, regime in enumerate(regimes):
-        for offset, words in ((1, "perturbation\nof"), (2, "attacked\n")):
-            axes[offset + 2 * row, 0].set_ylabel(f"{words} {LETTERS[regime]}")
-    axes[0, 0].set_ylabel("image")
+            title = f"× {gain:.0f}" if show_images else f"{words[column]} {answer} (× {gain:.0f})"
+            picture(ax, 0.5 + gain * change, title, "#555555" if show_images else PALETTE[regime])
     return figure

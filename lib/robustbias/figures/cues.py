@@ -178,7 +178,7 @@ def shape_bias_summary(table: pd.DataFrame) -> Figure:
             ax.set_title(f"{size} px" if len(sizes) > 1 else "")
     axes[0, 0].set_ylabel("shape bias")
     axes[1, 0].set_ylabel("coverage")
-    legend_below(figure, axes, 3)
+    legend_below(figure, axes)
     return figure
 
 

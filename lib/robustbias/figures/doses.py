@@ -54,5 +54,5 @@ def dose_response(table: pd.DataFrame, *, architecture: str, side: int) -> Figur
         color=PALETTE["published"],
         label="ResNet-50, ImageNet (published)",
     )
-    legend_below(figure, axes, 2)
+    legend_below(figure, axes)
     return figure

@@ -41,12 +41,16 @@ RC = {
 def canvas(
     rows: int = 1, columns: int = 1, *, panel: tuple[float, float] = (3.0, 2.6), **options
 ) -> tuple[Figure, np.ndarray]:
-    """A figure and its rows x columns of axes, `panel` inches each, laid out without overlaps."""
+    """A figure and its rows x columns of axes, `panel` inches each, laid out without overlaps.
+
+    A figure of one column is at least 4.6 inches wide, so that its legend has room.
+    """
+    width = max(panel[0] * columns, 4.6)
     with sns.axes_style("ticks", RC), plt.rc_context(RC):
         figure, axes = plt.subplots(
             rows,
             columns,
-            figsize=(panel[0] * columns, panel[1] * rows),
+            figsize=(width, panel[1] * rows),
             squeeze=False,
             layout="constrained",
             **options,
@@ -90,7 +94,7 @@ def interval_points(
         ax.errorbar(at, value, yerr=reach, label=label, **look)
 
 
-def legend_below(figure: Figure, axes: np.ndarray, columns: int = 4) -> None:
+def legend_below(figure: Figure, axes: np.ndarray) -> None:
     """One legend for all panels under the figure, each label once, S and R first."""
     found = {}
     for ax in axes.flat:
@@ -101,7 +105,7 @@ def legend_below(figure: Figure, axes: np.ndarray, columns: int = 4) -> None:
         [found[label] for label in order],
         order,
         loc="outside lower center",
-        ncols=columns,
+        ncols=max(2, int(figure.get_figwidth() / 2.2)),  # inches that a label takes
         frameon=False,
         fontsize="small",
     )

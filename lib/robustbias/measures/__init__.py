@@ -12,6 +12,7 @@ from robustbias.measures.accuracy import accuracy, accuracy_checks
 from robustbias.measures.conflict import conflict_trials
 from robustbias.measures.examples import adversarial_examples
 from robustbias.measures.parity import cue_parity
+from robustbias.measures.records import training_records
 from robustbias.measures.registry import REGISTRY, measure, tidy
 from robustbias.measures.shape_bias import decided_bias, shape_bias
 
@@ -26,4 +27,5 @@ __all__ = [
     "measure",
     "shape_bias",
     "tidy",
+    "training_records",
 ]
