@@ -60,12 +60,13 @@ def study_page(entry: StudyEntry) -> str:
             table(["", "images", "source", "licence"], [_source(source) for source in sources]),
             f"Entry-level categories in play: {', '.join(entry.categories)}.",
             "## Threat model",
-            f"Robust networks are trained against {norm} perturbations, found in {threat.steps} "
-            f"steps of projected gradient descent, and tested with {threat.test_steps}. The series "
-            f"over the training radius uses {architecture(entry.dose_architecture)}.",
+            f"Robust networks are trained against {norm} perturbations of at most {threat.eps:g}, "
+            f"found in {threat.steps} steps of projected gradient descent, and tested with "
+            f"{threat.test_steps}. The series over other radii uses "
+            f"{architecture(entry.dose_architecture)}.",
             "## Networks",
             table(
-                ["network", "architecture", "trained for", "width", "weights"],
+                ["network", "architecture", "trained on", "width", "weights"],
                 [_network(network) for network in networks],
             ),
         ]
@@ -97,16 +98,22 @@ def provenance(contents: Contents) -> str:
 
 def _source(entry: manifest.DatasetEntry) -> list[str]:
     counts = ", ".join(f"{number:,} {split}" for split, number in entry.images.items())
-    return [entry.title, counts, f"{entry.source}; {entry.citation}", entry.licence]
+    return [
+        entry.title,
+        counts or "drawn when needed",
+        f"{entry.source}; {entry.citation}",
+        entry.licence,
+    ]
 
 
 def _network(entry: NetworkEntry) -> list[str]:
     norm = {"l2": "L2", "linf": "L∞"}.get(entry.norm, "")
     trained = f"{norm} eps {entry.eps:g}" if entry.eps else "clean images"
+    trained += "" if entry.cue == "both" else f", {entry.cue} alone"
     return [
         entry.name,
         architecture(entry.architecture),
         trained,
         f"{entry.width:g}",
-        entry.sha256[:12],
+        entry.sha256[:12] or "–",
     ]
