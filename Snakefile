@@ -1,4 +1,6 @@
 # train -> measure -> execute -> render: each step runs again just when what it reads has changed.
+# Measuring is part of executing: a chapter takes its tables from the table store and measures what
+# is not there, so that new prose or a new figure measures nothing again.
 #
 # `make book` asks for the page. On a cluster the same file runs through Snakemake's executors:
 #     snakemake trained --config study=imagenet --executor slurm --jobs 20
@@ -34,7 +36,8 @@ def facts(wildcards):
 def weights(wildcards):
     """Weights and training records that are here; a missing one is no reason to train."""
     entries = [manifest.network(name) for name in manifest.networks(wildcards.study)]
-    paths = {Path(entry.weights).with_suffix(end) for entry in entries for end in (".safetensors", ".json")}
+    suffixes = (".safetensors", ".json")
+    paths = {Path(entry.weights).with_suffix(suffix) for entry in entries for suffix in suffixes}
     return sorted(path for path in paths if path.is_file())
 
 

@@ -12,11 +12,17 @@ import pytest
 from typer.testing import CliRunner
 
 from robustbias import cli
-from robustbias.manifest import ROOT
-from toy_book import chapter, command, repository
+from toy_book import chapter, repository
 
 VERBS = ("fetch", "doctor", "train", "measure", "run", "book", "publish", "shape-bias")
 HEADER = "subj,session,trial,rt,object_response,category,condition,imagename\n"
+
+
+def printed(*words):
+    """Lines on stdout of a command that succeeds."""
+    result = CliRunner().invoke(cli.app, list(words))
+    assert result.exit_code == 0, result.output
+    return result.stdout.splitlines()
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -31,7 +37,10 @@ def test_every_verb_explains_itself(verb):
     [
         (["fetch", "imagenot"], "'imagenot'; known: "),
         (["train", "moon"], "unknown study 'moon'; known: "),
-        (["train", "iconworld", "--network", "x"], "unknown network 'x'"),
+        (
+            ["train", "iconworld", "--network", "x"],
+            "study iconworld has no network ['x']; it has: ",
+        ),
         (["measure", "taste"], "unknown measure 'taste'; known: accuracy"),
         (["measure", "accuracy", "--study", "moon"], "unknown study 'moon'"),
         (["measure", "accuracy", "--set", "n_images"], "expected NAME=VALUE"),
@@ -93,9 +102,7 @@ def test_shape_bias_counts_each_observer_and_pools_the_people(tmp_path):
         for who, trial, said, name in rows
     )
     file.write_text(HEADER + text)
-    result = command(ROOT, "robustbias", "shape-bias", str(file))
-    assert result.returncode == 0, result.stderr
-    head, *lines = result.stdout.splitlines()
+    head, *lines = printed("shape-bias", str(file))
     assert head.split() == [
         "observer",
         "n",
@@ -134,7 +141,5 @@ def test_shape_bias_of_published_decisions_is_the_published_one(
 @pytest.fixture(scope="module")
 def published(data_directory):
     files = sorted((data_directory / "texture-vs-shape/decisions/cue-conflict").glob("*.csv"))
-    result = command(ROOT, "robustbias", "shape-bias", *map(str, files))
-    assert result.returncode == 0, result.stderr
-    rows = [line.rsplit(None, 7) for line in result.stdout.splitlines()[1:]]
+    rows = [line.rsplit(None, 7) for line in printed("shape-bias", *map(str, files))[1:]]
     return {row[0].strip(): row[1:] for row in rows}
