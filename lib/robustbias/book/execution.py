@@ -42,6 +42,7 @@ def execute(chapter: Path, study: str, parameters: dict[str, Any], out: Path) ->
     manifest.study(study)  # an unknown study lists the known ones
     given = checked(chapter.stem, defaults(chapter), {**parameters, "study": study})
     failed = out.with_suffix(".failed.ipynb")
+    os.environ.setdefault("TQDM_DISABLE", "1")  # in a page a progress bar is a hundred lines
     out.unlink(missing_ok=True)
     with atomic(out) as partial:
         try:
