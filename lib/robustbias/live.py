@@ -4,7 +4,6 @@ import dataclasses
 from typing import Any
 
 import pandas as pd
-import torch
 
 from robustbias import studies, training
 from robustbias.images import Images
