@@ -37,13 +37,12 @@ def findings(contents: Contents) -> str:
         measured = "{value:.2f} [{low:.2f}, {high:.2f}] **{verdict}**".format(**claim)
         row = rows.setdefault((claim["id"], claim["statement"], where), {})
         row[claim["architecture"]] = measured
-    return table(
-        ["claim", "study", *map(architecture, architectures)],
-        [
-            [statement, where, *(row.get(name, "–") for name in architectures)]
-            for (_, statement, where), row in sorted(rows.items(), key=lambda item: item[0][0])
-        ],
-    )
+    lines, last = [], ""
+    for (_, statement, where), row in sorted(rows.items(), key=lambda item: item[0][0]):
+        cells = [row.get(name, "–") for name in architectures]
+        lines.append(["" if statement == last else statement, where, *cells])
+        last = statement
+    return table(["claim", "study", *map(architecture, architectures)], lines)
 
 
 def study_page(entry: StudyEntry) -> str:
