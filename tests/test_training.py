@@ -101,6 +101,18 @@ def test_two_processes_train_one_network(tmp_path):
     assert not torch.equal(shares[0]["features.0.weight"], start["features.0.weight"].half())
 
 
+def test_validation_takes_images_of_all_classes_from_an_ordered_set(monkeypatch):
+    seen = []
+    monkeypatch.setattr(training, "_tested", lambda _, test, how: seen.append(test) or {})
+    ordered = Dots()
+    val = ordered.val()
+    sorted_by_class = val.take(val.labels.argsort())
+    monkeypatch.setattr(ordered, "val", lambda: sorted_by_class)
+    how = training.Recipe(epochs=1, batch=64, test_images=10, bfloat16=False)
+    training.train(network(classes=4), ordered, how, progress=False)
+    assert set(seen[0].labels.tolist()) == {0, 1, 2, 3}
+
+
 def test_two_halves_of_a_batch_are_the_batch():
     """The mean over processes of the gradients of batch[rank::world] is the whole's gradient."""
     net, images = network(classes=4).eval(), Dots().train()

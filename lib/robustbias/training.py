@@ -144,7 +144,9 @@ def train(
     state = folder / f"{network.entry.name}.state.safetensors" if folder else None
     rows = _resume(state, network, optimizer, how) if state else []
     val = source.val()
-    test = val.take(torch.arange(min(how.test_images, len(val)), device=val.labels.device))
+    count = min(how.test_images, len(val))
+    # at equal steps, since a data set may be ordered by class
+    test = val.take(torch.arange(count, device=val.labels.device) * len(val) // count)
     bar = tqdm(
         total=how.epochs,
         initial=len(rows),
