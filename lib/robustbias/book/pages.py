@@ -56,7 +56,7 @@ def study_page(entry: StudyEntry) -> str:
             f"# {entry.title}",
             entry.summary.strip(),
             "## Images",
-            table(["", "images", "source", "licence"], [_source(source) for source in sources]),
+            "\n".join(_source(source) for source in sources),
             f"Entry-level categories in play: {', '.join(entry.categories)}.",
             "## Threat model",
             f"Robust networks are trained against {norm} perturbations of at most {threat.eps:g}, "
@@ -95,14 +95,12 @@ def provenance(contents: Contents) -> str:
     return "\n\n".join(sections)
 
 
-def _source(entry: manifest.DatasetEntry) -> list[str]:
+def _source(entry: manifest.DatasetEntry) -> str:
     counts = ", ".join(f"{number:,} {split}" for split, number in entry.images.items())
-    return [
-        entry.title,
-        counts or "drawn when needed",
-        f"{entry.source}; {entry.citation}",
-        entry.licence,
-    ]
+    where = f"Source: {entry.source}; {entry.citation}."
+    return (
+        f"- **{entry.title}** ({counts or 'drawn when needed'}). {where} Licence: {entry.licence}."
+    )
 
 
 def _network(entry: NetworkEntry) -> list[str]:
