@@ -7,6 +7,7 @@ import torch
 
 from robustbias import stats
 from robustbias.errors import UserError
+from robustbias.stats import Interval
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -125,4 +126,12 @@ def test_ten_thousand_resamples_of_a_study_cost_well_under_a_second():
 
 
 def test_an_interval_prints_its_value_and_ends():
-    assert str(stats.Interval(0.6521, 0.61, 0.694, 734)) == "0.65 [0.61, 0.69]"
+    assert str(Interval(0.6521, 0.61, 0.694, 734)) == "0.65 [0.61, 0.69]"
+
+
+def test_an_end_is_never_rounded_onto_the_threshold_it_is_compared_with():
+    interval = Interval(0.09, 0.003, 0.17, 550)
+    assert interval.text() == "0.09 [0.00, 0.17]"
+    assert interval.text(threshold=0.0) == "0.090 [0.003, 0.170]"
+    assert interval.text(threshold=0.5) == "0.09 [0.00, 0.17]"
+    assert Interval(0.0, 0.0, 0.1, 9).text(threshold=0.0) == "0.00 [0.00, 0.10]"

@@ -27,8 +27,16 @@ class Interval:
     high: float
     n: int
 
+    def text(self, threshold: float | None = None) -> str:
+        """Value and ends to two decimals; up to four where two would round an end to the threshold."""
+        ends = [end for end in (self.low, self.high) if threshold is not None and end != threshold]
+        digits = 2
+        while digits < 4 and any(round(end, digits) == round(threshold, digits) for end in ends):
+            digits += 1
+        return f"{self.value:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
+
     def __str__(self) -> str:
-        return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
+        return self.text()
 
 
 def wilson(successes: int, n: int, level: float = LEVEL) -> Interval:

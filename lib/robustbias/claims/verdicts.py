@@ -53,6 +53,11 @@ class Claim:
         return "supported" if (low > self.threshold) == self.above else "contradicted"
 
     @property
+    def measured(self) -> str:
+        """Value and interval, with decimals enough to see on which side of the threshold."""
+        return self.interval.text(self.threshold)
+
+    @property
     def sentence(self) -> str:
         """The finding in words that follow from the interval."""
         side = {
@@ -64,7 +69,7 @@ class Claim:
         where = ", ".join(filter(None, [architecture(self.architecture), self.condition]))
         place = f"lies {side}" if side else "includes"
         return (
-            f"{where}: {self.statistic} is {self.interval}, n = {self.interval.n:,}; "
+            f"{where}: {self.statistic} is {self.measured}, n = {self.interval.n:,}; "
             f"the interval {place} {self.threshold:g}: **{self.verdict}**."
         )
 
@@ -76,7 +81,8 @@ class Claim:
 
     def record(self) -> dict[str, Any]:
         """Plain values for JSON and tables."""
-        fields = vars(self) | vars(self.interval) | {"verdict": self.verdict}
+        judged = {"measured": self.measured, "verdict": self.verdict}
+        fields = vars(self) | vars(self.interval) | judged
         return {name: value for name, value in fields.items() if name != "interval"}
 
 
@@ -112,7 +118,7 @@ class Verdicts:
         from myst_nb import glue  # the book's, not the core's
 
         for claim in self.claims:
-            glue(claim.key, str(claim.interval), display=False)
+            glue(claim.key, claim.measured, display=False)
             glue(f"{claim.key}_verdict", claim.verdict, display=False)
 
     def register(self, folder: Path | None = None) -> "Verdicts":
@@ -131,7 +137,7 @@ class Verdicts:
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         shown = self.table()[["id", "architecture", "condition", "statistic"]]
         shown = shown.assign(
-            measured=[str(claim.interval) for claim in self.claims],
+            measured=[claim.measured for claim in self.claims],
             verdict=[claim.verdict for claim in self.claims],
         )
         records = json.loads(json.dumps([c.record() for c in self.claims], default=float))

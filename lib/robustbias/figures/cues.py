@@ -80,7 +80,7 @@ def stimuli_with_decisions(
 def shape_bias_by_category(table: pd.DataFrame) -> Figure:
     """Shape bias by category of the shape: S and R, people, and the same network on ImageNet.
 
-    A row of panels a stimulus size, a column an architecture; 95 % intervals over shape images.
+    A panel an architecture and stimulus size; 95 % intervals over shape images.
 
     Args:
         table: From `measures.shape_bias`.
@@ -91,9 +91,9 @@ def shape_bias_by_category(table: pd.DataFrame) -> Figure:
     others = _published(categories, "shape_bias")
     sizes, names = sorted(shown["size"].unique()), list(dict.fromkeys(shown["architecture"]))
     panel = (2.9, 0.24 * len(categories) + 0.7)
-    figure, axes = canvas(len(sizes), len(names), panel=panel, sharex=True, sharey=True)
-    for (row, size), (column, name) in itertools.product(enumerate(sizes), enumerate(names)):
-        ax = axes[row, column]
+    grid = (len(sizes), len(names)) if len(names) > 1 else (1, len(sizes))
+    figure, axes = canvas(*grid, panel=panel, sharex=True, sharey=True)
+    for ax, (size, name) in zip(axes.flat, itertools.product(sizes, names), strict=True):
         own = shown[(shown["size"] == size) & (shown["architecture"] == name)]
         for offset, regime in ((0.14, "standard"), (-0.14, "robust")):
             values = own[own["regime"] == regime].set_index("category").reindex(categories)
