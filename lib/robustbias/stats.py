@@ -28,7 +28,7 @@ class Interval:
     n: int
 
     def text(self, threshold: float | None = None) -> str:
-        """Value and ends to two decimals; up to four where two would round an end to the threshold."""
+        """Value and ends to two decimals, or to up to four that keep an end off the threshold."""
         ends = [end for end in (self.low, self.high) if threshold is not None and end != threshold]
         digits = 2
         while digits < 4 and any(round(end, digits) == round(threshold, digits) for end in ends):
