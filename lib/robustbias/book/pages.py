@@ -34,7 +34,7 @@ def findings(contents: Contents) -> str:
     for claim in claims:
         title = manifest.study(claim["study"]).title
         where = ", ".join(filter(None, [title, claim["condition"]]))
-        measured = "{value:.2f} [{low:.2f}, {high:.2f}] **{verdict}**".format(**claim)
+        measured = "{measured} **{verdict}**".format(**claim)
         row = rows.setdefault((claim["id"], claim["statement"], where), {})
         row[claim["architecture"]] = measured
     lines, last = [], ""
