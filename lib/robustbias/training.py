@@ -144,9 +144,9 @@ def train(
     state = folder / f"{network.entry.name}.state.safetensors" if folder else None
     rows = _resume(state, network, optimizer, how) if state else []
     val = source.val()
-    count = min(how.test_images, len(val))
-    # at equal steps, since a data set may be ordered by class
-    test = val.take(torch.arange(count, device=val.labels.device) * len(val) // count)
+    # at random, since a data set may be ordered by class, or in turns
+    order = torch.randperm(len(val), generator=torch.Generator().manual_seed(how.seed))
+    test = val.take(order[: how.test_images].to(val.labels.device))
     bar = tqdm(
         total=how.epochs,
         initial=len(rows),
