@@ -8,6 +8,7 @@ Pixels are in [0, 1] and eps is in pixel units. Source: Madry et al. 2018 (arXiv
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 
 import torch
@@ -48,7 +49,9 @@ def pgd(
 
     "Worst" is the smallest margin, margin = logit of the label - largest other logit, so that a
     fooled image is never given up for one that is not. (Targeted: the reverse margin, and
-    `fooled` means that the target was reached.)
+    `fooled` means that the target was reached.) The margin is also what the steps descend: unlike
+    cross-entropy its gradient does not vanish where a network is very sure, which would make
+    that network look robust (Carlini and Wagner 2017, arXiv 1608.04644).
 
     Args:
         labels: True classes, or the wanted ones if `targeted`.
@@ -87,6 +90,7 @@ def pgd(
             targeted=targeted,
             generator=generator,
             bfloat16=bfloat16,
+            loss=lambda logits, labels: -_margin(logits, labels).sum(),
             visit=keep,
         )
         with _attacked(network, pixels.device, bfloat16), torch.no_grad():
@@ -108,13 +112,15 @@ def perturbed(
     targeted: bool = False,
     generator: torch.Generator | None = None,
     bfloat16: bool = False,
+    loss: Callable[[Tensor, Tensor], Tensor] = functools.partial(F.cross_entropy, reduction="sum"),
     visit: Callable[[Tensor, Tensor], None] | None = None,
 ) -> Float[Tensor, "n 3 h w"]:
     """The images after the last step of one run: what adversarial training trains on.
 
     Costs one forward and one backward pass a step, without gradients of the weights; the network
-    is in evaluation mode meanwhile, so that BatchNorm's statistics stay as they are. `visit` sees
-    the images and logits before each step.
+    is in evaluation mode meanwhile, so that BatchNorm's statistics stay as they are. `loss` (of
+    logits and labels, summed over images) is what grows; `visit` sees the images and logits
+    before each step.
     """
     if eps == 0:
         return pixels
@@ -127,8 +133,7 @@ def perturbed(
         for _ in range(steps):
             images = (pixels + delta).requires_grad_()
             logits = network(images).float()
-            loss = sign * F.cross_entropy(logits, labels, reduction="sum")
-            (gradient,) = torch.autograd.grad(loss, images)
+            (gradient,) = torch.autograd.grad(sign * loss(logits, labels), images)
             if visit is not None:
                 visit(images, logits)
             delta = delta + step * _direction[norm](gradient)
