@@ -30,6 +30,9 @@ class Attack:
     fooled: Bool[Tensor, " n"]
 
 
+_cross_entropy = functools.partial(F.cross_entropy, reduction="sum")
+
+
 def pgd(
     network: nn.Module,
     pixels: Float[Tensor, "n 3 h w"],
@@ -112,7 +115,7 @@ def perturbed(
     targeted: bool = False,
     generator: torch.Generator | None = None,
     bfloat16: bool = False,
-    loss: Callable[[Tensor, Tensor], Tensor] = functools.partial(F.cross_entropy, reduction="sum"),
+    loss: Callable[[Tensor, Tensor], Tensor] = _cross_entropy,
     visit: Callable[[Tensor, Tensor], None] | None = None,
 ) -> Float[Tensor, "n 3 h w"]:
     """The images after the last step of one run: what adversarial training trains on.
