@@ -77,7 +77,7 @@ def test_a_kind_of_data_without_a_source_says_so():
 
 
 def test_the_footer_names_weights_data_code_and_device(iconworld):
-    footer = dict(iconworld.footer().itertuples(index=False))
+    footer = iconworld.footer()
     assert footer["images (digest)"] == iconworld.source.digest[:12]
     for entry in iconworld.entries:
         assert footer[f"weights of {entry.name}"] == entry.sha256[:12]
