@@ -65,7 +65,8 @@ def test_a_users_error_is_one_line_and_status_2(words, message, capsys, monkeypa
 def test_ctrl_c_stops_cleanly(tmp_path):
     root = repository(tmp_path)
     nbformat.write(
-        chapter("Long", "long", "import time; time.sleep(99)"), root / "chapters/03.ipynb"
+        chapter("Long", "long", "open('started', 'w').close(); import time; time.sleep(99)"),
+        root / "chapters/03.ipynb",
     )
     process = subprocess.Popen(
         [Path(sys.executable).with_name("robustbias"), "run", "03", "--study", "first"],
@@ -76,10 +77,10 @@ def test_ctrl_c_stops_cleanly(tmp_path):
         text=True,
     )
     out = root / "_build/runs/first"
-    deadline = time.monotonic() + 60
-    while not (out.is_dir() and any(out.iterdir())) and time.monotonic() < deadline:
+    started = root / "chapters/started"  # the cell is under way, not only its kernel
+    deadline = time.monotonic() + 120
+    while not started.is_file() and time.monotonic() < deadline:
         time.sleep(0.2)
-    time.sleep(1)
     os.killpg(process.pid, signal.SIGINT)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130
