@@ -1,5 +1,6 @@
 """The command line: help for every verb, one line for every user's error, a clean stop."""
 
+import functools
 import os
 import signal
 import subprocess
@@ -74,6 +75,8 @@ def test_ctrl_c_stops_cleanly(tmp_path):
         env={**os.environ, "ROBUSTBIAS_ROOT": str(root)},
         stderr=subprocess.PIPE,
         start_new_session=True,
+        # a shell starts background jobs with Ctrl-C ignored, which children inherit
+        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
         text=True,
     )
     out = root / "_build/runs/first"

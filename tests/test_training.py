@@ -108,7 +108,7 @@ def test_validation_takes_images_of_all_classes_from_an_ordered_set(monkeypatch)
     val = ordered.val()
     sorted_by_class = val.take(val.labels.argsort())
     monkeypatch.setattr(ordered, "val", lambda: sorted_by_class)
-    how = training.Recipe(epochs=1, batch=64, test_images=10, bfloat16=False)
+    how = training.Recipe(epochs=1, batch=64, test_images=32, bfloat16=False)
     training.train(network(classes=4), ordered, how, progress=False)
     assert set(seen[0].labels.tolist()) == {0, 1, 2, 3}
 
