@@ -8,6 +8,7 @@ take as many steps of the same length on the same images, as their documentation
 contiguous). One JSON line a row; images x steps a second.
 """
 
+import copy
 import sys
 import warnings
 
@@ -50,8 +51,9 @@ def attack_rows(name: str, network: torch.nn.Module, on: torch.device) -> None:
                 loss = F.cross_entropy(network(x).float(), labels)
                 torch.autograd.grad(loss, x)
 
-    torchattack = torchattacks.PGDL2(network, eps=EPS, alpha=2.5 * EPS / STEPS, steps=STEPS)
-    model = foolbox.PyTorchModel(network, bounds=(0, 1), device=on)
+    theirs = copy.deepcopy(network).to(memory_format=torch.contiguous_format)
+    torchattack = torchattacks.PGDL2(theirs, eps=EPS, alpha=2.5 * EPS / STEPS, steps=STEPS)
+    model = foolbox.PyTorchModel(theirs, bounds=(0, 1), device=on)
     fool = foolbox.attacks.L2PGD(abs_stepsize=2.5 * EPS / STEPS, steps=STEPS, random_start=True)
     peers = {
         "torchattacks PGDL2": lambda: torchattack(plain, labels),
