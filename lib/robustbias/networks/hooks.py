@@ -1,0 +1,159 @@
+"""Looking into a network: capture layers, edit one, or run just a part of it.
+
+    captured   the outputs of layers during ordinary forward passes
+    edited     a layer's output replaced by a function of it
+    prefix     pixels -> a layer's output; nothing after the layer is computed
+    resumed    a layer's output -> logits; nothing before the layer is computed
+
+Layers are dotted module names inside `network.body`, as in the manifest. No other file registers a
+hook, and here none outlives its `with` block, errors included.
+"""
+
+import contextlib
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor, fx, nn
+
+from robustbias.errors import UserError
+from robustbias.networks.zoo import Network
+
+
+@contextlib.contextmanager
+def captured(network: Network, layers: Iterable[str]) -> Iterator[dict[str, Tensor]]:
+    """{layer: output of the last forward pass}, each n u h w, filled while the network runs.
+
+    Raises:
+        UserError: An unknown layer, or one whose output its successor overwrites in place (a
+            convolution before an in-place ReLU): what stands in it afterwards is not its output.
+    """
+    maps: dict[str, Tensor] = {}
+    versions: dict[str, int] = {}
+    with contextlib.ExitStack() as hooks:
+        for layer in layers:
+
+            def keep(_module: nn.Module, _inputs: Any, output: Tensor, layer: str = layer) -> None:
+                maps[layer], versions[layer] = output, output._version
+
+            hooks.enter_context(_hook(module(network, layer), keep))
+
+        def check(*_: Any) -> None:
+            for layer, version in versions.items():
+                if maps[layer]._version != version:
+                    raise UserError(
+                        f"the output of layer {layer} is overwritten in place by what follows it; "
+                        "probe the nonlinearity after it instead."
+                    )
+
+        hooks.enter_context(_hook(network, check))
+        yield maps
+
+
+@contextlib.contextmanager
+def edited(network: Network, layer: str, edit: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """While inside, `edit(output)` takes the place of the layer's output.
+
+    Raises:
+        UserError: An unknown layer.
+    """
+    with _hook(module(network, layer), lambda _module, _inputs, output: edit(output)):
+        yield
+
+
+def prefix(
+    network: Network, layer: str, pixels: Float[Tensor, "n 3 h w"]
+) -> Float[Tensor, "n u a b"]:
+    """The layer's output for images in [0, 1]. Raises UserError for an unknown layer."""
+    before, _ = _parts(network, layer)
+    return before((pixels - network.mean) / network.std)
+
+
+def resumed(
+    network: Network, layer: str, activations: Float[Tensor, "n u a b"]
+) -> Float[Tensor, "n k"]:
+    """Logits from the layer's output.
+
+    Raises:
+        UserError: An unknown layer, or one that is bypassed, so that its output alone does not
+            determine the logits (a branch, or a convolution inside a residual block).
+    """
+    _, after = _parts(network, layer)
+    if after is None:
+        raise UserError(
+            f"the logits of {network.entry.name} depend on more than the output of {layer}; "
+            f"resume from a layer that everything passes through, like {', '.join(network.layers)}."
+        )
+    return after(activations)
+
+
+def module(network: Network, layer: str) -> nn.Module:
+    """The module of that name inside the network's body. Raises UserError when there is none."""
+    try:
+        return network.body.get_submodule(layer)
+    except AttributeError:
+        raise UserError(
+            f"{network.entry.name} has no layer {layer!r}; its probed layers are: "
+            f"{', '.join(network.layers)}."
+        ) from None
+
+
+@contextlib.contextmanager
+def _hook(on: nn.Module, function: Callable) -> Iterator[None]:
+    handle = on.register_forward_hook(function)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+class _Tracer(fx.Tracer):
+    """Follows the body's code down to modules of torch, but not into the layer itself."""
+
+    def __init__(self, layer: str):
+        super().__init__()
+        self.layer = layer
+
+    def is_leaf_module(self, module: nn.Module, qualified_name: str) -> bool:
+        return qualified_name == self.layer or super().is_leaf_module(module, qualified_name)
+
+
+# weights are shared with the network, not copied: only the order of calls is kept here
+_TRACES: weakref.WeakKeyDictionary[nn.Module, dict[str, Any]] = weakref.WeakKeyDictionary()
+
+
+def _parts(network: Network, layer: str) -> tuple[nn.Module, nn.Module | None]:
+    """The body cut behind the layer; no second half where something bypasses the layer."""
+    module(network, layer)  # raises for an unknown one
+    known = _TRACES.setdefault(network.body, {})
+    key = f"{layer} {network.body.training}"
+    if key not in known:
+        graph = _Tracer(layer).trace(network.body)
+        nodes = list(graph.nodes)
+        (at,) = [n for n in nodes if n.op == "call_module" and n.target == layer]
+        known[key] = _before(network.body, nodes, at), _after(network.body, nodes, at)
+    return known[key]
+
+
+def _before(body: nn.Module, nodes: list[fx.Node], at: fx.Node) -> nn.Module:
+    graph, copies = fx.Graph(), {}
+    for node in nodes[: nodes.index(at) + 1]:
+        copies[node] = graph.node_copy(node, copies.__getitem__)
+    graph.output(copies[at])
+    half = fx.GraphModule(body, graph)
+    half.graph.eliminate_dead_code()  # branches that have not met the layer yet
+    half.recompile()
+    return half
+
+
+def _after(body: nn.Module, nodes: list[fx.Node], at: fx.Node) -> nn.Module | None:
+    graph = fx.Graph()
+    copies = {at: graph.placeholder("activations")}
+    for node in nodes[nodes.index(at) + 1 :]:
+        if node.op not in ("get_attr", "output") and not node.all_input_nodes:
+            continue
+        if not all(read in copies for read in node.all_input_nodes):
+            return None
+        copies[node] = graph.node_copy(node, copies.__getitem__)
+    return fx.GraphModule(body, graph)
