@@ -234,3 +234,23 @@ def test_pgd_is_never_weaker_than_that_of_an_independent_library(trained, librar
     ours = 1 - found.fooled.float().mean().item()
     assert 0 < ours < 0.99  # the radius is one where it matters
     assert ours <= peer + 0.01
+
+
+@pytest.mark.parametrize("loss", attacks.LOSSES)
+def test_either_loss_finds_the_best_perturbation_of_a_linear_network(images, loss):
+    weight = torch.randn(2, 192, generator=generator())
+    found = attacks.pgd(
+        Linear(weight), images, torch.zeros(12, dtype=torch.long),
+        norm="linf", eps=0.05, steps=10, step_size=0.05, loss=loss, generator=generator(),
+    )  # fmt: skip
+    best = 0.05 * (weight[1] - weight[0]).sign().view(3, 8, 8)
+    torch.testing.assert_close(
+        found.pixels - images, best.expand(12, -1, -1, -1), atol=1e-4, rtol=0
+    )
+
+
+def test_an_unknown_loss_is_refused_with_the_known_ones(images):
+    with pytest.raises(UserError, match="unknown loss 'hinge'; known: margin, cross-entropy"):
+        attacks.pgd(
+            small(), images, torch.zeros(12, dtype=torch.long), eps=1.0, steps=1, loss="hinge"
+        )

@@ -74,23 +74,12 @@ def test_arguments_and_the_set_of_networks_are_in_the_key():
     assert CALLS == [1, 2, 1]
 
 
-def test_a_changed_line_of_the_core_is_another_key(monkeypatch):
+def test_a_changed_line_of_a_measures_code_is_another_key(monkeypatch):
     study = toy_study.study()
     tables.cached(doubled, study, study.entries)
-    monkeypatch.setattr(tables, "source_hash", lambda: "edited")
+    monkeypatch.setattr(tables.sources, "digest", lambda modules: "edited")
     tables.cached(doubled, study, study.entries)
     assert len(CALLS) == 2
-
-
-def test_the_source_hash_sees_measures_but_not_figures(tmp_path):
-    for name in ("stats.py", "figures/theme.py", "measures/accuracy.py"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text("a = 1\n")
-    before = tables.source_hash(tmp_path)
-    (tmp_path / "figures/theme.py").write_text("a = 2\n")
-    assert tables.source_hash(tmp_path) == before
-    (tmp_path / "measures/accuracy.py").write_text("a = 2\n")
-    assert tables.source_hash(tmp_path) != before
 
 
 def test_defaults_and_their_spelled_out_values_are_one_key():

@@ -30,7 +30,16 @@ class Attack:
     fooled: Bool[Tensor, " n"]
 
 
-_cross_entropy = functools.partial(F.cross_entropy, reduction="sum")
+def _margin(logits: Float[Tensor, "n k"], labels: Int64[Tensor, " n"]) -> Float[Tensor, " n"]:
+    true = logits.gather(1, labels[:, None])
+    other = logits.scatter(1, labels[:, None], -torch.inf)
+    return true[:, 0] - other.amax(1)
+
+
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "margin": lambda logits, labels: -_margin(logits, labels).sum(),
+    "cross-entropy": functools.partial(F.cross_entropy, reduction="sum"),
+}
 
 
 def pgd(
@@ -45,6 +54,7 @@ def pgd(
     restarts: int = 1,
     random_start: bool = True,
     targeted: bool = False,
+    loss: str = "margin",
     generator: torch.Generator | None = None,
     bfloat16: bool = False,
 ) -> Attack:
@@ -52,20 +62,24 @@ def pgd(
 
     "Worst" is the smallest margin, margin = logit of the label - largest other logit, so that a
     fooled image is never given up for one that is not. (Targeted: the reverse margin, and
-    `fooled` means that the target was reached.) The margin is also what the steps descend: unlike
-    cross-entropy its gradient does not vanish where a network is very sure, which would make
-    that network look robust (Carlini and Wagner 2017, arXiv 1608.04644).
+    `fooled` means that the target was reached.) The margin is also what the steps descend unless
+    `loss` says otherwise: unlike cross-entropy its gradient does not vanish where a network is very
+    sure, which would make that network look robust (Carlini and Wagner 2017, arXiv 1608.04644).
+    Where several classes are near, cross-entropy finds more; a careful evaluation tries both.
 
     Args:
         labels: True classes, or the wanted ones if `targeted`.
         eps: Radius in pixel units, at least 0; 0 returns the originals.
         step_size: In pixel units; 2.5 * eps / steps unless given.
         restarts: Independent runs, each with its own random start.
+        loss: What grows along the way, a name in `LOSSES`.
 
     Raises:
-        UserError: A negative eps, no steps, no images, or an unknown norm.
+        UserError: A negative eps, no steps, no images, or an unknown norm or loss.
     """
     check(norm, eps, steps)
+    if loss not in LOSSES:
+        raise UserError(f"unknown loss {loss!r}; known: {', '.join(LOSSES)}.")
     if len(pixels) == 0 or restarts < 1:
         raise UserError(
             f"{len(pixels)} images and {restarts} restarts; expected at least 1 of each."
@@ -93,7 +107,7 @@ def pgd(
             targeted=targeted,
             generator=generator,
             bfloat16=bfloat16,
-            loss=lambda logits, labels: -_margin(logits, labels).sum(),
+            loss=LOSSES[loss],
             visit=keep,
         )
         with _attacked(network, pixels.device, bfloat16), torch.no_grad():
@@ -115,7 +129,7 @@ def perturbed(
     targeted: bool = False,
     generator: torch.Generator | None = None,
     bfloat16: bool = False,
-    loss: Callable[[Tensor, Tensor], Tensor] = _cross_entropy,
+    loss: Callable[[Tensor, Tensor], Tensor] = LOSSES["cross-entropy"],
     visit: Callable[[Tensor, Tensor], None] | None = None,
 ) -> Float[Tensor, "n 3 h w"]:
     """The images after the last step of one run: what adversarial training trains on.
@@ -165,12 +179,6 @@ def _attacked(network: nn.Module, device: torch.device, bfloat16: bool) -> Itera
     finally:
         for module, mode in modes:
             module.training = mode
-
-
-def _margin(logits: Float[Tensor, "n k"], labels: Int64[Tensor, " n"]) -> Float[Tensor, " n"]:
-    true = logits.gather(1, labels[:, None])
-    other = logits.scatter(1, labels[:, None], -torch.inf)
-    return true[:, 0] - other.amax(1)
 
 
 def _inside(pixels: Tensor, delta: Tensor) -> Tensor:

@@ -21,33 +21,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from robustbias import files
+from robustbias import files, sources
 from robustbias.manifest import ROOT
 
 METADATA = b"robustbias"
-# Changing one of these changes no measured value: weights are in the key by their own hash.
-OUTSIDE_CORE = [
-    "archives",
-    "book",
-    "campaign",
-    "claims",
-    "cli",
-    "doctor",
-    "downloads",
-    "explorer",
-    "fetch",
-    "figures",
-    "holdings",
-    "live",
-    "mimes",
-    "names",
-    "observers",
-    "provenance",
-    "published",
-    "summaries",
-    "text",
-    "training",
-]
+PROSE = ("title", "summary", "training")  # what training did is in the weights
+STUDY = "robustbias.studies"  # what hands a measure its images and networks
 
 
 def folder() -> Path:
@@ -55,28 +34,19 @@ def folder() -> Path:
     return Path(os.environ.get("ROBUSTBIAS_TABLES", ROOT / "_build" / "tables")).expanduser()
 
 
-def source_hash(package: Path = Path(__file__).parent) -> str:
-    """Hash of the core's source: every module a measured value could depend on."""
-    digest = hashlib.sha256()
-    for path in sorted(package.rglob("*.py")):
-        name = path.relative_to(package).as_posix()
-        if name.removesuffix(".py").split("/")[0] not in OUTSIDE_CORE:
-            digest.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
-    return digest.hexdigest()
-
-
 def dependencies(
-    measure: str, study: Any, entries: Iterable[Any], arguments: dict[str, Any]
+    function: Callable, study: Any, entries: Iterable[Any], arguments: dict[str, Any]
 ) -> dict[str, Any]:
     """Everything a table's values depend on, as plain JSON values; its hash is the key."""
     return {
-        "measure": measure,
+        "measure": function.__name__,
         "arguments": arguments,
-        "study": dataclasses.asdict(study.entry),
+        "study": {k: v for k, v in dataclasses.asdict(study.entry).items() if k not in PROSE},
         "seed": study.seed,
         "images": study.source.digest,
         "weights": {entry.name: study.network_named(entry.name).weights_hash for entry in entries},
-        "source": source_hash(),
+        "categories": files.sha256(ROOT / "data_manifest" / "entry_level.toml"),
+        "source": sources.digest([function.__module__, STUDY]),
     }
 
 
@@ -122,7 +92,7 @@ def cached(
         arguments: Plain values; the study's own facts are in the key already.
     """
     name = function.__name__
-    depends = dependencies(name, study, entries, arguments)
+    depends = dependencies(function, study, entries, arguments)
     path = folder() / study.name / f"{name}-{key(depends)}.parquet"
     try:
         return read(path)

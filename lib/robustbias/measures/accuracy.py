@@ -35,8 +35,10 @@ def survived(
     """Images classified correctly both clean and under attack, and the m norms the attack reached.
 
     An image that is wrong already needs no attack: the zero perturbation lies in every ball. The
-    others meet an attack of a quarter of the steps and, if they stand, one of all steps. Gradients
-    may be in bfloat16; whether an attacked image is still right is decided in full precision.
+    others meet an attack of a quarter of the steps and, if they stand, one of all steps, then one
+    that ascends cross-entropy instead of the margin, since neither loss is the stronger for every
+    network. Gradients may be in bfloat16; whether an attacked image is still right is decided in
+    full precision.
 
     Args:
         clean: Which images are correct without attack; only these m are attacked.
@@ -44,10 +46,11 @@ def survived(
     """
     standing = clean.clone()
     norms = torch.full(clean.shape, torch.nan)
-    for count in (-(-steps // 4), steps):
+    stages = [(-(-steps // 4), "margin"), (steps, "margin"), (steps, "cross-entropy")]
+    for count, loss in stages:
         for index in standing.nonzero()[:, 0].split(batch) if standing.any() else ():
             pixels, labels = next(images.take(index).batches(batch))
-            result = attacks.pgd(network, pixels, labels, steps=count, **attack)
+            result = attacks.pgd(network, pixels, labels, steps=count, loss=loss, **attack)
             with torch.no_grad():
                 standing[index] = network(result.pixels).argmax(1) == labels
             norms[index.cpu()] = result.norm.float().cpu()
@@ -78,7 +81,7 @@ def accuracy(
     of one architecture on the same images, paired bootstrap). At the study's own radius the attack
     is repeated with twice the steps. Networks beyond the pairs get the clean condition alone.
 
-    Cost: at most 1.25 * n_images * restarts * steps * (radii + 2) forward and backward passes a
+    Cost: at most 2.25 * n_images * restarts * steps * (radii + 2) forward and backward passes a
     network; a fifth of it where the attack succeeds at once.
 
     Args:
