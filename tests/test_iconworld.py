@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from robustbias.errors import UserError
 from robustbias.images import designs, floats
@@ -48,6 +49,20 @@ def test_the_stimuli_of_a_cluster_differ_in_texture_alone(world):
     # the background is one picture plus pixel noise; the object carries fifteen textures
     assert spread.quantile(0.1) < 1.3 * SMALL.pixel_noise
     assert spread.max() > 3 * SMALL.pixel_noise
+
+
+def test_conflict_masks_are_where_the_textures_of_a_cluster_differ(world):
+    masks, pixels = world.conflict_masks(), floats(world.cue_conflict().pixels)
+    assert masks.shape == (len(pixels), 64, 64)
+    for first in range(0, len(pixels), 15 * 7):
+        assert (masks[first : first + 15] == masks[first]).all()
+        spread = pixels[first : first + 15].mean(1).std(0)
+        inside = F.avg_pool2d(masks[first][None, None].float(), 5, 1, 2)[0, 0]
+        # outside only pixel noise tells the stimuli apart; the edge is left out
+        assert (spread[inside == 1] > 1.6 * SMALL.pixel_noise).float().mean() > 0.9
+        assert (spread[inside == 0] > 1.6 * SMALL.pixel_noise).float().mean() < 0.01
+    with pytest.raises(UserError, match="64 pixels wide, not 32"):
+        world.conflict_masks(32)
 
 
 def test_validation_shows_held_out_designs_only(world):

@@ -124,19 +124,22 @@ class IconWorld:
         alone, so that `shapeK` names a cluster. Raises UserError for another size than the world's.
         """
         self._check(size)
-        repeats = self.world.conflict_repeats
-        pairs = [(s, t, k) for s in range(16) for k in range(repeats) for t in range(16) if s != t]
-        shape, texture, _ = torch.tensor(pairs, device=self.device).T
-        draw = self._draw(shape, self._generator("conflict"), held_out=True)
-        first = (torch.arange(len(pairs), device=self.device) // 15) * 15
-        draw = {name: value[first] for name, value in draw.items()}
-        draw["texture"] = texture
+        pairs, draw = self._conflict()
         pixels, _ = self._render(draw, self._generator("conflict noise"))
         names = tuple(
-            f"{self.categories[s]}{k + 1}-{self.categories[t]}{s * repeats + k + 1}"
+            f"{self.categories[s]}{k + 1}-{self.categories[t]}"
+            f"{s * self.world.conflict_repeats + k + 1}"
             for s, t, k in pairs
         )
-        return CueConflict(pixels, shape, texture, self.categories, names)
+        return CueConflict(pixels, draw["shape"], draw["texture"], self.categories, names)
+
+    def conflict_masks(self, size: int | None = None) -> Bool[Tensor, "n h w"]:
+        """Where the object of each `cue_conflict` stimulus is, in their order."""
+        self._check(size)
+        _, draw = self._conflict()
+        parts = zip(*(value.split(_CHUNK) for value in draw.values()), strict=True)
+        drawn = [self._mask(dict(zip(draw, part, strict=True))) for part in parts]
+        return torch.cat(drawn)[:, 0] > 0.5
 
     def silhouettes(self, size: int | None = None, n: int | None = None) -> Images:
         """Held-out designs without texture: one colour on another, with the scene left out."""
@@ -185,6 +188,16 @@ class IconWorld:
         groups = [index[self.designs.category[index] == c] for c in range(16)]
         padded = torch.nn.utils.rnn.pad_sequence(groups, batch_first=True)
         return padded.to(self.device), torch.tensor([len(g) for g in groups], device=self.device)
+
+    def _conflict(self) -> tuple[list[tuple[int, int, int]], dict[str, Tensor]]:
+        """(shape, texture, repeat) of every conflict stimulus, and what is random about it."""
+        repeats = range(self.world.conflict_repeats)
+        pairs = [(s, t, k) for s in range(16) for k in repeats for t in range(16) if s != t]
+        shape, texture, _ = torch.tensor(pairs, device=self.device).T
+        draw = self._draw(shape, self._generator("conflict"), held_out=True)
+        first = (torch.arange(len(pairs), device=self.device) // 15) * 15
+        draw = {name: value[first] for name, value in draw.items()}
+        return pairs, draw | {"texture": texture}
 
     def _draw(self, shape: Tensor, generator: torch.Generator, held_out: bool) -> dict[str, Tensor]:
         """Everything random about n images but the pixel noise; one row an image."""
