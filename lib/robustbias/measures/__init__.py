@@ -15,6 +15,7 @@ from robustbias.measures.parity import cue_parity
 from robustbias.measures.records import training_records
 from robustbias.measures.registry import REGISTRY, measure, tidy
 from robustbias.measures.shape_bias import decided_bias, shape_bias
+from robustbias.measures.smoothness import smoothness
 
 __all__ = [
     "REGISTRY",
@@ -26,6 +27,7 @@ __all__ = [
     "decided_bias",
     "measure",
     "shape_bias",
+    "smoothness",
     "tidy",
     "training_records",
 ]
