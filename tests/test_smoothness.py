@@ -97,7 +97,8 @@ class Doubler(nn.Module):
 
 def doubler() -> zoo.Network:
     entry = toy_networks.entry(layers=("twice",), mean=(0.0,) * 3, std=(1.0,) * 3)
-    return zoo.Network(entry, nn.Sequential(OrderedDict(twice=Doubler()))).eval()
+    body = OrderedDict(twice=Doubler(), pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten())
+    return zoo.Network(entry, nn.Sequential(body)).eval()
 
 
 def test_the_noise_gain_of_a_linear_unit_is_the_noise_over_the_signal():
