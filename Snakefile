@@ -12,6 +12,7 @@ from robustbias.book import edition
 
 ADDED = config.get("study", "")
 EXECUTED = edition.studies(ADDED)
+CONCLUSIONS = [path.relative_to(manifest.ROOT) for path in edition.conclusions()]
 CONTENTS = {
     study: [path.relative_to(manifest.ROOT) for path in paths]
     for study, paths in edition.contents(EXECUTED).items()
@@ -45,6 +46,11 @@ def given(wildcards):
     """The edition's parameters of a chapter, as options of `robustbias run`."""
     chosen = edition.parameters(wildcards.study, wildcards.chapter)
     return " ".join(shlex.quote(f"--set={name}={value!r}") for name, value in chosen.items())
+
+
+wildcard_constraints:
+    study="[^/]+",
+    chapter="[^/]+",
 
 
 rule book:
@@ -90,8 +96,28 @@ rule execute:
         " --out {output} {params.given} > {log} 2>&1 || (cat {log} >&2; exit 1)"
 
 
+# A closing chapter reads what the others found, so it comes after all of them.
+rule conclude:
+    input:
+        chapter="chapters/{chapter}.ipynb",
+        notebooks=[path for paths in CONTENTS.values() for path in paths],
+        core=CORE,
+        facts=FACTS,
+    output:
+        "_build/notebooks/{chapter}.ipynb",
+    params:
+        executed=EXECUTED,
+    log:
+        "_build/logs/{chapter}.log",
+    shell:
+        "echo executing {wildcards.chapter};"
+        " robustbias run {wildcards.chapter} --out {output} --set \"executed={params.executed!r}\""
+        " > {log} 2>&1 || (cat {log} >&2; exit 1)"
+
+
 rule render:
     input:
+        conclusions=CONCLUSIONS,
         notebooks=[path for paths in CONTENTS.values() for path in paths],
         pages=[path for path in sorted(Path("book").rglob("*")) if path.is_file()],
         renderer=sorted(Path("lib/robustbias/book").glob("*.py")),

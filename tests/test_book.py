@@ -1,6 +1,7 @@
 """The way from chapters to pages, on a toy repository: execution, staging, rendering."""
 
 import shutil
+from types import SimpleNamespace
 
 import nbformat
 import pytest
@@ -45,7 +46,7 @@ def planned(root):
 
 
 def test_a_wrong_parameter_stops_a_chapter_before_it_runs(lines, tmp_path, monkeypatch):
-    monkeypatch.setattr(manifest, "study", lambda name: None)
+    monkeypatch.setattr(manifest, "study", lambda name: SimpleNamespace(name=name))
     with pytest.raises(UserError, match="parameters of 01_lines: no 'm'"):
         execution.execute(lines, "first", {"m": 1}, tmp_path / "out.ipynb")
     assert not (tmp_path / "out.ipynb").exists()
@@ -119,9 +120,19 @@ def test_the_page_shows_findings_numbered_figures_and_records(built):
 
 def test_parts_of_the_book_are_its_studies(built):
     toc = yaml.safe_load((built / "_build/book/_toc.yml").read_text())
-    assert [part["caption"] for part in toc["parts"]] == ["First", "Record"]
-    files = [page["file"] for page in toc["parts"][0]["chapters"]]
-    assert files == ["first/study", "first/01_lines", "first/02_more"]
+    assert [part["caption"] for part in toc["parts"]] == ["First", "All studies", "Record"]
+    files = [page["file"] for part in toc["parts"][:2] for page in part["chapters"]]
+    assert files == ["first/study", "first/01_lines", "first/02_more", "09_end"]
+
+
+def test_a_closing_chapter_is_executed_once_and_reads_all_claims(built):
+    notebooks = built / "_build/notebooks"
+    assert (notebooks / "09_end.ipynb").exists()
+    assert not (notebooks / "first/09_end.ipynb").exists()
+    page = (built / "_build/html/09_end.html").read_text()
+    assert "first/01_lines.ipynb" in page
+    assert "first/02_more.ipynb" in page
+    assert 'href="first/02_more.html#ch-more-first"' in page
 
 
 def test_nothing_is_done_again_when_nothing_changed(built):
@@ -131,7 +142,7 @@ def test_nothing_is_done_again_when_nothing_changed(built):
 def test_one_changed_parameter_executes_one_chapter(copied):
     edition = "execute: [first]\nparameters: {first: {02_more: {n: 4}}}\n"
     (copied / "book/edition.yml").write_text(edition)
-    assert planned(copied) == {"execute": 1, "render": 1, "book": 1, "total": 3}
+    assert planned(copied) == {"execute": 1, "conclude": 1, "render": 1, "book": 1, "total": 4}
 
 
 def test_an_edition_that_names_no_chapter_is_an_error(copied):
@@ -140,7 +151,7 @@ def test_an_edition_that_names_no_chapter_is_an_error(copied):
     )
     run = command(copied, "robustbias", "book", "first")
     assert run.returncode == 2
-    assert "unknown chapter '03_end'; known: 01_lines, 02_more" in run.stderr
+    assert "unknown chapter '03_end'; known: 01_lines, 02_more, 09_end" in run.stderr
 
 
 def test_publishing_keeps_chapters_and_renews_the_findings_in_the_readme(copied):
@@ -150,7 +161,7 @@ def test_publishing_keeps_chapters_and_renews_the_findings_in_the_readme(copied)
         "01_lines.ipynb", "02_more.ipynb",
     }  # fmt: skip
     readme = (copied / "README.md").read_text()
-    assert "| R is R. | First | 0.30 [0.10, 0.50] **supported** |" in readme
+    assert "| R is R in lines. (C9) | First | 0.30 [0.10, 0.50] **supported** |" in readme
     assert "\nnone\n" not in readme
     run = command(copied, "robustbias", "publish", "second")
     assert run.returncode == 2

@@ -39,7 +39,7 @@ def test_the_verdict_is_read_off_the_interval(low, high, above, verdict):
 
 
 def test_a_claim_in_parts_fails_by_one_part_and_holds_by_all():
-    yes, no, open_ = made(0.1, 0.2), made(-0.2, -0.1), made(-0.1, 0.1)
+    yes, no, open_ = (made(*ends).verdict for ends in [(0.1, 0.2), (-0.2, -0.1), (-0.1, 0.1)])
     assert joint([yes, yes]) == "supported"
     assert joint([yes, open_]) == "undetermined"
     assert joint([yes, open_, no]) == "contradicted"

@@ -1,4 +1,4 @@
-"""A repository small enough to build a whole book from it in seconds: two studies, two chapters."""
+"""A repository small enough to build a whole book from it in seconds: two studies, few chapters."""
 
 import os
 import shutil
@@ -34,7 +34,8 @@ PARAMETERS = 'study: str = "first"  # a study\nn: int = 3\nscale: float = 1.0\ng
 FIGURE = "from matplotlib import pyplot\npyplot.plot([0, n])\npyplot.show()"
 RECORDS = """
 from IPython.display import display
-claim = {"id": "C9.toy", "statement": "R is R.", "study": study, "architecture": "alexnet",
+claim = {"id": "C9.LABEL", "statement": "R is R in LABEL.", "study": study,
+         "architecture": "alexnet",
          "condition": "", "value": 0.3, "low": 0.1, "high": 0.5, "measured": "0.30 [0.10, 0.50]",
          "verdict": "supported"}
 mime = "application/vnd.robustbias."
@@ -64,7 +65,23 @@ def chapter(title: str, label: str, *cells: str) -> nbformat.NotebookNode:
             new_markdown_cell(f"$$ e^{{i\\pi}} = -1 $$ (eq-{label})"),
             new_code_cell(FIGURE, metadata={"mystnb": figure}),
             *map(new_code_cell, cells),
-            new_code_cell(RECORDS),
+            new_code_cell(RECORDS.replace("LABEL", label)),
+        ],
+    )
+
+
+def closing() -> nbformat.NotebookNode:
+    """A chapter that is executed once, after all others, and reads what they claim."""
+    read = "from robustbias.book import findings\nfindings.registered(executed)[['id', 'notebook']]"
+    return new_notebook(
+        metadata={
+            "kernelspec": {"name": "python3", "language": "python", "display_name": "P"},
+            "robustbias": {"closing": True},
+        },
+        cells=[
+            new_markdown_cell("(ch-end)=\n# The end\n\nAfter {ref}`ch-more-first`."),
+            new_code_cell("executed: list = []  # studies", metadata={"tags": ["parameters"]}),
+            new_code_cell(read),
         ],
     )
 
@@ -81,6 +98,7 @@ def repository(root: Path) -> Path:
     widget = "import ipywidgets\nipywidgets.Label('a widget')"
     nbformat.write(chapter("Lines", "lines"), root / "chapters/01_lines.ipynb")
     nbformat.write(chapter("More", "more", widget), root / "chapters/02_more.ipynb")
+    nbformat.write(closing(), root / "chapters/09_end.ipynb")
     for name in ("Snakefile", "_config.yml"):
         shutil.copy(ROOT / name, root / name)
     shutil.copy(ROOT / "book/static/custom.css", root / "book/static/custom.css")

@@ -111,7 +111,8 @@ def book(
     """Render the book from chapters executed before (`make book` executes and renders)."""
     from robustbias.book import edition, rendering
 
-    print(rendering.render(edition.contents(edition.studies(",".join(studies or [])))))
+    contents = edition.contents(edition.studies(",".join(studies or [])))
+    print(rendering.render(contents, edition.conclusions()))
 
 
 @app.command()

@@ -45,3 +45,32 @@ def cue_conflict(categories: tuple[str, ...]) -> pd.DataFrame:
     bias = sums[names].assign(metric="shape_bias", value=sums["n_shape"] / decided, n=decided)
     coverage = sums[names].assign(metric="coverage", value=decided / sums["n"], n=sums["n"])
     return pd.concat([bias, coverage], ignore_index=True)
+
+
+# claim -> (metric, condition, the models: R and S, or the one the claim is about) on ImageNet
+_SERIES = ("ResNet-50, L2 eps 3", "ResNet-50 (torchvision)")
+_MADRY = ("ResNet-50, L2 eps 3 (robustness)", "ResNet-50 (torchvision)")
+_EFFECTS = {
+    "C0.cost": ("top1", "clean", _MADRY),
+    "C0.gain": ("top1", "pgd-l2-3", _MADRY),
+    "C1.difference": ("shape_bias", "cue-conflict", _SERIES),
+    "C1.robust": ("shape_bias", "cue-conflict", _SERIES[:1]),
+    "C1.standard": ("shape_bias", "cue-conflict", _SERIES[1:]),
+}
+
+
+def effects() -> pd.DataFrame:
+    """What ImageNet's ResNet-50 shows of our claims: columns id, value, source, model.
+
+    Differences are R minus S (R: L2, eps 3), both from one source; no interval was published.
+    """
+    rows = []
+    for id, (metric, condition, models) in _EFFECTS.items():
+        found = results(metric, condition=condition)
+        chosen = [found[found["model"] == model] for model in models]
+        shared = set.intersection(*(set(rows["source"]) for rows in chosen))
+        source = min(shared)
+        values = [float(rows.loc[rows["source"] == source, "value"].iloc[0]) for rows in chosen]
+        value = values[0] - values[1] if len(values) == 2 else values[0]
+        rows.append({"id": id, "value": value, "source": source, "model": " - ".join(models)})
+    return pd.DataFrame(rows)

@@ -1,12 +1,14 @@
 """What the book is made of: chapters, the studies they are executed on, and with what parameters.
 
 `book/edition.yml` says which studies `make book` executes and which parameters differ from a
-chapter's own. `book/STUDY/` holds chapters published with outputs.
+chapter's own. `book/STUDY/` holds chapters published with outputs. A closing chapter (its metadata
+say `"robustbias": {"closing": true}`) reads what the others found, so it is executed once, last.
 """
 
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import yaml
 
 from robustbias import manifest
@@ -15,10 +17,17 @@ from robustbias.errors import UserError
 BUILD = manifest.ROOT / "_build"
 PUBLISHED = manifest.ROOT / "book"
 
+Contents = dict[str, list[Path]]
 
-def chapters() -> list[Path]:
-    """Sources of all chapters, in reading order."""
-    return sorted((manifest.ROOT / "chapters").glob("[0-9]*.ipynb"))
+
+def chapters(*, closing: bool = False) -> list[Path]:
+    """Sources of the chapters that every study has, in reading order, or of the closing ones."""
+    found = sorted((manifest.ROOT / "chapters").glob("[0-9]*.ipynb"))
+    return [path for path in found if _closes(path) == closing]
+
+
+def _closes(path: Path) -> bool:
+    return bool(nbformat.read(path, as_version=4).metadata.get("robustbias", {}).get("closing"))
 
 
 def chapter(name: str) -> Path:
@@ -29,7 +38,7 @@ def chapter(name: str) -> Path:
     """
     if name.endswith(".ipynb") and Path(name).is_file():
         return Path(name)
-    known = {path.stem: path for path in chapters()}
+    known = {path.stem: path for path in [*chapters(), *chapters(closing=True)]}
     if name not in known:
         raise UserError(f"unknown chapter {name!r}; known: {', '.join(known)}.")
     return known[name]
@@ -56,7 +65,12 @@ def notebooks(study: str, *, executed: bool) -> list[Path]:
     return sorted((PUBLISHED / study).glob("[0-9]*.ipynb"))
 
 
-def contents(executed: list[str]) -> dict[str, list[Path]]:
+def conclusions() -> list[Path]:
+    """The closing chapters with outputs, of this build."""
+    return [BUILD / "notebooks" / path.name for path in chapters(closing=True)]
+
+
+def contents(executed: list[str]) -> Contents:
     """Notebooks of the book by study: executed ones first, then other published studies."""
     found = {study: notebooks(study, executed=True) for study in executed}
     for study in manifest.studies():

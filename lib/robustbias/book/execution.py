@@ -39,8 +39,10 @@ def execute(chapter: Path, study: str, parameters: dict[str, Any], out: Path) ->
     Raises:
         UserError: Wrong parameters, or a failing cell; the message names the cell and its error.
     """
-    manifest.study(study)  # an unknown study lists the known ones
-    given = checked(chapter.stem, defaults(chapter), {**parameters, "study": study})
+    known = defaults(chapter)
+    if "study" in known:  # a closing chapter is of none
+        parameters = {**parameters, "study": manifest.study(study).name}
+    given = checked(chapter.stem, known, parameters)
     failed = out.with_suffix(".failed.ipynb")
     os.environ.setdefault("TQDM_DISABLE", "1")  # in a page a progress bar is a hundred lines
     out.unlink(missing_ok=True)

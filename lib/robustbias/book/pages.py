@@ -1,15 +1,14 @@
 """Pages that the build writes: findings, one page per study, provenance. All are markdown."""
 
-from pathlib import Path
 from typing import Any
 
 from robustbias import manifest
+from robustbias.book.edition import Contents
+from robustbias.book.findings import read, verdicts
 from robustbias.book.records import records
 from robustbias.manifest import NetworkEntry, StudyEntry
-from robustbias.mimes import CLAIMS, PROVENANCE
+from robustbias.mimes import PROVENANCE
 from robustbias.names import architecture
-
-Contents = dict[str, list[Path]]
 
 
 def table(header: list[str], rows: list[list[Any]]) -> str:
@@ -20,27 +19,17 @@ def table(header: list[str], rows: list[list[Any]]) -> str:
 
 
 def findings(contents: Contents) -> str:
-    """Every claim tested, part by part: measured value and verdict by study and architecture."""
-    claims = [
-        claim
-        for notebooks in contents.values()
-        for path in notebooks
-        for claim in records(path, CLAIMS)
-    ]
-    if not claims:
+    """Every claim tested, statement by statement: what was measured and the verdict."""
+    claims = read(contents)
+    if claims.empty:
         return "*No claim has been tested yet.*"
-    architectures = sorted({claim["architecture"] for claim in claims})
-    rows: dict[tuple, dict[str, str]] = {}
-    for claim in claims:
-        title = manifest.study(claim["study"]).title
-        where = ", ".join(filter(None, [title, claim["condition"]]))
-        measured = "{measured} **{verdict}**".format(**claim)
-        row = rows.setdefault((claim["id"], claim["statement"], where), {})
-        row[claim["architecture"]] = measured
+    cells = verdicts(claims)
+    architectures = sorted(set(cells["architecture"]))
     lines, last = [], ""
-    for (_, statement, where), row in sorted(rows.items(), key=lambda item: item[0][0]):
-        cells = [row.get(name, "–") for name in architectures]
-        lines.append(["" if statement == last else statement, where, *cells])
+    for (id, statement, title), row in cells.groupby(["id", "statement", "title"], sort=False):
+        found = {cell.architecture: f"{cell.text} **{cell.verdict}**" for cell in row.itertuples()}
+        named = "" if statement == last else f"{statement} ({id.partition('.')[0]})"
+        lines.append([named, title, *(found.get(name, "–") for name in architectures)])
         last = statement
     return table(["claim", "study", *map(architecture, architectures)], lines)
 

@@ -7,21 +7,20 @@ import subprocess
 import sys
 from pathlib import Path
 
-from robustbias.book import pages
-from robustbias.book.edition import BUILD
+from robustbias.book.edition import BUILD, Contents
 from robustbias.book.staging import stage
 from robustbias.errors import UserError
 
 
-def render(contents: pages.Contents, build: Path = BUILD) -> Path:
-    """The first page of the book made from executed notebooks by study.
+def render(contents: Contents, conclusions: list[Path], build: Path = BUILD) -> Path:
+    """The first page of the book made from executed notebooks: by study, and closing ones.
 
     The pages of an earlier build stay in place until all new ones are there.
 
     Raises:
         UserError: A warning or an error of Jupyter Book, quoted, and where its log is.
     """
-    source = stage(contents, build / "book")
+    source = stage(contents, conclusions, build / "book")
     work, html, log = build / "render", build / "html", build / "logs" / "render.log"
     shutil.rmtree(work, ignore_errors=True)
     log.parent.mkdir(parents=True, exist_ok=True)

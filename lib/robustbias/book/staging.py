@@ -9,19 +9,21 @@ from nbformat.v4 import new_markdown_cell
 
 from robustbias import manifest
 from robustbias.book import pages, vendor
-from robustbias.book.edition import BUILD, PUBLISHED
+from robustbias.book.edition import BUILD, PUBLISHED, Contents
 from robustbias.book.labels import labels, relabelled
 from robustbias.book.records import without_records
 from robustbias.errors import UserError
 
 
-def stage(contents: pages.Contents, folder: Path) -> Path:
+def stage(contents: Contents, conclusions: list[Path], folder: Path) -> Path:
     """Lay the book's source out in `folder`, from nothing.
 
     Args:
         contents: Executed notebooks by study, in the order of the book's parts.
+        conclusions: Executed closing chapters, of no study.
     """
-    if missing := [str(path) for paths in contents.values() for path in paths if not path.exists()]:
+    every = [*(path for paths in contents.values() for path in paths), *conclusions]
+    if missing := [str(path) for path in every if not path.exists()]:
         raise UserError(f"not executed yet: {', '.join(missing)}; run `make book`.")
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(PUBLISHED, folder, ignore=shutil.ignore_patterns(*manifest.studies()))
@@ -31,7 +33,9 @@ def stage(contents: pages.Contents, folder: Path) -> Path:
     (made / "provenance.md").write_text(pages.provenance(contents), encoding="utf-8")
     for study, paths in contents.items():
         _stage_study(study, paths, folder / study)
-    _write_yaml(folder / "_toc.yml", _toc(folder / "_toc.yml", contents))
+    for path in conclusions:
+        nbformat.write(without_records(nbformat.read(path, as_version=4)), folder / path.name)
+    _write_yaml(folder / "_toc.yml", _toc(folder / "_toc.yml", contents, conclusions))
     has_scripts = vendor.scripts(BUILD / "vendor")
     if has_scripts:
         shutil.copytree(BUILD / "vendor", folder / "static" / "vendor")
@@ -50,8 +54,8 @@ def _stage_study(study: str, paths: list[Path], folder: Path) -> None:
         nbformat.write(relabelled(notebook, defined, study), folder / path.name)
 
 
-def _toc(template: Path, contents: pages.Contents) -> dict:
-    """The table of contents: the template's parts with one part a study before the last."""
+def _toc(template: Path, contents: Contents, conclusions: list[Path]) -> dict:
+    """The template's parts with one part a study, and the closing chapters, before the last."""
     toc = yaml.safe_load(template.read_text(encoding="utf-8"))
     parts = [
         {
@@ -63,6 +67,8 @@ def _toc(template: Path, contents: pages.Contents) -> dict:
         }
         for study, paths in contents.items()
     ]
+    closing = [{"file": path.stem} for path in conclusions]
+    parts += [{"caption": "All studies", "chapters": closing}] if closing else []
     toc["parts"][-1:-1] = parts
     return toc
 

@@ -86,9 +86,9 @@ class Claim:
         return {name: value for name, value in fields.items() if name != "interval"}
 
 
-def joint(claims: Iterable[Claim]) -> str:
+def joint(verdicts: Iterable[str]) -> str:
     """Verdict of a claim from the verdicts of its parts."""
-    verdicts = {claim.verdict for claim in claims}
+    verdicts = set(verdicts)
     if "contradicted" in verdicts:
         return "contradicted"
     return "supported" if verdicts == {"supported"} else "undetermined"
@@ -109,7 +109,7 @@ class Verdicts:
         lines = []
         for statement in dict.fromkeys(claim.statement for claim in self.claims):
             parts = [claim for claim in self.claims if claim.statement == statement]
-            lines += [f"**{statement}** Verdict: **{joint(parts)}**.", ""]
+            lines += [f"**{statement}** Verdict: **{joint(part.verdict for part in parts)}**.", ""]
             lines += [f"- {claim.sentence}" for claim in parts] + [""]
         return Prose("\n".join(lines))
 

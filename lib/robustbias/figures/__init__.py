@@ -14,6 +14,7 @@ from robustbias.figures.cues import (
     stimuli_with_decisions,
 )
 from robustbias.figures.doses import dose_response
+from robustbias.figures.findings import verdict_matrix
 
 __all__ = [
     "accuracy_curve",
@@ -23,4 +24,5 @@ __all__ = [
     "shape_bias_summary",
     "stimuli_with_decisions",
     "training_records",
+    "verdict_matrix",
 ]

@@ -1,0 +1,69 @@
+"""All claims of the book in one table, read from the notebooks that tested them."""
+
+import pandas as pd
+
+from robustbias import files, manifest, provenance
+from robustbias.book import edition
+from robustbias.book.records import records
+from robustbias.claims import joint
+from robustbias.errors import UserError
+from robustbias.mimes import CLAIMS, Footer
+
+VERDICTS = ("supported", "undetermined", "contradicted")
+
+
+def registered(executed: list[str]) -> pd.DataFrame:
+    """One row a tested part of a claim, study and architecture.
+
+    Columns: those of `Claim.record`, title (the study's), notebook (where it was tested).
+
+    Args:
+        executed: Studies whose chapters of this build are read; of others the published ones.
+
+    Raises:
+        UserError: No chapter of any study has tested a claim.
+    """
+    table = read(edition.contents(executed))
+    if table.empty:
+        raise UserError("no chapter has tested a claim yet; run `make book` first.")
+    return table
+
+
+def footer(executed: list[str]) -> Footer:
+    """Which notebooks the findings were read from, by the start of their hashes."""
+    notebooks = [path for paths in edition.contents(executed).values() for path in paths]
+    rows = {f"{path.parent.name}/{path.name}": files.sha256(path)[:12] for path in notebooks}
+    return Footer({"commit": provenance.commit(), **rows})
+
+
+def read(contents: edition.Contents) -> pd.DataFrame:
+    """The claims that these notebooks tested, in order of their ids."""
+    rows = [
+        {**claim, "title": manifest.study(study).title, "notebook": f"{study}/{path.name}"}
+        for study, notebooks in contents.items()
+        for path in notebooks
+        for claim in records(path, CLAIMS)
+    ]
+    table = pd.DataFrame(rows)
+    # "C10" after "C2": the number counts, then the part's name
+    order = [] if table.empty else table["id"].str.extract(r"(\d+)")[0].astype(int)
+    return table.iloc[pd.Series(order).argsort(kind="stable")] if len(order) else table
+
+
+def verdicts(table: pd.DataFrame) -> pd.DataFrame:
+    """One row a statement, study and architecture: the joint verdict over its conditions.
+
+    Columns: id, statement, study, title, architecture, verdict, text (what a cell of a table says:
+    the measurement, or how many conditions gave which verdict).
+    """
+    names = ["id", "statement", "study", "title", "architecture"]
+    rows = []
+    for key, parts in table.groupby(names, sort=False):
+        found = list(parts["verdict"])
+        text = parts["measured"].iloc[0]
+        if len(found) > 1:
+            counts = [f"{found.count(verdict)} {verdict}" for verdict in VERDICTS]
+            there = [count for count in counts if not count.startswith("0 ")]
+            text = ", ".join(there) if len(there) > 1 else f"all {len(found)}"
+        rows.append({**dict(zip(names, key, strict=True)), "verdict": joint(found), "text": text})
+    return pd.DataFrame(rows, columns=[*names, "verdict", "text"])

@@ -1,0 +1,103 @@
+"""What all verdicts together say, in sentences computed from them."""
+
+import pandas as pd
+
+from robustbias.names import architecture
+from robustbias.text import Prose
+
+WORDS = {
+    "supported": "Supported",
+    "contradicted": "Contradicted",
+    "undetermined": "Undetermined",
+}
+
+
+def replication(cells: pd.DataFrame) -> Prose:
+    """Statement by statement, on which studies and architectures it held and where it did not.
+
+    Args:
+        cells: `book.findings.verdicts`: one verdict a statement, study and architecture.
+    """
+    lines = []
+    for (id, statement), own in cells.groupby(["id", "statement"], sort=False):
+        places = []
+        for verdict, word in WORDS.items():
+            found = own[own["verdict"] == verdict]
+            where = [
+                f"{title} ({', '.join(architecture(name) for name in sorted(names))})"
+                for title, names in found.groupby("title", sort=False)["architecture"]
+            ]
+            places += [f"*{word}*: {'; '.join(where)}."] if where else []
+        count = (own["verdict"] == "supported").sum()
+        lines.append(
+            f"- **{statement}** ({id.partition('.')[0]}) "
+            f"{count} of {len(own)} supported. {' '.join(places)}"
+        )
+    return Prose("\n".join(lines))
+
+
+def summary(cells: pd.DataFrame) -> Prose:
+    """One sentence a study: how many of its verdicts are of each kind."""
+    sentences = []
+    for title, own in cells.groupby("title", sort=False):
+        counts = own["verdict"].value_counts()
+        words = [f"{counts.get(v, 0)} {v}" for v in WORDS]
+        sentences.append(f"{title}: of {len(own)} verdicts {', '.join(words)}.")
+    return Prose(" ".join(sentences))
+
+
+def undetermined(claims: pd.DataFrame) -> pd.DataFrame:
+    """The measurements whose interval holds the threshold, and what it would take to decide.
+
+    `more data` is the factor by which n would have to grow for an interval of the same centre to
+    clear the threshold: (half width / distance of the value from the threshold)^2. Where it is
+    large, the effect is small or absent rather than badly measured.
+
+    Args:
+        claims: `book.findings.registered`.
+    """
+    open_ = claims[claims["verdict"] == "undetermined"]
+    half = (open_["high"] - open_["low"]) / 2
+    factor = (half / (open_["value"] - open_["threshold"]).abs()) ** 2
+    shown = pd.DataFrame(
+        {
+            "claim": open_["id"],
+            "study": open_["title"],
+            "architecture": [architecture(name) for name in open_["architecture"]],
+            "condition": open_["condition"],
+            "statistic": open_["statistic"],
+            "measured": open_["measured"],
+            "n": open_["n"],
+            "more data": [f"× {x:.1f}" if x < 100 else "× 100 or more" for x in factor],
+        }
+    )
+    return shown.reset_index(drop=True)
+
+
+def against_published(claims: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
+    """Ours beside ImageNet's ResNet-50, for the claims that have a published number.
+
+    Args:
+        claims: `book.findings.registered`.
+        published: `published.effects`.
+    """
+    rows = []
+    for row in published.itertuples():
+        own = claims[claims["id"] == row.id]
+        for claim in own.itertuples():
+            where = " ".join(filter(None, [claim.title, claim.condition]))
+            rows.append(
+                {
+                    "statistic": claim.statistic,
+                    "ImageNet, ResNet-50": f"{row.value:.2f}",
+                    "study": where,
+                    "architecture": architecture(claim.architecture),
+                    "measured": claim.measured,
+                }
+            )
+    wide = pd.DataFrame(rows)
+    keys = ["statistic", "ImageNet, ResNet-50", "study"]
+    order = wide[keys].drop_duplicates()
+    wide = wide.pivot(index=keys, columns="architecture", values="measured").fillna("")
+    wide = wide.reindex(pd.MultiIndex.from_frame(order))
+    return wide.rename_axis(columns=None)
