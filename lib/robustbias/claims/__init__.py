@@ -3,7 +3,12 @@
 A claim is one `@claim` function in a module of this folder; importing it here makes it found.
 """
 
-from robustbias.claims import robustness, shape, smoothness  # noqa: F401  (they register their claims)
+from robustbias.claims import (  # noqa: F401  (they register their claims)
+    cue_units,
+    robustness,
+    shape,
+    smoothness,
+)
 from robustbias.claims.registry import TESTS, claim, tested
 from robustbias.claims.verdicts import Claim, Verdicts, joint
 

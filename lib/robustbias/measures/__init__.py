@@ -8,8 +8,10 @@ radius, pixel units), condition, metric, value, low, high, n. Anything else a me
 column of its own. Every combination of the other columns occurs once.
 """
 
+from robustbias.measures.ablation import ablation
 from robustbias.measures.accuracy import accuracy, accuracy_checks
 from robustbias.measures.conflict import conflict_trials
+from robustbias.measures.cue_units import cue_units
 from robustbias.measures.examples import adversarial_examples
 from robustbias.measures.parity import cue_parity
 from robustbias.measures.records import training_records
@@ -19,11 +21,13 @@ from robustbias.measures.smoothness import smoothness
 
 __all__ = [
     "REGISTRY",
+    "ablation",
     "accuracy",
     "accuracy_checks",
     "adversarial_examples",
     "conflict_trials",
     "cue_parity",
+    "cue_units",
     "decided_bias",
     "measure",
     "shape_bias",

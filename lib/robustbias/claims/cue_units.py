@@ -1,0 +1,60 @@
+"""C6: texture detectors serve recognition by shape, and R units are generalists."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import pandas as pd
+
+from robustbias.claims.registry import claim
+from robustbias.claims.verdicts import Claim
+from robustbias.stats import Interval
+
+SOURCE = "Chen, Agarwal and Nguyen 2020, arXiv 2006.09373, abstract"
+
+
+class Part(NamedTuple):
+    """One part of the claim and the rows of `measures.cue_units` it is read from."""
+
+    id: str
+    regime: str
+    detects: str
+    metric: str
+    statistic: str
+    threshold: float
+    statement: str
+
+
+PARTS = (
+    Part(
+        "C6.serve", "robust", "texture", "serves_shape",
+        "share of R's texture detectors that some decision by shape needs", 0.5,
+        "Most texture-detecting units of R also serve recognition by shape.",
+    ),
+    Part(
+        "C6.generalists", "robust - standard", "all", "relative_generality",
+        "relative generality of units, R minus S", 0.0,
+        "R units are generalists: they serve both cues more evenly than S units.",
+    ),
+)  # fmt: skip
+
+
+@claim("C6")
+def cue_units(table: pd.DataFrame) -> Iterator[Claim]:
+    """Means over units of `measures.cue_units`; a part without such units is left out."""
+    for part in PARTS:
+        about = (
+            (table["regime"] == part.regime)
+            & (table["detects"] == part.detects)
+            & (table["metric"] == part.metric)
+        )
+        for row in table[about].itertuples():
+            yield Claim(
+                id=part.id,
+                statement=part.statement,
+                source=SOURCE,
+                study=row.study,
+                architecture=row.architecture,
+                statistic=part.statistic,
+                interval=Interval(row.value, row.low, row.high, int(row.n)),
+                threshold=part.threshold,
+            )

@@ -1,0 +1,194 @@
+"""What every unit is needed for: decisions by shape, by texture, and about clean images."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+import torch
+from jaxtyping import Float, Int64, UInt8
+from torch import Tensor
+
+from robustbias import stats
+from robustbias.errors import UserError
+from robustbias.images import CueConflict, floats
+from robustbias.measures.conflict import entry_level
+from robustbias.measures.registry import described, measure, pairs, tidy
+from robustbias.measures.silencing import generality, spread_sample, unit_answers
+from robustbias.measures.unit_means import unit_means
+from robustbias.networks import hooks, zoo
+
+KINDS = ("shape", "texture", "clean")
+
+
+@measure
+def ablation(
+    study: Any,
+    *,
+    n_each: int = 60,
+    layers: tuple[str, ...] | list[str] | None = None,
+    size: int | None = None,
+    draws: int = 2000,
+) -> pd.DataFrame:
+    """Every unit of every probed layer silenced, and kept alone, in S and R.
+
+    Three kinds of images are shown to a network, equally many of each and as many to R as to S:
+    cue conflicts it decides by shape, cue conflicts it decides by texture (spread over shape
+    images, drawn with the study's seed), and clean held-out images it names correctly. At most
+    `n_each`; fewer where S or R has fewer decisions of a kind. Deciding is by the entry-level
+    category of the largest mean probability, in full precision.
+
+    Rows of `unit` 0 and up, without interval; n is the number of images of the kind:
+    - `shape_score`, `texture_score`, `clean_score`: decisions that change when the unit is
+      silenced; `shape_share`, ... the same over n.
+    - `generality`: 1 - |s - t| / (s + t) of the shape and texture score, NaN where both are 0, and
+      `generality_null`, what as many changes dealt to the images at random would score.
+    - `shape_alone`, ...: share of decisions that stay when all other units of the layer are
+      silenced (of `unit` -1: when all are).
+
+    Rows of `unit` -1:
+    - means over the units of a layer, or of layer `all`, with intervals over units and differences
+      of R and S: see `unit_means.unit_means`. Relative generality is 1 for units that do not tell
+      the cues apart.
+    - `shape_margin`, ... (layer `all`): mean probability by which the network's category led the
+      next one on the images of the kind, with an interval over images. Narrow decisions change
+      at the loss of any unit.
+
+    Cost: twice 3 n_each images through what follows each layer, for every unit of it.
+
+    Args:
+        n_each: Images of each kind, at most.
+        layers: Probed layers; the manifest's when None.
+        size: Side of the cue conflicts in pixels; the study's smallest when None.
+
+    Raises:
+        UserError: n_each below 1, an unknown layer, or a network without decisions by some cue.
+
+    Source: the question is Chen et al.'s (arXiv 2006.09373); single-unit ablation as in Bau et al.
+    2020, doi:10.1073/pnas.1907375117.
+    """
+    if n_each < 1:
+        raise UserError(f"n_each is {n_each}: give at least 1 image of each kind")
+    stimuli = study.source.cue_conflict(size or min(study.entry.sizes))
+    rows, margins = [], []
+    for pair in pairs(study).values():
+        named = {name: study.network_named(entry.name) for name, entry in pair.items()}
+        found = {name: _decided(study, network, stimuli) for name, network in named.items()}
+        n = min([n_each, *(len(index) for own in found.values() for _, index in own.values())])
+        if n == 0:
+            raise UserError(
+                f"{' or '.join(entry.name for entry in pair.values())} decides no image by one of "
+                f"{', '.join(KINDS)}: there is nothing a unit could change. Use more stimuli."
+            )
+        for regime, network in named.items():
+            shown = _shown(study, stimuli, found[regime], n)
+            answer = _rule(study, network)
+            columns = described(study, pair[regime])
+            margins.append(_margins(study, network, shown).assign(**columns))
+            for layer in layers or network.layers:
+                own = _unit_table(network, layer, shown, answer)
+                rows.append(own.assign(**columns, layer=layer))
+    units = pd.concat(rows, ignore_index=True)
+    means = unit_means(study, units[units["unit"] >= 0], "layer", draws).assign(unit=-1)
+    return tidy(pd.concat([units, *margins, means], ignore_index=True))
+
+
+def _rule(
+    study: Any, network: zoo.Network
+) -> Callable[[Float[Tensor, "m k"]], Int64[Tensor, " m"]]:
+    """From logits to entry-level categories: the rule that shape bias is measured by."""
+    membership = study.membership(network).to(study.device)
+    return lambda logits: entry_level(logits.softmax(1), membership)
+
+
+def _decided(
+    study: Any, network: zoo.Network, stimuli: CueConflict
+) -> dict[str, tuple[UInt8[Tensor, "n 3 h w"], Int64[Tensor, " m"]]]:
+    """Images by what the network makes of them: pixels, and which of them are of the kind."""
+    answer, membership = _rule(study, network), study.membership(network)
+    held_out = study.source.val()
+    labels = held_out.labels.cpu()
+    named = torch.where(membership.any(1), membership.argmax(1), -1)[labels]
+
+    @torch.no_grad()
+    def answers(pixels: UInt8[Tensor, "n 3 h w"]) -> Int64[Tensor, " n"]:
+        parts = pixels.split(200)
+        return torch.cat([answer(network(floats(part.to(study.device)))).cpu() for part in parts])
+
+    conflict = (stimuli.shape != stimuli.texture).cpu()
+    chosen = answers(stimuli.pixels)
+    hits = {cue: conflict & (chosen == getattr(stimuli, cue).cpu()) for cue in ("shape", "texture")}
+    return {
+        **{cue: (stimuli.pixels, hit.nonzero()[:, 0]) for cue, hit in hits.items()},
+        "clean": (held_out.pixels, (answers(held_out.pixels) == named).nonzero()[:, 0]),
+    }
+
+
+def _shown(study: Any, stimuli: CueConflict, decided: dict, n: int) -> Float[Tensor, "m 3 h w"]:
+    """n images of each kind, in the order of KINDS."""
+    generator = torch.Generator().manual_seed(study.seed)
+    parts = []
+    for kind in KINDS:
+        pixels, index = decided[kind]
+        if kind == "clean":
+            index = index[torch.randperm(len(index), generator=generator)[:n]]
+        else:
+            index = spread_sample(stimuli.names, index, n, generator)
+        parts.append(floats(pixels[index.to(pixels.device)].to(study.device)))
+    return torch.cat(parts)
+
+
+@torch.no_grad()
+def _margins(study: Any, network: zoo.Network, pixels: Float[Tensor, "m 3 h w"]) -> pd.DataFrame:
+    """By how much decisions of each kind were won."""
+    membership = study.membership(network).to(pixels)
+    scores = network(pixels).softmax(1) @ membership / membership.sum(0)
+    first, second = scores.topk(2, dim=1).values.T
+    lead = (first - second).cpu().view(len(KINDS), -1).T
+    boot = stats.ratios(
+        lead,
+        torch.ones_like(lead),
+        torch.arange(len(lead)),
+        generator=torch.Generator().manual_seed(study.seed),
+    )
+    low, high = (end.numpy() for end in boot.interval())
+    metrics = [f"{kind}_margin" for kind in KINDS]
+    own = {"metric": metrics, "value": boot.value.numpy(), "low": low, "high": high}
+    return pd.DataFrame({**own, "n": len(lead), "layer": "all", "unit": -1})
+
+
+def _unit_table(
+    network: zoo.Network,
+    layer: str,
+    pixels: Float[Tensor, "m 3 h w"],
+    answer: Callable,
+) -> pd.DataFrame:
+    """Scores of every unit of one layer, and what is left when all are silenced."""
+    n = len(pixels) // len(KINDS)
+    with torch.no_grad():
+        activations = torch.cat([hooks.prefix(network, layer, part) for part in pixels.split(128)])
+        before = torch.cat(
+            [answer(hooks.resumed(network, layer, part)) for part in activations.split(128)]
+        )
+        silent = answer(hooks.resumed(network, layer, torch.zeros_like(activations[:1])))
+    silenced = unit_answers(network, layer, activations, answer)
+    alone = unit_answers(network, layer, activations, answer, alone=True)
+    columns: dict[str, Tensor] = {}
+    for kind, at in zip(KINDS, torch.arange(3 * n).split(n), strict=True):
+        score = (silenced[:, at] != before[at]).sum(1).cpu()
+        columns |= {f"{kind}_score": score, f"{kind}_share": score / n}
+        stays = torch.cat([silent.expand(1, n), alone[:, at]]) == before[at]
+        columns[f"{kind}_alone"] = stays.float().mean(1).cpu()
+    general, null = generality(columns["shape_score"], columns["texture_score"], n)
+    columns |= {"generality": general, "generality_null": null}
+    return pd.concat(
+        pd.DataFrame(
+            {
+                # the row of unit -1 (all silenced) stands first, where there is one
+                "unit": range(len(silenced) - len(value), len(silenced)),
+                "metric": name,
+                "value": value.double().numpy(),
+                "n": n,
+            }
+        )
+        for name, value in columns.items()
+    )
