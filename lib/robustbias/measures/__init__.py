@@ -10,6 +10,7 @@ column of its own. Every combination of the other columns occurs once.
 
 from robustbias.measures.ablation import ablation
 from robustbias.measures.accuracy import accuracy, accuracy_checks
+from robustbias.measures.attribution import attribution
 from robustbias.measures.conflict import conflict_trials
 from robustbias.measures.cue_units import cue_units
 from robustbias.measures.examples import adversarial_examples
@@ -25,6 +26,7 @@ __all__ = [
     "accuracy",
     "accuracy_checks",
     "adversarial_examples",
+    "attribution",
     "conflict_trials",
     "cue_parity",
     "cue_units",

@@ -1,0 +1,152 @@
+"""Where in an image a decision comes from: inside the object, on its contour, outside."""
+
+from typing import Any
+
+import pandas as pd
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from robustbias import stats
+from robustbias.errors import UserError
+from robustbias.images import floats
+from robustbias.images.names import cues
+from robustbias.measures.attribution_maps import (
+    METHODS,
+    REGIONS,
+    attributions,
+    category_scores,
+    completeness_gap,
+    regions,
+)
+from robustbias.measures.registry import described, measure, pairs, tidy
+from robustbias.measures.silencing import spread_sample
+
+COLUMNS = ["study", "network", "architecture", "regime", "method", "region", "metric"]
+
+
+@measure
+def attribution(
+    study: Any,
+    *,
+    n_images: int = 48,
+    methods: tuple[str, ...] | list[str] = METHODS[:3],
+    baseline: float = 0.5,
+    steps: int = 50,
+    width: int = 2,
+    draws: int = 2000,
+) -> pd.DataFrame:
+    """Shares of attribution by region, for S and R on the same cue conflicts.
+
+    Metrics: `share` (mean over images of the region's part of Σ |attribution|), `concentration`
+    (the same over the region's part of the area: 1 is what an even map has), and, of integrated
+    gradients, `completeness_error` (Σ gap / Σ score change, region `all`). Regime
+    `robust - standard` holds paired differences. Intervals resample shape images, n images in all.
+
+    What is explained is the category each network chose, whichever cue it follows. Absolute values
+    are summed over colour channels.
+
+    A study whose source has no `conflict_masks` gives a table without rows: where the object ends
+    is not known there.
+
+    Args:
+        n_images: Cue conflicts, spread over shape images; at most all.
+        methods: Some of METHODS; occlusion costs 50 times as much as the others.
+        baseline: Grey level that counts as no image, in [0, 1].
+        steps: Points of integrated gradients.
+        width: Half the width of the contour, in pixels.
+
+    Raises:
+        UserError: n_images below 1, an unknown method, or masks of another size than the stimuli.
+    """
+    if n_images < 1:
+        raise UserError(f"n_images is {n_images}: give at least 1 image")
+    masks_of = getattr(study.source, "conflict_masks", None)
+    if masks_of is None:
+        return pd.DataFrame(columns=[*COLUMNS, "value", "low", "high", "n"])
+    size = min(study.entry.sizes)
+    stimuli, masks = study.source.cue_conflict(size), masks_of(size)
+    if masks.shape != (len(stimuli), *stimuli.pixels.shape[2:]):
+        raise UserError(
+            f"masks are {tuple(masks.shape)} for stimuli {tuple(stimuli.pixels.shape)}: expected "
+            "one mask of the same height and width for every stimulus."
+        )
+    conflict = (stimuli.shape != stimuli.texture).cpu().nonzero()[:, 0]
+    generator = torch.Generator().manual_seed(study.seed)
+    index = spread_sample(stimuli.names, conflict, min(n_images, len(conflict)), generator)
+    pixels = floats(stimuli.pixels[index.to(stimuli.pixels.device)].to(study.device))
+    parts = regions(masks[index.to(masks.device)].to(study.device), width).float()
+    found = {
+        (entry.name, method): _explained(study, entry, pixels, method, baseline, steps)
+        for pair in pairs(study).values()
+        for entry in pair.values()
+        for method in methods
+    }
+    shapes = [cues(stimuli.names[i]) for i in index.tolist()]
+    clusters = torch.tensor(pd.factorize(pd.Series([s[:2] for s in shapes]))[0])
+    return tidy(_rows(study, found, parts, clusters, generator, draws))
+
+
+def _explained(
+    study: Any, entry: Any, pixels: Tensor, method: str, baseline: float, steps: int
+) -> tuple[Float[Tensor, "n h w"], tuple[Tensor, Tensor] | None]:
+    """|attribution| by pixel, and the gap of completeness where the method promises it."""
+    network = study.network_named(entry.name)
+    scores = category_scores(network, study.membership(network).to(study.device))
+    with torch.no_grad():
+        chosen = scores(pixels).argmax(1)
+    map_ = attributions(scores, pixels, chosen, method, baseline=baseline, steps=steps)
+    complete = method == "integrated gradients"
+    gap = completeness_gap(scores, pixels, chosen, map_, baseline) if complete else None
+    return map_.abs().sum(1), gap
+
+
+def _rows(
+    study: Any,
+    found: dict[tuple[str, str], tuple[Tensor, Any]],
+    parts: Float[Tensor, "r n h w"],
+    clusters: Int64[Tensor, " n"],
+    generator: torch.Generator,
+    draws: int,
+) -> list[dict[str, Any]]:
+    """All columns share the resampled shape images, so that differences of S and R are paired."""
+    area = parts.mean((2, 3)).cpu()  # r n
+    keys, over, under = [], [], []
+    for (name, method), (map_, gap) in found.items():
+        shares = (parts * map_).sum((2, 3)).div(map_.sum((1, 2))).nan_to_num().cpu()
+        for i, region in enumerate(REGIONS):
+            keys += [(name, method, region, "share"), (name, method, region, "concentration")]
+            over += [shares[i], shares[i]]
+            under += [torch.ones_like(area[i]), area[i]]
+        if gap is not None:
+            keys.append((name, method, "all", "completeness_error"))
+            over.append(gap[0].cpu())
+            under.append(gap[1].cpu())
+    boot = stats.ratios(
+        torch.stack(over, 1), torch.stack(under, 1), clusters, generator=generator, draws=draws
+    )
+    rows = []
+    for pair in pairs(study).values():
+        for regime, entry in pair.items():
+            for at, key in enumerate(keys):
+                if key[0] != entry.name:
+                    continue
+                names = dict(zip(("method", "region", "metric"), key[1:], strict=True))
+                own = boot.replicates[:, [at]], boot.value[at]
+                rows.append(described(study, entry) | names | _ends(*own, len(clusters)))
+                if regime == "robust" and "standard" in pair:
+                    other = keys.index((pair["standard"].name, *key[1:]))
+                    apart = own[0] - boot.replicates[:, [other]], own[1] - boot.value[other]
+                    both = {
+                        "network": f"{entry.name} - {pair['standard'].name}",
+                        "regime": "robust - standard",
+                    }
+                    rows.append(
+                        described(study, entry) | both | names | _ends(*apart, len(clusters))
+                    )
+    return rows
+
+
+def _ends(replicates: Float[Tensor, "r 1"], value: Tensor, n: int) -> dict[str, Any]:
+    low, high = (float(stats.percentile(replicates, share)) for share in (0.025, 0.975))
+    return {"value": float(value), "low": low, "high": high, "n": n}
