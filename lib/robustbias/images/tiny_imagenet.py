@@ -20,8 +20,9 @@ from tqdm import tqdm
 from robustbias import manifest
 from robustbias.categories import CATEGORIES, class_names, entry_level, known
 from robustbias.errors import MissingData, UserError
-from robustbias.images import CueConflict, Images, stimuli
+from robustbias.images import CueConflict, Images, photographs, stimuli
 from robustbias.images.cache import cached_pixels
+from robustbias.images.concepts import Concepts
 from robustbias.images.encoded import Encoded
 from robustbias.images.tiny_imagenet_files import encoded
 
@@ -86,6 +87,27 @@ class TinyImageNet:
     def edges(self, size: int = SIDE) -> Images:
         """Edge drawings, 10 a category; labels index the categories."""
         return stimuli.labelled(self._folder("edges"), size, self.categories)
+
+    def concepts(self, n: int | None = None) -> Concepts:
+        """n images with concept masks (all photographs when None), a fifth of them swatches.
+
+        Objects are the classes, each named by its category and WNID.
+
+        Raises:
+            MissingData: val_annotations.txt with the object boxes is not there.
+            UserError: More photographs than there are.
+        """
+        photos = self.val()
+        fills = len(photos) // 4 if n is None else n // 5
+        count = len(photos) if n is None else n - fills
+        if not 1 <= count <= len(photos):
+            raise UserError(f"n = {n} images asked for; expected 1 to {len(photos) * 5 // 4}.")
+        generator = torch.Generator().manual_seed(0)
+        photos = photos.take(torch.randperm(len(photos), generator=generator)[:count])
+        words = {wnid: word for word, wnids in entry_level().items() for wnid in wnids}
+        names = tuple(f"{words.get(wnid, '')} {wnid}".strip() for wnid in self.classes)
+        boxes = photographs.boxes(self._folder("tiny-imagenet"), photos)
+        return photographs.concepts(photos, boxes, names, fills, generator)
 
     @functools.cached_property
     def digest(self) -> str:
