@@ -15,13 +15,23 @@ from robustbias.figures.cues import (
 )
 from robustbias.figures.doses import dose_response
 from robustbias.figures.findings import verdict_matrix
+from robustbias.figures.smoothness import (
+    first_filters,
+    noise_gain,
+    responses,
+    smoothness_by_layer,
+)
 
 __all__ = [
     "accuracy_curve",
     "adversarial_examples",
     "dose_response",
+    "first_filters",
+    "noise_gain",
+    "responses",
     "shape_bias_by_category",
     "shape_bias_summary",
+    "smoothness_by_layer",
     "stimuli_with_decisions",
     "training_records",
     "verdict_matrix",

@@ -1,0 +1,118 @@
+"""Tables and sentences of the chapters that look inside: smoothness, ablation, attribution."""
+
+import pandas as pd
+
+from robustbias.measures.cue_units import NONE
+from robustbias.names import REGIMES, architecture
+from robustbias.stats import Interval
+from robustbias.text import Prose
+
+
+def smoothness(table: pd.DataFrame, *, sigma: float = 0.08) -> pd.DataFrame:
+    """R over S, value [95 % interval]: a line an architecture, first layer and mean of all layers.
+
+    Args:
+        table: From `measures.smoothness`.
+        sigma: Noise level of the noise gain.
+    """
+    ratios = table[(table["regime"] == "robust / standard") & table["sigma"].isin([0.0, sigma])]
+    words = {
+        ("filters", "tv_normalised"): "TV of filters",
+        ("filters", "high_frequency_share"): "high frequencies of filters",
+        ("maps", "tv_per_pixel"): "TV of maps, per pixel",
+        ("maps", "tv_normalised"): "TV of maps, per magnitude",
+        ("noise", "noise_gain"): f"noise gain, sigma {sigma:g}",
+    }
+    rows = []
+    for (name, condition), own in ratios.groupby(["architecture", "condition"], sort=False):
+        first = own["layer"].iloc[0]
+        for layer, label in ((first, "first"), ("all", "all (geometric mean)")):
+            for row in own[own["layer"] == layer].itertuples():
+                if (condition, row.metric) in words:
+                    rows.append(
+                        {
+                            "network": architecture(name),
+                            "layers": label,
+                            "column": words[condition, row.metric],
+                            "text": _interval(row, 1.0),
+                        }
+                    )
+    wide = pd.DataFrame(rows).pivot(index=["network", "layers"], columns="column", values="text")
+    lines = sorted(wide.index, key=lambda line: (line[0], line[1] != "first"))
+    return wide.reindex(lines)[list(words.values())].rename_axis(columns=None)
+
+
+def margins(table: pd.DataFrame) -> pd.DataFrame:
+    """How narrowly each network decided the images of each kind; n is their number.
+
+    Args:
+        table: From `measures.ablation`.
+    """
+    rows = table[table["metric"].isin(["shape_margin", "texture_margin", "clean_margin"])]
+    words = {"shape": "by shape", "texture": "by texture", "clean": "clean, correct"}
+    shown = rows.assign(
+        network=[architecture(id) for id in rows["architecture"]],
+        training=[REGIMES[id] for id in rows["regime"]],
+        column=[words[metric.removesuffix("_margin")] for metric in rows["metric"]],
+        text=[_interval(row) for row in rows.itertuples()],
+    )
+    index = ["network", "training", "n"]
+    wide = shown.pivot(index=index, columns="column", values="text")
+    lines = dict.fromkeys(shown[index].itertuples(index=False, name=None))
+    return wide.reindex(list(lines))[list(words.values())].rename_axis(columns=None)
+
+
+def cue_units(table: pd.DataFrame) -> pd.DataFrame:
+    """Units by what they detect: how many, how many serve each cue, and their generality.
+
+    Args:
+        table: From `measures.cue_units`.
+    """
+    shown = table[table["regime"].isin(["standard", "robust"])]
+    words = {
+        "serves_shape": "serve shape",
+        "serves_texture": "serve texture",
+        "shape_share": "shape score / n",
+        "texture_share": "texture score / n",
+        "relative_generality": "relative generality",
+    }
+    shown = shown[shown["metric"].isin(list(words))]
+    index = ["architecture", "regime", "detects"]
+    counts = shown[shown["metric"] == "serves_shape"].set_index(index)["n"]
+    text = shown.assign(text=[_interval(row) for row in shown.itertuples()])
+    wide = text.pivot(index=index, columns="metric", values="text").fillna("")
+    regimes, last = list(REGIMES), ["all", NONE]
+    lines = sorted(
+        wide.index,
+        key=lambda line: (line[0], regimes.index(line[1]), line[2] in last, line[2] == "all", line),
+    )
+    wide = wide.reindex(lines)[list(words)].rename(columns=words)
+    wide.insert(0, "units", counts.reindex(lines).astype(int))
+    wide.index = pd.MultiIndex.from_tuples(
+        [(architecture(name), REGIMES[regime], detects) for name, regime, detects in lines],
+        names=["network", "training", "detects"],
+    )
+    return wide.rename_axis(columns=None)
+
+
+def attribution(table: pd.DataFrame) -> Prose:
+    """Whether the integral adds up, in one sentence; or why nothing was measured."""
+    if table.empty:
+        return Prose(
+            "The stimuli of this study come without masks of their objects, so where their "
+            "contours run is not known, and attribution is not divided into regions here."
+        )
+    gap = table[(table["metric"] == "completeness_error") & table["regime"].isin(list(REGIMES))]
+    if gap.empty:
+        return Prose("No method whose attributions must add up was asked for.")
+    worst = gap.loc[gap["value"].idxmax()]
+    return Prose(
+        "Attributions of integrated gradients should add up to the change of the score from the "
+        f"baseline to the image. They miss it by {100 * worst['value']:.1f} % at most "
+        f"({architecture(worst['architecture'])}, {REGIMES[worst['regime']]}; sum of gaps over "
+        f"sum of changes, {int(worst['n'])} images)."
+    )
+
+
+def _interval(row, threshold: float | None = None) -> str:
+    return Interval(row.value, row.low, row.high, int(row.n)).text(threshold)
