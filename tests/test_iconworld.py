@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from robustbias.errors import UserError
-from robustbias.images import designs, floats
+from robustbias.images import designs, floats, textures
 from robustbias.images.iconworld import COLOURS, SCENES, IconWorld, World, _grid
 
 SMALL = World(train_images=512, val_images=320, conflict_repeats=2)
@@ -130,6 +130,33 @@ def test_silhouettes_have_no_texture_and_texture_images_have_no_shape(world):
     assert filled[:, :4].std((1, 2)).min() > 0.02  # texture up to the edge
 
 
+def test_distorted_images_are_the_validation_images_in_another_dress(world):
+    val = world.val(96, masks=True)
+    inside = val.masks["object"] > 0
+    black, edges = world.black_silhouettes(n=96), world.edges(n=96)
+    assert torch.equal(black.pixels[:, 0] == 0, inside)
+    assert set(black.pixels.unique().tolist()) == {0, 255}
+    assert ((edges.pixels[:, 0] == 0) <= inside).all()  # an outline lies on its object
+    assert 0 < (edges.pixels[:, 0] == 0).sum() < inside.sum() / 2
+    stylized = world.stylized(96)
+    far = F.max_pool2d(inside[:, None].float(), 3, 1, 1)[:, 0] == 0  # beyond the soft edge
+    changed = (stylized.pixels != val.pixels).any(1)
+    assert changed[far].float().mean() < 1e-3  # strokes too thin to be in the mask
+    assert changed[inside].float().mean() > 0.5
+    for images in (black, edges, stylized, world.silhouettes(n=96), world.texture_only(96)):
+        assert images.names == val.names
+        assert torch.equal(images.labels, val.labels)
+
+
+def test_a_foreign_texture_is_of_no_category_and_as_strong_as_the_own_ones(world):
+    pages = world._atlas[:, 0]
+    assert len(pages) == len(textures.FAMILIES) + len(textures.FOREIGN)
+    torch.testing.assert_close(pages.std((1, 2)), torch.ones(len(pages)), atol=0.15, rtol=0)
+    flat = pages.flatten(1)
+    likeness = (flat @ flat.T / flat.shape[1])[16:, :16]
+    assert likeness.abs().max() < 0.5
+
+
 def test_the_grid_is_the_affine_map_of_torch():
     affine = torch.randn(5, 2, 3, generator=torch.Generator().manual_seed(0))
     expected = torch.nn.functional.affine_grid(affine, (5, 1, 32, 32), align_corners=False)
@@ -144,5 +171,5 @@ def test_wrong_requests_are_refused(world):
         world.cue_conflict(96)
     with pytest.raises(UserError, match="n = -1"):
         world.val(-1)
-    with pytest.raises(UserError, match="no edge images"):
-        world.edges()
+    with pytest.raises(UserError, match="64 pixels wide, not 224"):
+        world.edges(224)

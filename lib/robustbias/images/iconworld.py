@@ -10,6 +10,8 @@ import dataclasses
 import hashlib
 import json
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +20,8 @@ from torch import Tensor
 
 from robustbias.errors import UserError
 from robustbias.images import CueConflict, Images, designs, textures
+from robustbias.images import masks as drawings
+from robustbias.images.concepts import Concepts
 
 COLOURS = {
     "red": (1.0, -0.5, -0.5),
@@ -75,7 +79,9 @@ class IconWorld:
         self.designs = designs.load()
         self.categories = self.designs.categories
         self._bank = designs.signed_distances(self.designs.masks).to(self.device)[:, None]
-        self._atlas = textures.atlas(self._generator("atlas"))
+        own = textures.atlas(self._generator("atlas"))
+        foreign = textures.atlas(self._generator("foreign atlas"), textures.FOREIGN)
+        self._atlas = torch.cat([own, foreign])
         self._pool = {held: self._pools(held) for held in (False, True)}
 
     @property
@@ -99,10 +105,12 @@ class IconWorld:
         return self._images(shape, texture, generator, labels=labels, held_out=False)
 
     def val(self, n: int | None = None, masks: bool = False) -> Images:
-        """Validation images of held-out designs, with shape and texture of the same category."""
-        generator = self._generator("val")
-        labels = self._balanced(n or self.world.val_images)
-        return self._images(labels, labels, generator, held_out=True, masks=masks)
+        """Validation images of held-out designs, with shape and texture of the same category.
+
+        `stylized`, `silhouettes`, `black_silhouettes`, `edges` and `texture_only` give the same
+        drawings in the same poses, image by image, under the same names.
+        """
+        return self._validation(n, masks=masks)
 
     def seen(self, n: int | None = None) -> Images:
         """Like `val`, of the training designs: the gap between both is what was memorised."""
@@ -137,28 +145,59 @@ class IconWorld:
         """Where the object of each `cue_conflict` stimulus is, in their order."""
         self._check(size)
         _, draw = self._conflict()
-        parts = zip(*(value.split(_CHUNK) for value in draw.values()), strict=True)
-        drawn = [self._mask(dict(zip(draw, part, strict=True))) for part in parts]
-        return torch.cat(drawn)[:, 0] > 0.5
+        return self._inside(draw)
+
+    def stylized(self, n: int | None = None) -> Images:
+        """The validation images, every object in a texture that belongs to no category."""
+        generator = self._generator("stylized")
+        count = len(self._balanced(n or self.world.val_images))
+        other = torch.randint(
+            len(textures.FOREIGN), (count,), generator=generator, device=self.device
+        )
+        return self._validation(n, texture=len(textures.FAMILIES) + other)
 
     def silhouettes(self, size: int | None = None, n: int | None = None) -> Images:
-        """Held-out designs without texture: one colour on another, with the scene left out."""
+        """The validation images without texture: one colour on another, the scene left out."""
         self._check(size)
-        labels = self._balanced(n or self.world.val_images)
-        return self._images(
-            labels, labels, self._generator("silhouettes"), held_out=True, amplitude=0.0, plain=True
-        )
+        return self._validation(n, amplitude=0.0, plain=True)
+
+    def black_silhouettes(self, size: int | None = None, n: int | None = None) -> Images:
+        """The objects of the validation images, black on white."""
+        self._check(size)
+        return self._drawn(drawings.silhouettes, n)
+
+    def edges(self, size: int | None = None, n: int | None = None) -> Images:
+        """The outlines of the objects of the validation images, black on white."""
+        self._check(size)
+        return self._drawn(drawings.contours, n)
 
     def texture_only(self, n: int | None = None) -> Images:
-        """Images that the texture of a category fills from edge to edge."""
-        labels = self._balanced(n or self.world.val_images)
-        return self._images(
-            labels, labels, self._generator("texture only"), held_out=True, fill=True
-        )
+        """The validation images with the object's texture from edge to edge."""
+        return self._validation(n, fill=True)
 
-    def edges(self, size: int | None = None) -> Images:
-        """Not part of this world. Raises UserError."""
-        raise UserError("iconworld has no edge images; use silhouettes().")
+    def concepts(self, n: int | None = None) -> Concepts:
+        """Held-out designs with the truth about their pixels, for dissection.
+
+        Shape and texture are drawn independently of each other: where they go together, a unit
+        that detects one would pass for a detector of the other. Masks take every second pixel.
+        """
+        generator = self._generator("concepts")
+        shape = self._balanced(n or self.world.val_images)
+        texture = self._labels(len(shape), generator)
+        drawn = self._images(shape, texture, generator, held_out=True, masks=True)
+        names = {
+            "object": self.categories,
+            "texture": tuple(textures.FAMILIES),
+            "color": tuple(COLOURS),
+            "scene": SCENES,
+        }
+        everywhere = torch.ones(len(shape), dtype=torch.bool, device=self.device)
+        return Concepts(
+            drawn.pixels,
+            {category: drawn.masks[category][:, None, ::2, ::2] for category in names},
+            names,
+            dict.fromkeys(names, everywhere),
+        )
 
     # -- drawing at random -------------------------------------------------------------------
 
@@ -262,6 +301,26 @@ class IconWorld:
 
     # -- pixels ------------------------------------------------------------------------------
 
+    def _validation(self, n: int | None, texture: Tensor | None = None, **options: Any) -> Images:
+        """The drawings of `val`, as they are or rendered otherwise (options of `_images`)."""
+        labels = self._balanced(n or self.world.val_images)
+        texture = labels if texture is None else texture
+        images = self._images(labels, texture, self._generator("val"), held_out=True, **options)
+        return dataclasses.replace(images, names=_validation_names(len(labels)))
+
+    def _drawn(self, drawing: Callable[[Tensor], Tensor], n: int | None) -> Images:
+        """What `drawing` makes of the object masks of the validation images."""
+        labels = self._balanced(n or self.world.val_images)
+        draw = self._draw(labels, self._generator("val"), held_out=True)
+        pixels = drawing(self._inside(draw))
+        return Images(pixels, labels, self.categories, _validation_names(len(labels)))
+
+    def _inside(self, draw: dict[str, Tensor]) -> Bool[Tensor, "n h w"]:
+        """Where the object of each image is."""
+        parts = zip(*(value.split(_CHUNK) for value in draw.values()), strict=True)
+        masks = [self._mask(dict(zip(draw, part, strict=True))) for part in parts]
+        return torch.cat(masks)[:, 0] > 0.5
+
     def _images(
         self,
         shape: Tensor,
@@ -361,6 +420,10 @@ class IconWorld:
         other = palette[draw["background_colour"]][:, :, None, None]
         pixels = grey + other + mask * (own - other)
         return pixels.mul_(255).add_(0.5).clamp_(0, 255).to(torch.uint8)
+
+
+def _validation_names(n: int) -> tuple[str, ...]:
+    return tuple(f"val{i + 1}" for i in range(n))
 
 
 def _grid(

@@ -1,26 +1,32 @@
-"""Sixteen families of procedural texture, drawn once as an atlas and sampled anywhere.
+"""Families of procedural texture, drawn once as an atlas and sampled anywhere: one a category
+(`FAMILIES`) and a few that belong to none (`FOREIGN`).
 
 Each family is a function of position on a square that tiles; every field is scaled to zero mean
 and unit standard deviation, so that no family is told from another by brightness or contrast.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+Family = Callable[[Tensor, Tensor, torch.Generator], Tensor]
 
 SIDE = 512  # atlas pixels; one image pixel is ZOOM atlas pixels, so that sampling does not alias
 ZOOM = 2.0
 _TURN = 2 * math.pi / SIDE
 
 
-def atlas(generator: torch.Generator) -> Float[Tensor, "16 1 512 512"]:
-    """All families on the generator's device, in the order of `FAMILIES`."""
+def atlas(
+    generator: torch.Generator, families: dict[str, Family] | None = None
+) -> Float[Tensor, "f 1 512 512"]:
+    """The families on the generator's device, in their order; those of `FAMILIES` when None."""
     device = generator.device
     line = torch.arange(SIDE, device=device, dtype=torch.float32)
     y, x = torch.meshgrid(line, line, indexing="ij")
-    fields = torch.stack([family(x, y, generator) for family in FAMILIES.values()])
+    fields = torch.stack([family(x, y, generator) for family in (families or FAMILIES).values()])
     fields = fields - fields.mean((1, 2), keepdim=True)
     fields = fields / fields.std((1, 2), keepdim=True)
     return fields.clamp(-2.5, 2.5)[:, None]
@@ -61,7 +67,25 @@ def _rings(x: Tensor, y: Tensor) -> Tensor:
     return torch.cos((u**2 + v**2).sqrt() * (2 * math.pi / 9))
 
 
-FAMILIES = {
+def _scales(x: Tensor, y: Tensor) -> Tensor:
+    """Rows of overlapping half discs, every other row shifted by half a disc."""
+    row = torch.div(y, 16, rounding_mode="floor")
+    u, v = (x + 16 * (row % 2)) % 32 - 16, y % 16
+    return ((u**2 + v**2).sqrt() - 16).clamp(-8, 8)
+
+
+def _weave(x: Tensor, y: Tensor) -> Tensor:
+    """Strands of four lines, across and along in turn."""
+    across = (torch.div(x, 32, rounding_mode="floor") + torch.div(y, 32, rounding_mode="floor")) % 2
+    return torch.where(across > 0, _wave(x, 64), _wave(y, 64))
+
+
+def _crosses(x: Tensor, y: Tensor) -> Tensor:
+    u, v = (x % 32 - 15.5).abs(), (y % 32 - 15.5).abs()
+    return (((u < 3) & (v < 11)) | ((v < 3) & (u < 11))).float()
+
+
+FAMILIES: dict[str, Family] = {
     "vertical stripes": lambda x, y, g: _wave(x, 48),
     "horizontal stripes": lambda x, y, g: _wave(y, 48),
     "rising stripes": lambda x, y, g: _wave(x + y, 32),
@@ -78,4 +102,12 @@ FAMILIES = {
     "hexagons": lambda x, y, g: _hexagons(x, y),
     "rings": lambda x, y, g: _rings(x, y),
     "wood": lambda x, y, g: _wave(y + 14 * _wave(x, 3) + 5 * _wave(x, 7), 64),
+}
+
+# Of no category: what an object wears whose texture must tell nothing.
+FOREIGN: dict[str, Family] = {
+    "scales": lambda x, y, g: _scales(x, y),
+    "weave": lambda x, y, g: _weave(x, y),
+    "crosses": lambda x, y, g: _crosses(x, y),
+    "cracks": lambda x, y, g: _band(0.03, 0.08, g).abs().neg(),
 }
