@@ -1,8 +1,8 @@
 """The 15 corruptions of ImageNet-C at 5 severities, batched, on the images' device.
 
-Each is one function (pixels, constants, generator) -> pixels in noise.py, blur.py, weather.py or
-digital.py, and its constants are in constants.py. On a GPU everything runs there except
-`jpeg_compression`, whose images go through the CPU's codec.
+Each is one function (pixels, constants, generator) -> pixels in noise.py, blur.py, weather.py,
+digital.py or jpeg.py, and its constants are in constants.py. All of them run on the GPU if the
+images are there, JPEG included; only photographs of frost are read on the CPU.
 
 What differs from the published images: pixels stay floats between the steps (the published images
 were rounded to 8 bits and saved once more as JPEG of quality 85), and `frost` is a stand-in unless
@@ -18,15 +18,16 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from robustbias.errors import UserError
-from robustbias.images.corruptions import blur, digital, noise, weather
+from robustbias.images.corruptions import blur, digital, jpeg, noise, weather
 from robustbias.images.corruptions.constants import GROUPS, NAMES, SEVERITIES, TABLES
 
 __all__ = ["GROUPS", "NAMES", "SEVERITIES", "TABLES", "corrupted", "sheet"]
 
 _FUNCTIONS = {
-    name: getattr(module, name)
-    for module, names in zip((noise, blur, weather, digital), GROUPS.values(), strict=True)
-    for name in names
+    name: function
+    for module in (noise, blur, weather, digital, jpeg)
+    for name, function in vars(module).items()
+    if name in NAMES
 }
 # Values worked on at once: on a CPU so many that the steps in between stay in the cache.
 _CHUNK = {"cpu": 1 << 19, "cuda": 1 << 25}

@@ -8,7 +8,12 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Generator, Tensor
 
-from robustbias.images.corruptions.resampling import gaussian_blurred, motion_blurred, zoomed
+from robustbias.images.corruptions.resampling import (
+    gaussian_blurred,
+    motion_blurred,
+    transform_length,
+    zoomed,
+)
 
 
 def defocus_blur(
@@ -20,13 +25,13 @@ def defocus_blur(
         lens: Radius of the disk and sigma of its rim, in pixels.
     """
     kernel = torch.from_numpy(disk(*lens)).to(pixels.device)
-    h, w = pixels.shape[-2:]
-    r = len(kernel) // 2
+    side, r = pixels.shape[-1], len(kernel) // 2
     padded = F.pad(pixels, [r] * 4, mode="reflect")
-    size = padded.shape[-2:]
+    size = [transform_length(side + 2 * r)] * 2
     # A disk is symmetric: convolution and correlation are the same.
-    spectrum = torch.fft.rfft2(padded) * torch.fft.rfft2(kernel, s=size)
-    return torch.fft.irfft2(spectrum, s=size)[..., 2 * r : 2 * r + h, 2 * r : 2 * r + w].clamp(0, 1)
+    spectrum = torch.fft.rfft2(padded, s=size).mul_(torch.fft.rfft2(kernel, s=size))
+    blurred = torch.fft.irfft2(spectrum, s=size)
+    return blurred[..., 2 * r : 2 * r + side, 2 * r : 2 * r + side].clamp(0, 1)
 
 
 @functools.lru_cache(maxsize=32)
@@ -111,7 +116,7 @@ def motion_blur(
     Args:
         motion: Radius (the streak is 2 radius + 1 long) and sigma of its decay, in pixels.
     """
-    return motion_blurred(pixels, *motion, (-45, 45), generator).clamp_(0, 1)
+    return motion_blurred(pixels, *motion, (-45.0, 45.0), generator).clamp_(0, 1)
 
 
 def zoom_blur(

@@ -1,14 +1,11 @@
-"""Corruptions of processing: contrast, elastic transform, pixelation and JPEG."""
+"""Corruptions of processing: contrast, elastic transform and pixelation (JPEG is in jpeg.py)."""
 
 import functools
-import io
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from PIL import Image
 from torch import Generator, Tensor
 
 from robustbias.images.corruptions.resampling import gaussian_blurred
@@ -90,54 +87,31 @@ def pixelate(
     Args:
         share: Side of the shrunk image over that of the image.
     """
-    side = pixels.shape[-1]
+    n, c, side, _ = pixels.shape
     small = int(side * share)
-    taken, repeated = (
-        torch.from_numpy(index).to(pixels.device) for index in box_indices(side, small)
-    )
-    rows = sum(pixels[:, :, index] for index in taken)
-    shrunk = sum(rows[..., index] for index in taken) / len(taken) ** 2
-    return shrunk[..., repeated][:, :, repeated]
+    taken, weights = (torch.from_numpy(a).to(pixels.device) for a in box_taps(side, small))
+    rows = pixels.new_zeros(n, c, small, side)
+    for index, weight in zip(taken, weights, strict=True):
+        rows.addcmul_(pixels.index_select(2, index), weight[:, None])
+    shrunk = pixels.new_zeros(n, c, small, small)
+    for index, weight in zip(taken, weights, strict=True):
+        shrunk.addcmul_(rows.gather(3, index.expand_as(shrunk)), weight)
+    nearest = (torch.arange(side, device=pixels.device) + 0.5).mul_(small / side).long()
+    wide = shrunk.gather(3, nearest.expand(n, c, small, side))
+    return wide.index_select(2, nearest)
 
 
 @functools.lru_cache(maxsize=32)
-def box_indices(side: int, small: int) -> tuple[np.ndarray, np.ndarray]:
-    """Which pixels a box filter averages on the way down (k small), which it repeats on the way up.
-
-    Rows of fewer than k pixels repeat theirs, so that plain means come out right.
+def box_taps(side: int, small: int) -> tuple[np.ndarray, np.ndarray]:
+    """Which pixels of a line a box filter averages (taps small), and their weights.
 
     Source: Pillow's Image.Resampling.BOX, which counts a pixel whose middle is inside.
     """
     scale = side / small
-    members = []
-    for middle in (np.arange(small) + 0.5) * scale:
-        low, high = (int(middle + sign * scale / 2 + 0.5) for sign in (-1, 1))
-        inside = np.arange(max(low, 0), min(high, side))
-        at = (inside + 0.5 - middle) / scale
-        members.append(inside[(at > -0.5) & (at <= 0.5)])
-    counts = {len(own) for own in members}
-    taps = int(np.lcm.reduce(list(counts)))
-    down = np.stack([np.repeat(own, taps // len(own)) for own in members], 1)
-    up = ((np.arange(side) + 0.5) / scale).astype(np.int64)
-    return down, up
-
-
-def jpeg_compression(
-    pixels: Float[Tensor, "n c h w"], quality: int, generator: Generator
-) -> Float[Tensor, "n c h w"]:
-    """Encoded as JPEG and decoded, image by image on the CPU, wherever the images are.
-
-    Args:
-        quality: 1 to 95, Pillow's scale; colours at half the resolution (4:2:0).
-    """
-    levels = pixels.movedim(1, -1).mul(255).round_().to(torch.uint8).cpu().numpy()
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        decoded = list(pool.map(functools.partial(_through_jpeg, quality=quality), levels))
-    out = torch.from_numpy(np.stack(decoded)).to(pixels.device)
-    return out.movedim(-1, 1).to(pixels.dtype).div_(255)
-
-
-def _through_jpeg(image: np.ndarray, quality: int) -> np.ndarray:
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, "JPEG", quality=quality)
-    return np.asarray(Image.open(file))
+    middles = (np.arange(small) + 0.5) * scale
+    first = (middles - scale / 2 + 0.5).astype(np.int64).clip(0)
+    last = (middles + scale / 2 + 0.5).astype(np.int64).clip(max=side)
+    index = first + np.arange((last - first).max())[:, None]
+    index = np.minimum(index, last - 1)
+    weights = (first + np.arange(len(index))[:, None] < last) / (last - first)
+    return index, weights.astype(np.float32)

@@ -93,5 +93,5 @@ def _photographs(folder: Path, side: int) -> tuple[np.ndarray, ...]:
             Image.Transform.AFFINE,
             (1 / FROST_SCALES[side], 0, 0, 0, 1 / FROST_SCALES[side], 0),
         )
-        images.append(np.asarray(image.transform(size, *points, Image.Resampling.BILINEAR)))
+        images.append(np.array(image.transform(size, *points, Image.Resampling.BILINEAR)))
     return tuple(images)

@@ -68,47 +68,72 @@ def zoomed(images: Float[Tensor, "n c h h"], factor: float) -> Float[Tensor, "n 
 
 
 def motion_blurred(
-    images: Float[Tensor, "n c h w"],
+    images: Float[Tensor, "n c h h"],
     radius: int,
     sigma: float,
     degrees: tuple[float, float],
     generator: Generator,
-) -> Float[Tensor, "n c h w"]:
+) -> Float[Tensor, "n c h h"]:
     """A blur to one side along a line, its angle drawn for each image.
 
-        y(p) = sum_i k_i x(p + d_i),  k_i ~ exp(-i^2 / 2 sigma^2),  i = 0 .. 2 radius,
-
-    with d_i the whole pixel nearest to i steps along the line, and edges repeated: ImageMagick's
-    motion blur. All images are blurred in one product of spectra.
-
     Args:
+        radius: See `streaked`.
+        sigma: See `streaked`.
         degrees: Range of the angle; 0 is along x, 90 along y (down).
     """
     low, high = degrees
-    angle = torch.rand(len(images), generator=generator, device=images.device)
-    return streaked(images, radius, sigma, torch.deg2rad(low + (high - low) * angle))
+    turn = torch.rand(len(images), generator=generator, device=images.device)
+    angle = torch.deg2rad(low + (high - low) * turn)
+    widest = torch.deg2rad(torch.linspace(low, high, 181))
+    ahead = [torch.cos(widest), torch.sin(widest)]
+    room = [math.ceil(2 * radius * float(way.max())) for step in ahead for way in (-step, step)]
+    return streaked(images, radius, sigma, angle, [max(0, r) for r in room])
 
 
 def streaked(
-    images: Float[Tensor, "n c h w"], radius: int, sigma: float, angle: Float[Tensor, " n"]
-) -> Float[Tensor, "n c h w"]:
-    """`motion_blurred` at given angles (radians)."""
-    h, w = images.shape[-2:]
-    reach = 2 * radius
-    steps = torch.arange(reach + 1, device=images.device, dtype=torch.float32)
+    images: Float[Tensor, "n c h h"],
+    radius: int,
+    sigma: float,
+    angle: Float[Tensor, " n"],
+    room: list[int],
+) -> Float[Tensor, "n c h h"]:
+    """Images blurred along lines at given angles (radians), all in one product of spectra.
+
+        y(p) = sum_i k_i x(p + d_i),  k_i ~ exp(-i^2 / 2 sigma^2),  i = 0 .. 2 radius,
+
+    with d_i the whole pixel nearest to i steps along the line, and edges repeated.
+
+    Args:
+        room: How far the lines reach to the left, right, top and bottom, in pixels.
+
+    Source: ImageMagick's MotionBlurImage, which the published code calls.
+    """
+    side, device = images.shape[-1], images.device
+    left, _, top, _ = room
+    steps = torch.arange(2 * radius + 1, device=device, dtype=torch.float32)
     kernel = torch.exp(-0.5 * (steps / sigma) ** 2)
     kernel = kernel / kernel.sum()
     dx = torch.ceil(steps * torch.cos(angle)[:, None] - 0.5)
     dy = torch.ceil(steps * torch.sin(angle)[:, None] - 0.5)
-    padded = F.pad(images, [reach] * 4, mode="replicate")
-    rows, columns = padded.shape[-2:]
-    # The kernel's spectrum, tap by tap: no scattered sums, whose order would vary on a GPU.
-    fy = torch.fft.fftfreq(rows, device=images.device)[:, None]
-    fx = torch.fft.rfftfreq(columns, device=images.device)
-    turn = 2 * math.pi
-    down = torch.polar(kernel.expand(len(dy), rows, -1).contiguous(), turn * fy * dy[:, None])
-    along = turn * dx[..., None] * fx
-    across = torch.polar(torch.ones_like(along), along)
-    spectrum = (down @ across)[:, None]
-    blurred = torch.fft.irfft2(torch.fft.rfft2(padded) * spectrum, s=(rows, columns))
-    return blurred[..., reach : reach + h, reach : reach + w]
+    padded = F.pad(images, room, mode="replicate")
+    rows, columns = size = [transform_length(length) for length in padded.shape[-2:]]
+    # The kernels' spectra, tap by tap: no scattered sums, whose order would vary on a GPU.
+    fy = 2 * math.pi * torch.fft.fftfreq(rows, device=device)[:, None]
+    fx = 2 * math.pi * torch.fft.rfftfreq(columns, device=device)
+    down, across = fy * dy[:, None], dx[..., None] * fx
+    down = torch.polar(kernel.expand_as(down).contiguous(), down)
+    spectra = (down @ torch.polar(torch.ones_like(across), across))[:, None]
+    blurred = torch.fft.irfft2(torch.fft.rfft2(padded, s=size).mul_(spectra), s=size)
+    return blurred[..., top : top + side, left : left + side]
+
+
+def transform_length(length: int) -> int:
+    """The next length whose Fourier transform is fast: no prime factor above 5."""
+    while True:
+        rest = length
+        for prime in (2, 3, 5):
+            while rest % prime == 0:
+                rest //= prime
+        if rest == 1:
+            return length
+        length += 1

@@ -11,7 +11,7 @@ from robustbias.images.corruptions.resampling import crop_side, enlarged, motion
 
 
 def snow(
-    pixels: Float[Tensor, "n c h w"], flakes: tuple[float, ...], generator: Generator
+    pixels: Float[Tensor, "n c h w"], flakes: tuple[float | int, ...], generator: Generator
 ) -> Float[Tensor, "n c h w"]:
     """Streaks of flakes over a whitened image.
 
@@ -27,7 +27,7 @@ def snow(
     noise = torch.randn(n, 1, crop, crop, generator=generator, device=pixels.device)
     layer = enlarged(noise.mul_(sd).add_(mean), zoom, side)
     layer = (layer * (layer >= threshold)).clamp_(0, 1).mul_(255).floor_().div_(255)
-    layer = motion_blurred(layer, radius, sigma, (-135, -45), generator)
+    layer = motion_blurred(layer, radius, sigma, (-135.0, -45.0), generator)
     grey = pixels[:, :1] * 0.299 + pixels[:, 1:2] * 0.587 + pixels[:, 2:] * 0.114
     white = torch.maximum(pixels, grey.mul_(1.5).add_(0.5))
     fallen = layer + layer.flip(-2, -1)
