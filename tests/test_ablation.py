@@ -13,7 +13,8 @@ from robustbias import claims
 from robustbias.errors import UserError
 from robustbias.images import CueConflict, Images
 from robustbias.measures import ablation, cue_units
-from robustbias.measures.silencing import generality, spread_sample, unit_answers
+from robustbias.measures.decided import matched_sample, spread_sample
+from robustbias.measures.silencing import generality, unit_answers
 from robustbias.networks import hooks, zoo
 
 PIXELS = torch.rand(5, 3, 64, 64, generator=torch.Generator().manual_seed(0))
@@ -121,6 +122,15 @@ def test_a_sample_is_spread_over_shape_images():
     assert len(set(drawn.tolist())) == 6
     with pytest.raises(UserError, match="16 stimuli asked for, but only 15"):
         spread_sample(names, among, 16, torch.Generator())
+
+
+def test_a_matched_sample_takes_the_nearest_value_once():
+    among = torch.tensor([10, 11, 12, 13])
+    values = torch.tensor([0.1, 0.5, 0.52, 0.9])
+    assert matched_sample(torch.tensor([0.51, 0.53]), values, among).tolist() == [11, 12]
+    assert set(matched_sample(torch.tensor([0.95, 0.95]), values, among).tolist()) == {12, 13}
+    with pytest.raises(UserError, match="5 matches asked for, but only 4"):
+        matched_sample(torch.rand(5), values, among)
 
 
 def test_generality_is_one_for_both_cues_alike_and_zero_for_one_alone():

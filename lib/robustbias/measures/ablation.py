@@ -5,19 +5,17 @@ from typing import Any
 
 import pandas as pd
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Float
 from torch import Tensor
 
 from robustbias import stats
 from robustbias.errors import UserError
-from robustbias.images import CueConflict, floats
-from robustbias.measures.conflict import entry_level
+from robustbias.images import floats
+from robustbias.measures.decided import KINDS, Kind, decided, rule, sample
 from robustbias.measures.registry import described, measure, pairs, tidy
-from robustbias.measures.silencing import generality, spread_sample, unit_answers
+from robustbias.measures.silencing import generality, unit_answers
 from robustbias.measures.unit_means import unit_means
 from robustbias.networks import hooks, zoo
-
-KINDS = ("shape", "texture", "clean")
 
 
 @measure
@@ -27,15 +25,19 @@ def ablation(
     n_each: int = 60,
     layers: tuple[str, ...] | list[str] | None = None,
     size: int | None = None,
+    matched: bool = True,
     draws: int = 2000,
 ) -> pd.DataFrame:
     """Every unit of every probed layer silenced, and kept alone, in S and R.
 
     Three kinds of images are shown to a network, equally many of each and as many to R as to S:
-    cue conflicts it decides by shape, cue conflicts it decides by texture (spread over shape
-    images, drawn with the study's seed), and clean held-out images it names correctly. At most
-    `n_each`; fewer where S or R has fewer decisions of a kind. Deciding is by the entry-level
-    category of the largest mean probability, in full precision.
+    cue conflicts it decides by shape, cue conflicts it decides by texture, and clean held-out
+    images it names correctly. At most `n_each`; fewer where S or R has fewer decisions of a kind.
+    Deciding is by the entry-level category of the largest mean probability, in full precision.
+
+    Decisions by a network's rarer cue tend to be narrow, and narrow decisions change at the loss
+    of any unit. So those by its rarer cue are drawn with the study's seed, spread over shape
+    images, and each is matched with the decision by the other cue whose margin is nearest.
 
     Rows of `unit` 0 and up, without interval; n is the number of images of the kind:
     - `shape_score`, `texture_score`, `clean_score`: decisions that change when the unit is
@@ -50,14 +52,14 @@ def ablation(
       of R and S: see `unit_means.unit_means`. Relative generality is 1 for units that do not tell
       the cues apart.
     - `shape_margin`, ... (layer `all`): mean probability by which the network's category led the
-      next one on the images of the kind, with an interval over images. Narrow decisions change
-      at the loss of any unit.
+      next one on the images of the kind, with an interval over images.
 
     Cost: twice 3 n_each images through what follows each layer, for every unit of it.
 
     Args:
         n_each: Images of each kind, at most.
         layers: Probed layers; the manifest's when None.
+        matched: False draws the decisions by the commoner cue without regard to their margins.
         size: Side of the cue conflicts in pixels; the study's smallest when None.
 
     Raises:
@@ -72,78 +74,32 @@ def ablation(
     rows, margins = [], []
     for pair in pairs(study).values():
         named = {name: study.network_named(entry.name) for name, entry in pair.items()}
-        found = {name: _decided(study, network, stimuli) for name, network in named.items()}
-        n = min([n_each, *(len(index) for own in found.values() for _, index in own.values())])
+        found = {name: decided(study, network, stimuli) for name, network in named.items()}
+        n = min([n_each, *(len(kind.index) for own in found.values() for kind in own.values())])
         if n == 0:
             raise UserError(
                 f"{' or '.join(entry.name for entry in pair.values())} decides no image by one of "
                 f"{', '.join(KINDS)}: there is nothing a unit could change. Use more stimuli."
             )
         for regime, network in named.items():
-            shown = _shown(study, stimuli, found[regime], n)
-            answer = _rule(study, network)
+            shown = sample(study, stimuli, found[regime], n, matched)
+            pixels = torch.cat(
+                [floats(kind.pixels[kind.index.to(kind.pixels.device)]) for kind in shown.values()]
+            ).to(study.device)
+            answer = rule(study, network)
             columns = described(study, pair[regime])
-            margins.append(_margins(study, network, shown).assign(**columns))
+            margins.append(_margins(study, shown).assign(**columns))
             for layer in layers or network.layers:
-                own = _unit_table(network, layer, shown, answer)
+                own = _unit_table(network, layer, pixels, answer)
                 rows.append(own.assign(**columns, layer=layer))
     units = pd.concat(rows, ignore_index=True)
     means = unit_means(study, units[units["unit"] >= 0], "layer", draws).assign(unit=-1)
     return tidy(pd.concat([units, *margins, means], ignore_index=True))
 
 
-def _rule(
-    study: Any, network: zoo.Network
-) -> Callable[[Float[Tensor, "m k"]], Int64[Tensor, " m"]]:
-    """From logits to entry-level categories: the rule that shape bias is measured by."""
-    membership = study.membership(network).to(study.device)
-    return lambda logits: entry_level(logits.softmax(1), membership)
-
-
-def _decided(
-    study: Any, network: zoo.Network, stimuli: CueConflict
-) -> dict[str, tuple[UInt8[Tensor, "n 3 h w"], Int64[Tensor, " m"]]]:
-    """Images by what the network makes of them: pixels, and which of them are of the kind."""
-    answer, membership = _rule(study, network), study.membership(network)
-    held_out = study.source.val()
-    labels = held_out.labels.cpu()
-    named = torch.where(membership.any(1), membership.argmax(1), -1)[labels]
-
-    @torch.no_grad()
-    def answers(pixels: UInt8[Tensor, "n 3 h w"]) -> Int64[Tensor, " n"]:
-        parts = pixels.split(200)
-        return torch.cat([answer(network(floats(part.to(study.device)))).cpu() for part in parts])
-
-    conflict = (stimuli.shape != stimuli.texture).cpu()
-    chosen = answers(stimuli.pixels)
-    hits = {cue: conflict & (chosen == getattr(stimuli, cue).cpu()) for cue in ("shape", "texture")}
-    return {
-        **{cue: (stimuli.pixels, hit.nonzero()[:, 0]) for cue, hit in hits.items()},
-        "clean": (held_out.pixels, (answers(held_out.pixels) == named).nonzero()[:, 0]),
-    }
-
-
-def _shown(study: Any, stimuli: CueConflict, decided: dict, n: int) -> Float[Tensor, "m 3 h w"]:
-    """n images of each kind, in the order of KINDS."""
-    generator = torch.Generator().manual_seed(study.seed)
-    parts = []
-    for kind in KINDS:
-        pixels, index = decided[kind]
-        if kind == "clean":
-            index = index[torch.randperm(len(index), generator=generator)[:n]]
-        else:
-            index = spread_sample(stimuli.names, index, n, generator)
-        parts.append(floats(pixels[index.to(pixels.device)].to(study.device)))
-    return torch.cat(parts)
-
-
-@torch.no_grad()
-def _margins(study: Any, network: zoo.Network, pixels: Float[Tensor, "m 3 h w"]) -> pd.DataFrame:
-    """By how much decisions of each kind were won."""
-    membership = study.membership(network).to(pixels)
-    scores = network(pixels).softmax(1) @ membership / membership.sum(0)
-    first, second = scores.topk(2, dim=1).values.T
-    lead = (first - second).cpu().view(len(KINDS), -1).T
+def _margins(study: Any, shown: dict[str, Kind]) -> pd.DataFrame:
+    """By how much decisions of each kind were won, with intervals over images."""
+    lead = torch.stack([shown[kind].lead for kind in KINDS], 1)
     boot = stats.ratios(
         lead,
         torch.ones_like(lead),

@@ -19,8 +19,8 @@ from robustbias.measures.attribution_maps import (
     completeness_gap,
     regions,
 )
+from robustbias.measures.decided import spread_sample
 from robustbias.measures.registry import described, measure, pairs, tidy
-from robustbias.measures.silencing import spread_sample
 
 COLUMNS = ["study", "network", "architecture", "regime", "method", "region", "metric"]
 

@@ -15,7 +15,6 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from robustbias.errors import UserError
-from robustbias.images.names import cues
 from robustbias.networks import hooks
 from robustbias.networks.zoo import Network
 
@@ -67,34 +66,6 @@ def unit_answers(
             a[line, unit] = 0
         answers[row, image] = answer(hooks.resumed(network, layer, a))
     return answers
-
-
-def spread_sample(
-    names: tuple[str, ...],
-    among: Int64[Tensor, " m"],
-    size: int,
-    generator: torch.Generator,
-) -> Int64[Tensor, " size"]:
-    """`size` of the stimuli `among`, drawn so that as many shape images as possible take part.
-
-    One stimulus of every shape image first, in random order, then a second one of each, and so on.
-
-    Args:
-        names: Of all stimuli, as in `images.CueConflict`.
-
-    Raises:
-        UserError: More stimuli asked for than there are.
-    """
-    if size > len(among):
-        raise UserError(f"{size} stimuli asked for, but only {len(among)} are of this kind.")
-    shuffled = among[torch.randperm(len(among), generator=generator)]
-    seen: dict[tuple[str, int], int] = {}
-    turns = []
-    for name in (cues(names[i]) for i in shuffled.tolist()):
-        key = name.shape, name.shape_design
-        turns.append(seen.setdefault(key, 0))
-        seen[key] += 1
-    return shuffled[torch.tensor(turns).argsort(stable=True)[:size]]
 
 
 def generality(
