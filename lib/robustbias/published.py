@@ -47,6 +47,29 @@ def cue_conflict(categories: tuple[str, ...]) -> pd.DataFrame:
     return pd.concat([bias, coverage], ignore_index=True)
 
 
+def corruptions() -> pd.DataFrame:
+    """Top-1 of ImageNet's ResNet-50, S and R (L2, eps 3), under every corruption and severity.
+
+    Columns model, architecture, regime, corruption, severity, value, source.
+    """
+    rows = results("top1")
+    place = rows["condition"].str.extract(r"^imagenet-c/(?P<corruption>\w+)/(?P<severity>\d)$")
+    rows = rows.join(place).dropna(subset=["corruption"])
+    columns = ["model", "architecture", "regime", "corruption", "severity", "value", "source"]
+    return rows.astype({"severity": int})[columns].reset_index(drop=True)
+
+
+def mean_corruption_errors() -> pd.Series:
+    """mCE of the networks in `corruptions`, in per cent of the published errors of AlexNet.
+
+    Source: Hendrycks and Dietterich 2019, arXiv 1903.12261.
+    """
+    errors = 1 - corruptions().groupby(["corruption", "model"])["value"].mean().unstack()
+    alexnet = results("error", architecture="alexnet")
+    alexnet.index = alexnet["condition"].str.removeprefix("imagenet-c/")
+    return (100 * errors.div(alexnet["value"], axis=0)).mean().rename("mce")
+
+
 # claim -> (metric, condition, the models: R and S, or the one the claim is about) on ImageNet
 _SERIES = ("ResNet-50, L2 eps 3", "ResNet-50 (torchvision)")
 _MADRY = ("ResNet-50, L2 eps 3 (robustness)", "ResNet-50 (torchvision)")
@@ -56,6 +79,9 @@ _EFFECTS = {
     "C1.difference": ("shape_bias", "cue-conflict", _SERIES),
     "C1.robust": ("shape_bias", "cue-conflict", _SERIES[:1]),
     "C1.standard": ("shape_bias", "cue-conflict", _SERIES[1:]),
+    "C2.stylized": ("top1", "stylized", _SERIES),
+    "C2.silhouettes": ("top1", "silhouette", _SERIES),
+    "C2.black": ("top1", "silhouette", _SERIES),
 }
 
 
@@ -73,4 +99,8 @@ def effects() -> pd.DataFrame:
         values = [float(rows.loc[rows["source"] == source, "value"].iloc[0]) for rows in chosen]
         value = values[0] - values[1] if len(values) == 2 else values[0]
         rows.append({"id": id, "value": value, "source": source, "model": " - ".join(models)})
+    errors, own = mean_corruption_errors(), corruptions()
+    value = errors[_SERIES[0]] - errors[_SERIES[1]]
+    source, model = own["source"].iloc[0], " - ".join(_SERIES)
+    rows.append({"id": "C2c", "value": value, "source": source, "model": model})
     return pd.DataFrame(rows)

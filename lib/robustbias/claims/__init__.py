@@ -5,6 +5,7 @@ A claim is one `@claim` function in a module of this folder; importing it here m
 
 from robustbias.claims import (  # noqa: F401  (they register their claims)
     cue_units,
+    distortions,
     robustness,
     shape,
     smoothness,

@@ -15,6 +15,12 @@ from robustbias.figures.cues import (
 )
 from robustbias.figures.doses import dose_response
 from robustbias.figures.findings import verdict_matrix
+from robustbias.figures.ood import (
+    accuracy_by_distortion,
+    corruption_heat,
+    distortion_examples,
+    distortion_readings,
+)
 from robustbias.figures.smoothness import (
     first_filters,
     noise_gain,
@@ -23,8 +29,12 @@ from robustbias.figures.smoothness import (
 )
 
 __all__ = [
+    "accuracy_by_distortion",
     "accuracy_curve",
     "adversarial_examples",
+    "corruption_heat",
+    "distortion_examples",
+    "distortion_readings",
     "dose_response",
     "first_filters",
     "noise_gain",

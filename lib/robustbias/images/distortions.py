@@ -9,7 +9,7 @@ images depend on the network they are made for, see `adversarial`.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -18,7 +18,8 @@ from jaxtyping import Float, Int64
 from torch import Generator, Tensor, nn
 
 from robustbias import attacks
-from robustbias.errors import UserError
+from robustbias.errors import MissingData, UserError
+from robustbias.images import Images, floats
 from robustbias.images.masks import luminance, otsu
 
 LOW, HIGH = 0.125, 0.25  # cycles per pixel; the highest a grid of pixels can hold is 0.5
@@ -153,8 +154,8 @@ def adversarial(
 DISTORTIONS: dict[str, Distortion] = {
     "greyscale": Distortion(greyscale, "colour"),
     "black and white": Distortion(black_and_white, "colour, grey levels"),
-    "saturated, p = 8": Distortion(partial(saturated, p=8), "grey levels"),
-    "saturated, p = 64": Distortion(partial(saturated, p=64), "grey levels"),
+    "saturated, p = 8": Distortion(partial(saturated, p=8.0), "grey levels"),
+    "saturated, p = 64": Distortion(partial(saturated, p=64.0), "grey levels"),
     "saturated, p = inf": Distortion(partial(saturated, p=math.inf), "grey levels"),
     "scrambled 2 x 2": Distortion(partial(scrambled, patches=2), "shape"),
     "scrambled 4 x 4": Distortion(partial(scrambled, patches=4), "shape"),
@@ -210,10 +211,45 @@ def distorted(
     return DISTORTIONS[name].function(pixels, generator)
 
 
-def examples(images: Any, names: tuple[str, ...], generator: Generator) -> dict[str, Tensor]:
-    """{condition: float pixels} of some images, clean first."""
-    pixels = next(images.batches(len(images)))[0]
-    return {"clean": pixels} | {name: distorted(pixels, name, generator) for name in names}
+def stimuli(source: Any, images: Images) -> Iterator[tuple[str, Images, bool]]:
+    """(condition, images, paired) of every set in `STIMULI` that the source has.
+
+    Paired means that they are `images` themselves, distorted, in the same order: the source gives
+    them the same names. Sets whose method or whose files are missing are left out.
+    """
+    for condition, (method, _) in STIMULI.items():
+        try:
+            found = getattr(source, method)() if hasattr(source, method) else None
+        except MissingData:
+            found = None
+        if found is None:
+            continue
+        paired = bool(images.names) and set(images.names) <= set(found.names)
+        if paired:
+            place = {name: i for i, name in enumerate(found.names)}
+            found = found.take(torch.tensor([place[name] for name in images.names]))
+        yield condition, found, paired
+
+
+def examples(source: Any, n: int, seed: int = 0) -> dict[str, Float[Tensor, "n 3 h w"]]:
+    """n random validation images, clean and under everything there is: {condition: pixels}.
+
+    Stimuli that are no distorted validation images are random ones as well.
+    """
+
+    def some(images: Images) -> Images:
+        order = torch.randperm(len(images), generator=Generator().manual_seed(seed))
+        return images.take(order[:n].to(images.labels.device))
+
+    images = some(source.val())
+    pixels = floats(images.pixels)
+    shown = {"clean": pixels}
+    for condition, found, paired in stimuli(source, images):
+        shown[condition] = floats((found if paired else some(found)).pixels)
+    for name in DISTORTIONS:
+        generator = Generator(pixels.device).manual_seed(seed)
+        shown[name] = distorted(pixels, name, generator)
+    return shown
 
 
 def _frequencies(pixels: Float[Tensor, "n c h w"]) -> Float[Tensor, "h v"]:

@@ -14,6 +14,7 @@ from robustbias.measures.attribution import attribution
 from robustbias.measures.conflict import conflict_trials
 from robustbias.measures.cue_units import cue_units
 from robustbias.measures.examples import adversarial_examples
+from robustbias.measures.ood import ood
 from robustbias.measures.parity import cue_parity
 from robustbias.measures.records import training_records
 from robustbias.measures.registry import REGISTRY, measure, tidy
@@ -32,6 +33,7 @@ __all__ = [
     "cue_units",
     "decided_bias",
     "measure",
+    "ood",
     "shape_bias",
     "smoothness",
     "tidy",

@@ -1,0 +1,202 @@
+"""Each distortion takes what it says and nothing else, against arithmetic done by hand."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import toy_networks
+import toy_study
+from robustbias.errors import UserError
+from robustbias.images import distortions, masks
+from robustbias.images.distortions import DISTORTIONS, distorted, saturated, scrambled
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture
+def pixels() -> torch.Tensor:
+    return torch.rand(6, 3, 32, 32, generator=seeded(1))
+
+
+@pytest.mark.parametrize("name", DISTORTIONS)
+def test_a_distortion_keeps_the_form_and_range_and_is_a_function_of_the_seed(name, pixels):
+    before = pixels.clone()
+    out = distorted(pixels, name, seeded())
+    assert out.shape == pixels.shape
+    assert out.dtype == pixels.dtype
+    assert 0 <= out.min() <= out.max() <= 1
+    assert torch.equal(out, distorted(pixels, name, seeded()))
+    assert torch.equal(pixels, before)
+    assert distortions.removed(name)
+
+
+@pytest.mark.parametrize("patches", [2, 4, 8])
+def test_no_patch_of_a_scrambled_image_is_in_its_place_and_none_is_lost(patches):
+    """Trap: a random permutation leaves a patch in place in two of three images."""
+    side = 4 * patches
+    numbers = torch.arange(patches**2).reshape(patches, patches).float() / patches**2
+    image = numbers.repeat_interleave(4, 0).repeat_interleave(4, 1)
+    out = scrambled(image.expand(50, 3, side, side), seeded(), patches=patches)
+    blocks = out.unfold(2, 4, 4).unfold(3, 4, 4).flatten(4)
+    assert (blocks == blocks[..., :1]).all()  # patches are moved whole
+    found = blocks[:, 0, :, :, 0].reshape(50, -1)
+    assert (found != numbers.flatten()).all()
+    assert torch.equal(found.sort(1).values, numbers.flatten().sort().values.expand(50, -1))
+    assert torch.equal(out[:, 0], out[:, 2])  # colours move together
+
+
+def test_all_derangements_are_equally_likely():
+    """There are 9 derangements of 4 things."""
+    drawn = distortions.derangements(9000, 4, seeded())
+    kinds, counts = drawn.unique(dim=0, return_counts=True)
+    assert len(kinds) == 9
+    assert (counts.float() / 1000 - 1).abs().max() < 0.15
+
+
+def test_patches_must_divide_the_image(pixels):
+    for patches in (1, 5):
+        with pytest.raises(UserError, match=f"{patches} x {patches} patches of 32 x 32"):
+            scrambled(pixels, seeded(), patches=patches)
+
+
+def test_greyscale_is_what_pillow_makes_of_the_image(pixels):
+    image = Image.fromarray((pixels[0] * 255).byte().permute(1, 2, 0).numpy())
+    exact = torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255
+    expected = torch.from_numpy(np.array(image.convert("L")) / 255).float()
+    out = distortions.greyscale(exact[None].float(), seeded())[0]
+    torch.testing.assert_close(out, expected.expand(3, -1, -1), atol=1.5 / 255, rtol=0)
+
+
+def test_otsus_threshold_is_the_best_of_all_thresholds(pixels):
+    """The oracle tries every one of 256 thresholds."""
+    x = (pixels[:, :1] ** 3 * 0.7).mul(255).round() / 255 + 1 / 512  # inside a step, skewed
+    found = masks.otsu(x)
+
+    def apart(values, threshold):
+        low, high = values[values < threshold], values[values >= threshold]
+        if not len(low) or not len(high):
+            return 0.0
+        return float(len(low) * len(high) * (low.mean() - high.mean()) ** 2) / len(values) ** 2
+
+    for image, threshold in zip(x, found, strict=True):
+        best = max(apart(image.flatten(), t / 256) for t in range(1, 256))
+        assert apart(image.flatten(), threshold) == pytest.approx(best, rel=1e-3)
+
+
+def test_black_and_white_is_black_and_white_and_keeps_the_order_of_grey_levels():
+    ramp = torch.linspace(0.3, 0.7, 64).expand(1, 3, 64, 64).contiguous()
+    out = distortions.black_and_white(ramp, seeded())
+    assert out.unique().tolist() == [0, 1]
+    assert (out[0, 0, 0].diff() >= 0).all()
+    assert out.mean() == pytest.approx(0.5, abs=0.02)
+
+
+def test_saturation_does_nothing_at_p_2_and_leaves_two_levels_at_infinity(pixels):
+    torch.testing.assert_close(saturated(pixels, seeded(), p=2.0), pixels, atol=1e-6, rtol=0)
+    assert saturated(pixels, seeded(), p=math.inf).unique().tolist() == [0, 1]
+    far = saturated(pixels, seeded(), p=1024.0)
+    assert (far - saturated(pixels, seeded(), p=math.inf)).abs().mean() < 0.01
+    assert saturated(torch.tensor([0.3]).view(1, 1, 1, 1), seeded(), p=4.0).item() == pytest.approx(
+        0.5 - math.sqrt(0.4) / 2
+    )
+    half = torch.full((1, 3, 2, 2), 0.5)
+    assert (saturated(half, seeded(), p=math.inf) == 0.5).all()
+    with pytest.raises(UserError, match="p = 0.0"):
+        saturated(pixels, seeded(), p=0.0)
+
+
+def power(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(frequency, power) of every coefficient, by the full transform."""
+    spectrum = torch.fft.fft2(x - x.mean((2, 3), keepdim=True)).abs().square().mean((0, 1))
+    line = torch.fft.fftfreq(x.shape[-1])
+    return torch.hypot(line[:, None], line), spectrum
+
+
+@pytest.mark.parametrize(
+    ("band", "inside"),
+    [({}, (0.0, 1.0)), ({"high": 0.125}, (0.0, 0.125)), ({"low": 0.25}, (0.25, 1.0))],
+)
+def test_noise_has_the_energy_and_the_band_asked_for(band, inside):
+    grey = torch.full((8, 3, 64, 64), 0.5)
+    noise = distortions.noisy(grey, seeded(), sigma=0.05, **band) - grey
+    assert noise.std() == pytest.approx(0.05, rel=0.02)
+    frequency, energy = power(noise)
+    kept = (frequency >= inside[0] - 1e-6) & (frequency <= inside[1] + 1e-6)
+    assert energy[kept].sum() / energy.sum() > 0.999
+
+
+def test_filters_part_an_image_into_low_and_high_frequencies():
+    line = torch.arange(64).float()
+    slow = 0.2 * torch.sin(2 * math.pi * line / 64)
+    fast = 0.2 * torch.sin(2 * math.pi * 16 * line / 64)
+    image = (0.5 + slow + fast).expand(1, 3, 64, 64)
+    gain = [math.exp(-2 * (math.pi * 0.02 * cycles) ** 2) for cycles in (1, 16)]
+    low = distortions.low_passed(image, seeded())[0, 0, 0]
+    torch.testing.assert_close(low, 0.5 + gain[0] * slow + gain[1] * fast, atol=1e-5, rtol=0)
+    high = distortions.high_passed(image, seeded())[0, 0, 0]
+    torch.testing.assert_close(high - 0.5, image[0, 0, 0] - low, atol=1e-5, rtol=0)
+
+
+def square(object_level: float, ground_level: float) -> torch.Tensor:
+    """A drawing of a square of 12 pixels on a ground of 32, as one RGB image."""
+    drawing = torch.full((1, 3, 32, 32), ground_level)
+    drawing[..., 10:22, 8:20] = object_level
+    return drawing
+
+
+@pytest.mark.parametrize(("level", "ground"), [(0.0, 1.0), (1.0, 0.0), (0.45, 0.55), (0.9, 0.7)])
+def test_a_mask_is_the_object_whichever_is_darker(level, ground):
+    """Trap: silhouettes of the wrong polarity."""
+    found = masks.object_masks(square(level, ground))
+    assert found.sum() == 144
+    assert found[0, 10:22, 8:20].all()
+    black = masks.silhouettes(found)
+    assert black[0, :, 15, 15].tolist() == [0, 0, 0]
+    assert black[0, :, 0, 0].tolist() == [255, 255, 255]
+
+
+def test_a_drawing_in_the_alpha_channel_is_found():
+    """Trap: contour files that are black all over, the drawing being in the alpha channel."""
+    alpha = square(1.0, 0.0)[:, :1]
+    drawing = torch.cat([torch.zeros(1, 3, 32, 32), alpha], 1)
+    assert torch.equal(masks.object_masks(drawing)[0], alpha[0, 0] > 0.5)
+    opaque = torch.cat([square(0.0, 1.0), torch.ones(1, 1, 32, 32)], 1)
+    assert torch.equal(masks.object_masks(opaque), masks.object_masks(square(0.0, 1.0)))
+    with pytest.raises(UserError, match="of 2 channels"):
+        masks.object_masks(torch.zeros(1, 2, 8, 8))
+
+
+def test_a_contour_is_the_border_of_the_object_alone():
+    outline = masks.contours(masks.object_masks(square(0.0, 1.0)))[0, 0] == 0
+    assert outline.sum() == 4 * 12 - 4
+    assert outline[10, 8:20].all()
+    assert not outline[11:21, 9:19].any()
+
+
+def test_adversarial_images_stay_in_the_ball_and_fool_the_network():
+    network, pixels = toy_networks.small(), torch.rand(16, 3, 8, 8, generator=seeded())
+    labels = network(pixels).argmax(1)
+    out = distortions.adversarial(
+        network, pixels, labels, norm="l2", eps=2.0, steps=20, generator=seeded()
+    )
+    assert (out - pixels).flatten(1).norm(dim=1).max() <= 2.0 + 1e-4
+    assert (network(out).argmax(1) != labels).float().mean() > 0.5
+
+
+def test_wrong_requests_are_refused(pixels):
+    with pytest.raises(UserError, match="unknown distortion 'blurred'; known: greyscale"):
+        distorted(pixels, "blurred", seeded())
+    for wrong in (pixels * 255, pixels - 0.5, pixels * torch.nan):
+        with pytest.raises(UserError, match=r"expected values in \[0, 1\]"):
+            distorted(wrong, "greyscale", seeded())
+
+
+def test_examples_show_every_distortion_of_the_same_images():
+    shown = distortions.examples(toy_study.Source(), 4)
+    assert list(shown) == ["clean", *DISTORTIONS]  # the toy has no stimuli
+    assert all(pixels.shape == (4, 3, 8, 8) for pixels in shown.values())
