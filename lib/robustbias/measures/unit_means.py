@@ -24,6 +24,8 @@ def unit_means(study: Any, units: pd.DataFrame, by: str, draws: int = 2000) -> p
     Metrics: the means of SHARES (`serves_...`: whether the score is above 0) and of generality
     over the n units that have one, and `relative_generality` = Σ generality / Σ generality_null.
 
+    Shares of units that serve a cue have Wilson's interval, all others the bootstrap's.
+
     Args:
         units: Rows of `measures.ablation` of unit 0 and up, and a column `by`.
         by: The column whose values are the groups; "all" is added. A group of one unit has no
@@ -88,4 +90,10 @@ def _rows(boot: stats.Bootstrap, n: Int64[Tensor, " m"]) -> pd.DataFrame:
     """A row a metric with its interval; no row where no unit has a value."""
     low, high = boot.interval()
     ends = {"value": boot.value.numpy(), "low": low.numpy(), "high": high.numpy()}
-    return pd.DataFrame({"metric": MEANS, **ends, "n": n.numpy()}).dropna(subset=["value"])
+    rows = pd.DataFrame({"metric": MEANS, **ends, "n": n.numpy()}).dropna(subset=["value"])
+    if boot.floor == 0:  # not a difference: few units, all alike, would have no width at all
+        for at in rows.index[rows["metric"].str.startswith("serves_")]:
+            count = int(rows.loc[at, "n"])
+            exact = stats.wilson(round(rows.loc[at, "value"] * count), count)
+            rows.loc[at, ["low", "high"]] = exact.low, exact.high
+    return rows
