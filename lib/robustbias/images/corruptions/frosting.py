@@ -37,7 +37,7 @@ def crystals(n: int, side: int, generator: Generator) -> Float[Tensor, "n 3 s s"
     along = fx * torch.cos(angle) + fy * torch.sin(angle)
     across = fy * torch.cos(angle) - fx * torch.sin(angle)
     # A needle is long (low frequencies along it only) and thin, without a mean.
-    length, width = side / 8, side / 90
+    length, width = side / 16, side / 120
     needle = torch.exp(-0.5 * (2 * math.pi * length * along) ** 2)
     needle = needle * across.abs() * torch.exp(-0.5 * (2 * math.pi * width * across) ** 2)
     needles = torch.fft.irfft2(spectrum * needle, s=(side, side)).amax(1)
