@@ -4,8 +4,10 @@ A claim is one `@claim` function in a module of this folder; importing it here m
 """
 
 from robustbias.claims import (  # noqa: F401  (they register their claims)
+    concepts,
     cue_units,
     distortions,
+    input_types,
     robustness,
     shape,
     smoothness,

@@ -27,7 +27,7 @@ def swatches(
     zoom = uniform(0.8, 1.25) * textures.ZOOM * side / textures.SIDE
     turned = torch.stack([turn.cos(), -turn.sin(), turn.sin(), turn.cos()], 1).view(n, 2, 2)
     # as far from the middle as the turned square stays inside the atlas
-    room = (0.98 - zoom * math.sqrt(2)).clamp_min(0)[:, None, None] * uniform(-1, 1, 2, 1)
+    room = (0.98 - zoom * math.sqrt(2)).clamp_min(0)[:, None, None] * uniform(-1.0, 1.0, 2, 1)
     affine = torch.cat([turned * zoom[:, None, None], room], 2)
     grid = F.affine_grid(affine, (n, 1, side, side), align_corners=False)
     pattern = torch.empty(n, 1, side, side, device=device)

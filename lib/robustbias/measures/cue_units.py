@@ -24,7 +24,7 @@ def cue_units(
     Args:
         scores: From `measures.ablation`.
         labels: One row a unit: network, layer, unit, category, detector (bool), as from
-            `dissection.labels`.
+            `measures.unit_labels`.
 
     Raises:
         UserError: Units that were silenced but not dissected.

@@ -3,7 +3,6 @@
 Source: Bau et al. 2017, arXiv 1704.05796.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -16,10 +15,9 @@ from robustbias import manifest, stats
 from robustbias.errors import UserError
 from robustbias.images import broden
 from robustbias.images.concepts import Concepts
-from robustbias.measures.conflict import calibrated
 from robustbias.measures.detectors import MEMORY, SHARE, Dissected, dissected
+from robustbias.measures.probed import probed_networks
 from robustbias.measures.registry import described, measure, pairs, tidy
-from robustbias.networks import zoo
 
 THRESHOLD = 0.04  # IoU from which a unit counts as a detector
 UNIT = ["network", "layer", "unit"]
@@ -91,7 +89,7 @@ def dissection(
     """
     images = concept_set(study, concepts, n_images)
     rows, units = [_concept_rows(study, images)], []
-    for named, network in _networks(study, images):
+    for named, network in probed_networks(study, images.pixels):
         generator = torch.Generator().manual_seed(study.seed)
         options = {"share": share, "memory": memory, "generator": generator}
         for layer, own in dissected(network, images, layers, **options).items():
@@ -116,18 +114,6 @@ def labels(table: pd.DataFrame, threshold: float = THRESHOLD) -> pd.DataFrame:
     best = best.assign(iou=best["value"])[[*columns, "iou"]]
     best = best.merge(null.rename("null").reset_index(), on=UNIT, validate="one_to_one")
     return best.assign(detector=best["iou"] > threshold)
-
-
-def _networks(study: Any, images: Concepts) -> Iterator[tuple[dict[str, Any], zoo.Network]]:
-    """(columns, network): S and R of each architecture, then one untrained."""
-    for architecture, pair in pairs(study).items():
-        for entry in pair.values():
-            yield described(study, entry), study.network_named(entry.name)
-        entry = pair.get("standard") or pair["robust"]
-        null = {"network": f"untrained-{architecture}", "regime": "untrained"}
-        network = zoo.untrained(entry, study.seed).to(study.device)
-        columns = described(study, entry) | null | {"eps": 0.0, "pair": False}
-        yield columns, calibrated(network, images.pixels[: 4 * 100])
 
 
 def _unit_rows(own: Dissected, images: Concepts) -> pd.DataFrame:

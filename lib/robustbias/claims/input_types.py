@@ -1,0 +1,62 @@
+"""C5: R units are activated by fewer types of inputs."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import pandas as pd
+
+from robustbias.claims.registry import claim
+from robustbias.claims.verdicts import Claim
+from robustbias.stats import Interval
+
+SOURCE = "Chen, Agarwal and Nguyen 2020, arXiv 2006.09373, abstract"
+
+
+class Part(NamedTuple):
+    """One reading of the claim and the metric of `measures.input_types` it is read from."""
+
+    id: str
+    metric: str
+    condition: str
+    statistic: str
+    statement: str
+
+
+PARTS = (
+    Part(
+        "C5.concepts", "concepts", "", "concepts a unit detects, R minus S",
+        "Units of R networks detect fewer concepts each.",
+    ),
+    Part(
+        "C5.classes", "effective_classes", "", "classes among a unit's top images, R minus S",
+        "The images that activate a unit of an R network most are of fewer classes.",
+    ),
+    *(
+        Part(
+            "C5.distance", metric, f"judged by an {letter} network",
+            "distance between a unit's top images, R minus S",
+            "The images that activate a unit of an R network most are more alike.",
+        )
+        for metric, letter in (("distance", "S"), ("distance_robust", "R"))
+    ),
+)  # fmt: skip
+
+
+@claim("C5")
+def input_types(table: pd.DataFrame) -> Iterator[Claim]:
+    """Differences of the means over all units of all probed layers; below 0 is the claim."""
+    rows = table[(table["regime"] == "robust - standard") & (table["layer"] == "all")]
+    for part in PARTS:
+        for row in rows[rows["metric"] == part.metric].itertuples():
+            yield Claim(
+                id=part.id,
+                statement=part.statement,
+                source=SOURCE,
+                study=row.study,
+                architecture=row.architecture,
+                statistic=part.statistic,
+                interval=Interval(row.value, row.low, row.high, int(row.n)),
+                threshold=0.0,
+                above=False,
+                condition=part.condition,
+            )
