@@ -122,7 +122,7 @@ def frost(image, shares, rng, photographs=None):
     side = len(image)
     if photographs is None:
         depth = rng.uniform()
-        mean = depth * np.array([0.78, 0.81, 0.84]) + (1 - depth) * np.array([0.36, 0.5, 0.56])
+        mean = depth * np.array([0.89, 0.91, 0.93]) + (1 - depth) * np.array([0.25, 0.41, 0.47])
         layer = mean + 0.1 * rng.normal(size=(side, side, 1))
     else:
         photograph = photographs[rng.integers(len(photographs))]

@@ -16,7 +16,7 @@ from robustbias.images.corruptions.constants import FROST_SCALES
 PHOTOGRAPHS = ("frost1.png", "frost2.png", "frost3.png", "frost4.jpg", "frost5.jpg")
 # Mean colours of thin and thick ice: half way between them is the mean colour of the published
 # photographs (0.57, 0.66, 0.70), and one to the other is how much those differ.
-_THIN, _THICK = (0.36, 0.50, 0.56), (0.78, 0.81, 0.84)
+_THIN, _THICK = (0.25, 0.41, 0.47), (0.89, 0.91, 0.93)
 _CONTRAST = 0.10  # sd of a pixel about the crop's mean, that of the photographs
 
 
