@@ -62,6 +62,36 @@ def margins(table: pd.DataFrame) -> pd.DataFrame:
     return wide.reindex(list(lines))[list(words.values())].rename_axis(columns=None)
 
 
+def kept_alone(table: pd.DataFrame) -> pd.DataFrame:
+    """Share of decisions that a single unit keeps when the rest of its layer is silenced.
+
+    By layer, as percentages: the best unit, the mean unit, and with all units silenced.
+
+    Args:
+        table: From `measures.ablation`.
+    """
+    rows = table[table["metric"].isin(["shape_alone", "texture_alone"])]
+    rows = rows.assign(cue=rows["metric"].str.removesuffix("_alone"), value=100 * rows["value"])
+    rows = rows.assign(kind=(rows["unit"] < 0).map({True: "none", False: "unit"}))
+    index = ["architecture", "layer", "regime", "cue"]
+    units = rows[rows["kind"] == "unit"].groupby(index, sort=False)["value"]
+    none = rows[rows["kind"] == "none"].set_index(index)["value"]
+    text = [
+        f"{best:.0f} / {mean:.0f} / {none[key]:.0f}"
+        for key, best, mean in zip(units.max().index, units.max(), units.mean(), strict=True)
+    ]
+    wide = units.max().index.to_frame(index=False).assign(text=text)
+    lines = dict.fromkeys(zip(wide["architecture"], wide["layer"], strict=True))
+    wide["column"] = [
+        f"{REGIMES[regime][0]}, by {cue}"
+        for regime, cue in zip(wide["regime"], wide["cue"], strict=True)
+    ]
+    order = list(dict.fromkeys(wide["column"]))
+    wide = wide.pivot(index=["architecture", "layer"], columns="column", values="text")
+    wide = wide.reindex(list(lines))[order].rename_axis(columns=None)
+    return wide.rename(index=architecture, level=0)
+
+
 def cue_units(table: pd.DataFrame) -> pd.DataFrame:
     """Units by what they detect: how many, how many serve each cue, and their generality.
 
@@ -86,7 +116,7 @@ def cue_units(table: pd.DataFrame) -> pd.DataFrame:
         wide.index,
         key=lambda line: (line[0], regimes.index(line[1]), line[2] in last, line[2] == "all", line),
     )
-    wide = wide.reindex(lines)[list(words)].rename(columns=words)
+    wide = wide.reindex(lines)[[word for word in words if word in wide]].rename(columns=words)
     wide.insert(0, "units", counts.reindex(lines).astype(int))
     wide.index = pd.MultiIndex.from_tuples(
         [(architecture(name), REGIMES[regime], detects) for name, regime, detects in lines],

@@ -44,8 +44,8 @@ def ablation(
       silenced; `shape_share`, ... the same over n.
     - `generality`: 1 - |s - t| / (s + t) of the shape and texture score, NaN where both are 0, and
       `generality_null`, what as many changes dealt to the images at random would score.
-    - `shape_alone`, ...: share of decisions that stay when all other units of the layer are
-      silenced (of `unit` -1: when all are).
+    - `shape_alone`, `texture_alone`: share of decisions that stay when all other units of the
+      layer are silenced (of `unit` -1: when all are).
 
     Rows of `unit` -1:
     - means over the units of a layer, or of layer `all`, with intervals over units and differences
@@ -54,7 +54,7 @@ def ablation(
     - `shape_margin`, ... (layer `all`): mean probability by which the network's category led the
       next one on the images of the kind, with an interval over images.
 
-    Cost: twice 3 n_each images through what follows each layer, for every unit of it.
+    Cost: 5 n_each images through what follows each layer, for every unit of it.
 
     Args:
         n_each: Images of each kind, at most.
@@ -127,13 +127,15 @@ def _unit_table(
         )
         silent = answer(hooks.resumed(network, layer, torch.zeros_like(activations[:1])))
     silenced = unit_answers(network, layer, activations, answer)
-    alone = unit_answers(network, layer, activations, answer, alone=True)
+    conflicts = activations[: 2 * n]
+    alone = unit_answers(network, layer, conflicts, answer, alone=True)
     columns: dict[str, Tensor] = {}
     for kind, at in zip(KINDS, torch.arange(3 * n).split(n), strict=True):
         score = (silenced[:, at] != before[at]).sum(1).cpu()
         columns |= {f"{kind}_score": score, f"{kind}_share": score / n}
-        stays = torch.cat([silent.expand(1, n), alone[:, at]]) == before[at]
-        columns[f"{kind}_alone"] = stays.float().mean(1).cpu()
+        if kind != "clean":
+            stays = torch.cat([silent.expand(1, n), alone[:, at]]) == before[at]
+            columns[f"{kind}_alone"] = stays.float().mean(1).cpu()
     general, null = generality(columns["shape_score"], columns["texture_score"], n)
     columns |= {"generality": general, "generality_null": null}
     return pd.concat(

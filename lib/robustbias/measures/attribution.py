@@ -1,10 +1,11 @@
 """Where in an image a decision comes from: inside the object, on its contour, outside."""
 
+import dataclasses
 from typing import Any
 
 import pandas as pd
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from robustbias import stats
@@ -21,6 +22,18 @@ from robustbias.measures.attribution_maps import (
 )
 from robustbias.measures.decided import spread_sample
 from robustbias.measures.registry import described, measure, pairs, tidy
+
+
+@dataclasses.dataclass(frozen=True)
+class Explained:
+    """A few stimuli and |attribution| of S's and R's decisions; keys of the dicts are regimes."""
+
+    pixels: Float[Tensor, "n 3 h w"]
+    masks: Bool[Tensor, "n h w"]
+    titles: list[str]
+    maps: dict[str, Tensor]
+    answers: dict[str, list[str]]
+
 
 COLUMNS = ["study", "network", "architecture", "regime", "method", "region", "metric"]
 
@@ -87,10 +100,43 @@ def attribution(
     return tidy(_rows(study, found, parts, clusters, generator, draws))
 
 
+def attribution_examples(
+    study: Any, *, architecture: str, n: int = 5, method: str = METHODS[2], steps: int = 50
+) -> Explained | None:
+    """Stimuli at equal steps through the set, explained for S and R; None without masks.
+
+    Raises:
+        UserError: The study has no networks of this architecture, or an unknown method.
+    """
+    found = pairs(study)
+    if architecture not in found:
+        raise UserError(
+            f"no {architecture!r} networks in this study; here are: {', '.join(found)}."
+        )
+    if not hasattr(study.source, "conflict_masks"):
+        return None
+    size = min(study.entry.sizes)
+    stimuli = study.source.cue_conflict(size)
+    conflict = (stimuli.shape != stimuli.texture).cpu().nonzero()[:, 0]
+    index = conflict[torch.linspace(0, len(conflict) - 1, n).long()]
+    at = index.to(stimuli.pixels.device)
+    pixels = floats(stimuli.pixels[at].to(study.device))
+    maps, answers = {}, {}
+    for regime, entry in found[architecture].items():
+        map_, chosen, _ = _explained(study, entry, pixels, method, 0.5, steps)
+        maps[regime] = map_.cpu()
+        answers[regime] = [stimuli.categories[i] for i in chosen.tolist()]
+    words = stimuli.categories
+    cue_pairs = zip(stimuli.shape[at].tolist(), stimuli.texture[at].tolist(), strict=True)
+    titles = [f"{words[shape]} shape\n{words[texture]} texture" for shape, texture in cue_pairs]
+    masks = study.source.conflict_masks(size)[at].cpu()
+    return Explained(pixels.cpu(), masks, titles, maps, answers)
+
+
 def _explained(
     study: Any, entry: Any, pixels: Tensor, method: str, baseline: float, steps: int
-) -> tuple[Float[Tensor, "n h w"], tuple[Tensor, Tensor] | None]:
-    """|attribution| by pixel, and the gap of completeness where the method promises it."""
+) -> tuple[Float[Tensor, "n h w"], Int64[Tensor, " n"], tuple[Tensor, Tensor] | None]:
+    """|attribution| by pixel, of which category, and the gap where the method promises none."""
     network = study.network_named(entry.name)
     scores = category_scores(network, study.membership(network).to(study.device))
     with torch.no_grad():
@@ -98,12 +144,12 @@ def _explained(
     map_ = attributions(scores, pixels, chosen, method, baseline=baseline, steps=steps)
     complete = method == "integrated gradients"
     gap = completeness_gap(scores, pixels, chosen, map_, baseline) if complete else None
-    return map_.abs().sum(1), gap
+    return map_.abs().sum(1), chosen, gap
 
 
 def _rows(
     study: Any,
-    found: dict[tuple[str, str], tuple[Tensor, Any]],
+    found: dict[tuple[str, str], tuple[Tensor, Tensor, Any]],
     parts: Float[Tensor, "r n h w"],
     clusters: Int64[Tensor, " n"],
     generator: torch.Generator,
@@ -112,7 +158,7 @@ def _rows(
     """All columns share the resampled shape images, so that differences of S and R are paired."""
     area = parts.mean((2, 3)).cpu()  # r n
     keys, over, under = [], [], []
-    for (name, method), (map_, gap) in found.items():
+    for (name, method), (map_, _, gap) in found.items():
         shares = (parts * map_).sum((2, 3)).div(map_.sum((1, 2))).nan_to_num().cpu()
         for i, region in enumerate(REGIONS):
             keys += [(name, method, region, "share"), (name, method, region, "concentration")]

@@ -1,0 +1,174 @@
+"""Figures and summaries of the chapters that look inside show their tables' numbers."""
+
+import itertools
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from robustbias import figures, unit_summaries
+from robustbias.measures.attribution import Explained
+from robustbias.measures.responses import Responses
+
+mpl.use("Agg")
+NETWORK = {"study": "toy", "architecture": "alexnet", "pair": True}
+REGIMES = {"standard": "s", "robust": "r"}
+
+
+def rows(regime: str, **columns) -> dict:
+    known = {"network": REGIMES.get(regime, regime), "regime": regime, "unit": -1, "sigma": 0.0}
+    return {**NETWORK, **known, "n": 5, **columns}
+
+
+def drawn(ax) -> dict[str, list[float]]:
+    """Values of each labelled errorbar of an axes."""
+    return {c.get_label(): np.asarray(c.lines[0].get_ydata()).tolist() for c in ax.containers}
+
+
+@pytest.fixture
+def smooth() -> pd.DataFrame:
+    kinds = [("filters", "tv_normalised", 0.0), ("filters", "high_frequency_share", 0.0),
+             ("maps", "tv_normalised", 0.0), ("maps", "tv_per_pixel", 0.0),
+             ("noise", "noise_gain", 0.08)]  # fmt: skip
+    made = []
+    for (condition, metric, sigma), layer in itertools.product(kinds, ("conv1", "conv2", "all")):
+        shared = {"condition": condition, "metric": metric, "sigma": sigma, "layer": layer}
+        value = {"conv1": 1.0, "conv2": 3.0}.get(layer)
+        ratio = {"value": 0.5, "low": 0.4, "high": 0.9}
+        made.append(rows("robust / standard", **shared, **ratio))
+        if value:
+            for regime, factor in (("standard", 2.0), ("robust", 1.0)):
+                ends = {"value": factor * value, "low": 0.5 * value, "high": 3 * value}
+                made.append(rows(regime, **shared, **ends))
+    return pd.DataFrame(made)
+
+
+def test_smoothness_is_drawn_by_layer(smooth):
+    figure = figures.smoothness_by_layer(smooth)
+    assert drawn(figure.axes[0]) == {"S (standard)": [2.0, 6.0], "R (robust)": [1.0, 3.0]}
+    gain = drawn(figures.noise_gain(smooth).axes[0])
+    assert gain["R (robust), sigma 0.08"] == [1.0, 3.0]
+
+
+def test_the_smoothness_table_shows_the_first_layer_and_the_mean_of_all(smooth):
+    table = unit_summaries.smoothness(smooth)
+    assert list(table.index) == [("AlexNet", "first"), ("AlexNet", "all (geometric mean)")]
+    assert (table == "0.50 [0.40, 0.90]").all(axis=None)
+
+
+def test_first_filters_are_stretched_around_grey():
+    weights = torch.zeros(3, 3, 5, 5)
+    weights[0, 0, 2, 2], weights[1, :, 0, 0] = -2.0, 0.1
+    weights[2] = 1.0
+    figure = figures.first_filters({("alexnet", "standard"): weights}, columns=2)
+    pictures = [ax.images[0].get_array() for ax in figure.axes if ax.images]
+    assert len(pictures) == 3
+    assert pictures[0][2, 2].tolist() == [0.0, 0.5, 0.5]
+    assert pictures[1][0, 0].tolist() == [1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("show", [True, False])
+def test_the_image_itself_is_left_out_where_it_may_not_be_shown(show):
+    maps = {regime: torch.rand(2, 4, 4) for regime in REGIMES}
+    units = {regime: torch.tensor([3, 1]) for regime in REGIMES}
+    pixels = torch.rand(3, 8, 8)
+    shown = Responses("conv1", 0.08, pixels, pixels, maps, maps, units)
+    figure = figures.responses(shown, show_images=show)
+    sides = [ax.images[0].get_array().shape[0] for ax in figure.axes if ax.images]
+    assert sides.count(8) == 4 * show
+    assert sides.count(4) == 8
+
+
+@pytest.fixture
+def scores() -> pd.DataFrame:
+    metrics = {"shape_share": 0.5, "texture_share": 0.25, "relative_generality": 0.9}
+    made = []
+    for regime, layer in itertools.product(REGIMES, ("conv1", "all")):
+        made += [
+            rows(regime, layer=layer, metric=metric, value=value, low=0.1, high=1.0)
+            for metric, value in metrics.items()
+        ]
+    for regime, kind in itertools.product(REGIMES, ("shape", "texture", "clean")):
+        value = {"metric": f"{kind}_margin", "value": 0.3, "low": 0.2, "high": 0.4}
+        made.append(rows(regime, layer="all", **value))
+    for regime, unit in itertools.product(REGIMES, (-1, 0, 1)):
+        for cue in ("shape", "texture"):
+            value = {-1: 0.0, 0: 0.2, 1: 0.4}[unit]
+            made.append(rows(regime, layer="conv1", unit=unit, metric=f"{cue}_alone", value=value))
+    for regime, unit in itertools.product(REGIMES, (0, 1)):
+        for cue in ("shape", "texture"):
+            one = {"layer": "conv1", "unit": unit, "metric": f"{cue}_share", "value": 0.5 * unit}
+            made.append(rows(regime, **one))
+    return pd.DataFrame(made)
+
+
+def test_scores_are_drawn_by_layer(scores):
+    figure = figures.scores_by_layer(scores)
+    assert [drawn(ax)["R (robust)"] for ax in figure.axes] == [[0.5], [0.25], [0.9]]
+
+
+def test_every_unit_is_a_point_near_its_scores(scores):
+    units = scores[(scores["unit"] >= 0) & ~scores["metric"].str.endswith("alone")]
+    detects = units["unit"].map({0: "no concept", 1: "texture"})
+    figure = figures.unit_scores(units.assign(detects=detects))
+    (texture,) = [c for c in figure.axes[0].collections if c.get_label() == "detects texture"]
+    assert np.abs(texture.get_offsets() - 0.5).max() <= 0.4 / 5 + 1e-9
+
+
+def test_margins_and_units_kept_alone_are_tabulated(scores):
+    margins = unit_summaries.margins(scores)
+    assert (margins == "0.30 [0.20, 0.40]").all(axis=None)
+    assert margins.index[0] == ("AlexNet", "S (standard)", 5)
+    alone = unit_summaries.kept_alone(scores)
+    assert alone.loc[("AlexNet", "conv1"), "R, by shape"] == "40 / 30 / 0"
+
+
+def test_serving_units_are_drawn_by_what_they_detect():
+    made = [
+        rows(regime, detects=detects, metric=metric, value=value, low=0.0, high=1.0)
+        for regime in REGIMES
+        for detects, value in (("texture", 0.8), ("no concept", 0.5), ("all", 0.6))
+        for metric in ("serves_shape", "serves_texture", "shape_share")
+    ]
+    table = pd.DataFrame(made)
+    assert drawn(figures.serving_units(table).axes[0])["R (robust)"] == [0.8, 0.5]
+    summary = unit_summaries.cue_units(table)
+    order = ["texture", "no concept", "all"]
+    assert list(summary.index.get_level_values("detects")) == 2 * order
+    assert (summary["units"] == 5).all()
+
+
+def test_attribution_is_drawn_by_region_and_says_when_it_is_not_there():
+    made = [
+        rows(regime, method="saliency", region=region, metric="concentration",
+             value=value, low=0.0, high=3.0)
+        for regime in REGIMES
+        for region, value in (("inside", 2.0), ("contour", 1.5), ("outside", 0.5))
+    ]  # fmt: skip
+    gap = {"metric": "completeness_error", "method": "integrated gradients", "region": "all"}
+    made.append(rows("standard", **gap, value=0.031, low=0.0, high=0.1))
+    table = pd.DataFrame(made)
+    shown = table[table["metric"] == "concentration"]
+    assert drawn(figures.attribution_regions(shown).axes[0])["S (standard)"] == [2.0, 1.5, 0.5]
+    assert "3.1 % at most (AlexNet, S (standard)" in unit_summaries.attribution(table)
+    empty = table.iloc[:0]
+    assert "without masks" in unit_summaries.attribution(empty)
+    for figure in (figures.attribution_regions(empty), figures.attribution_maps(None)):
+        assert "no masks" in figure.axes[0].texts[0].get_text()
+
+
+def test_attribution_maps_show_the_stimulus_and_a_map_a_regime():
+    masks = torch.zeros(2, 6, 6, dtype=torch.bool)
+    masks[:, 2:4, 2:4] = True
+    explained = Explained(
+        torch.rand(2, 3, 6, 6),
+        masks,
+        ["dog shape", "cat shape"],
+        {regime: torch.rand(2, 6, 6) for regime in REGIMES},
+        {regime: ["dog", "cat"] for regime in REGIMES},
+    )
+    figure = figures.attribution_maps(explained)
+    assert [len(ax.images) for ax in figure.axes] == [1] * 6
+    assert figure.axes[2].get_title() == "→ dog"
