@@ -1,11 +1,13 @@
 """What is here of a data set: images, stimuli or trials counted, split by split."""
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
 from robustbias import manifest
 from robustbias.errors import UserError
-from robustbias.images import stimuli, tiny_imagenet_files
+from robustbias.images import folders, stimuli, tiny_imagenet_files
+from robustbias.images.corruptions.constants import GROUPS, SEVERITIES
 from robustbias.manifest import DatasetEntry
 
 
@@ -50,7 +52,13 @@ def _trials(place: Path, split: str) -> int:
 
 
 def _photographs(place: Path, split: str) -> int:
-    return sum(1 for _ in place.glob("n[0-9]*/*.JPEG"))
+    return folders.count(place)
+
+
+def _corrupted(place: Path, split: str) -> int:
+    """Images of all corruptions of a group (noise, blur, weather, digital) at all severities."""
+    cells = itertools.product(GROUPS[split], SEVERITIES)
+    return sum(folders.count(place / name / str(severity)) for name, severity in cells)
 
 
 def _index_rows(place: Path, split: str) -> int:
@@ -69,5 +77,6 @@ COUNTS: dict[str, Callable[[Path, str], int]] = {
     "category-folders": _stimuli,
     "decisions": _trials,
     "wnid-folders": _photographs,
+    "imagenet-c": _corrupted,
     "broden": _index_rows,
 }

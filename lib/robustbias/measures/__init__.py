@@ -16,6 +16,7 @@ from robustbias.measures.cue_units import cue_units
 from robustbias.measures.dissection import concept_set, dissection
 from robustbias.measures.dissection import labels as unit_labels
 from robustbias.measures.examples import adversarial_examples
+from robustbias.measures.folder_sets import folder_accuracy
 from robustbias.measures.input_types import input_types
 from robustbias.measures.ood import ood
 from robustbias.measures.parity import cue_parity
@@ -41,6 +42,7 @@ __all__ = [
     "decided_bias",
     "dissection",
     "first_filters",
+    "folder_accuracy",
     "input_types",
     "measure",
     "ood",

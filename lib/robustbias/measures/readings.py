@@ -83,7 +83,7 @@ def unpaired(
 
 
 def corruption_errors(
-    accuracy: Float[Tensor, "*r c s m"], reference: int
+    accuracy: Float[Tensor, "*r c s m"], reference: int, least: float = 0.0
 ) -> Float[Tensor, "*r c m"]:
     """Error under each corruption, summed over severities, in per cent of the reference's.
 
@@ -91,20 +91,29 @@ def corruption_errors(
 
     The mean over corruptions is the mCE: a mean of ratios, 100 for the reference itself.
 
+    Args:
+        least: The reference's summed error counts as at least this much.
+
     Source: Hendrycks and Dietterich 2019, arXiv 1903.12261, section 4.
     """
     error = (1 - accuracy).sum(-2)
-    return 100 * error / error[..., reference : reference + 1]
+    base = error[..., reference].clamp_min(least)
+    error[..., reference] = base
+    return 100 * error / base[..., None]
 
 
 def mean_corruption_error(
-    accuracy: Bootstrap, reference: int, corruptions: tuple[str, ...], severities: int
+    accuracy: Bootstrap, reference: int, corruptions: tuple[str, ...], severities: int, n: int
 ) -> tuple[Bootstrap, Bootstrap]:
     """(CE of every corruption and network, mCE of every network), with the accuracies' replicates.
+
+    A resample in which the reference makes no error under a corruption could give any ratio; half
+    an error is counted there, so that the interval is wide and still finite.
 
     Args:
         accuracy: Columns corruption, severity, network, the last fastest.
         reference: Index of the network whose errors are 100.
+        n: Images behind each accuracy.
 
     Raises:
         UserError: the reference makes no error under a corruption, so that nothing can be
@@ -113,15 +122,16 @@ def mean_corruption_error(
     shape = (len(corruptions), severities, -1)
     value = accuracy.value.unflatten(0, shape)
     made = (1 - value[..., reference]).sum(1)
-    if (made < 1e-6).any():
+    if (made < 0.5 / n).any():
         name = corruptions[int(made.argmin())]
         raise UserError(
             f"the reference network makes no error under {name}, so no error can be given in per "
             "cent of it: choose a larger n_corrupted."
         )
+    one_by_one = corruption_errors(value, reference)
     replicates = accuracy.replicates.unflatten(1, shape)
-    errors = corruption_errors(value, reference), corruption_errors(replicates, reference)
-    # a resample without any error of the reference could give any ratio
-    reach = {"floor": 0.0, "ceiling": torch.inf}
-    one_by_one = Bootstrap(errors[0].flatten(), errors[1].flatten(1), **reach)
-    return one_by_one, Bootstrap(errors[0].mean(0), errors[1].mean(1), **reach)
+    replicates = corruption_errors(replicates, reference, 0.5 / n)
+    return (
+        Bootstrap(one_by_one.flatten(), replicates.flatten(1)),
+        Bootstrap(one_by_one.mean(0), replicates.mean(1)),
+    )

@@ -72,7 +72,7 @@ def error_rows(
     entries = networks(study)
     reference = standard(entries)
     one_by_one, mean = readings.mean_corruption_error(
-        accuracy, entries.index(reference), corruptions, severities
+        accuracy, entries.index(reference), corruptions, severities, n
     )
     counts = torch.full((len(entries),), n)
     each = [(group, name, 0) for name in corruptions]
