@@ -76,7 +76,8 @@ def ood(
     images = val.take(torch.randperm(len(val), generator=generator)[:n_images]).to(study.device)
     clean = seen(study, images)
     as_is = Shown([("clean", "clean", 0)], {d: h[:, None].float() for d, h in clean.items()}, clean)
-    table = [row for row in rows(study, as_is, generator, draws)[0] if row["metric"] in clean]
+    plain = {metric for decision in clean for metric in (decision, f"{decision}_difference")}
+    table = [row for row in rows(study, as_is, generator, draws)[0] if row["metric"] in plain]
     for shown in [
         *_distorted(study, images, clean),
         *_attacked(study, images, clean, n_attacked, attack_steps),

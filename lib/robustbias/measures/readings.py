@@ -99,7 +99,7 @@ def corruption_errors(
     error = (1 - accuracy).sum(-2)
     base = error[..., reference].clamp_min(least)
     error[..., reference] = base
-    return 100 * error / base[..., None]
+    return 100 * (error / base[..., None])
 
 
 def mean_corruption_error(

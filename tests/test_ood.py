@@ -1,0 +1,315 @@
+"""Three readings, the mean corruption error and the measure, against counts done by hand."""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+import toy_study
+from robustbias import claims, figures, ood_summaries, published
+from robustbias.errors import MissingData, UserError
+from robustbias.images import Images, corruptions
+from robustbias.images.distortions import DISTORTIONS
+from robustbias.measures import ood, readings, shown, tally
+from robustbias.stats import Bootstrap
+
+FEW = {"n_images": 24, "n_corrupted": 24, "n_attacked": 6, "attack_steps": 2, "draws": 200}
+MEANINGS = ("top1", "top1_relative", "top1_conditional")
+
+
+def seeded() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+class Looker(nn.Module):
+    """A linear network that looks at one half of an image of any side."""
+
+    def __init__(self, side: str):
+        super().__init__()
+        self.side, self.weights_hash = side, f"looker-{side}"
+
+    def forward(self, pixels):
+        half = pixels.shape[-1] // 2
+        seen = pixels[..., :half] if self.side == "left" else pixels[..., half:]
+        return 40 * seen.mean((2, 3))
+
+
+class Source(toy_study.Source):
+    """The toy's images at 64 pixels; stylized ones carry another category in their right half.
+
+    So does every sixth image as it is: S has to err somewhere, or nothing can be measured by it.
+    """
+
+    def _images(self, left, right, **options) -> Images:
+        pixels = toy_study.halves(left, right, self.contrast)
+        pixels = pixels.repeat_interleave(8, 2).repeat_interleave(8, 3)
+        names = tuple(f"val{i}" for i in range(len(left)))
+        return Images(pixels, self.labels, toy_study.CATEGORIES, names, **options)
+
+    def val(self) -> Images:
+        misled = torch.arange(len(self.labels)) % 6 == 0
+        return self._images(self.labels, (self.labels + misled) % 3)
+
+    def stylized(self) -> Images:
+        return self._images(self.labels, (self.labels + 1) % 3)
+
+    def silhouettes(self) -> Images:
+        """Not the validation images: 30 others, all of whose right halves mislead."""
+        images = self.stylized().take(torch.arange(30))
+        return dataclasses.replace(images, names=tuple(f"drawing{i}" for i in range(30)))
+
+    def edges(self) -> Images:
+        raise MissingData("no folder of edges")
+
+
+def study(**changes) -> toy_study.Study:
+    return toy_study.study(**{
+        "device": torch.device("cpu"),
+        "source": Source(60),
+        "networks": {"toy-s": Looker("right"), "toy-r": Looker("left")},
+        **changes,
+    })  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ROBUSTBIAS_TABLES", str(tmp_path_factory.mktemp("tables")))
+        return ood(study(), **FEW)
+
+
+def rows(table: pd.DataFrame, **values) -> pd.DataFrame:
+    for column, wanted in values.items():
+        table = table[table[column] == wanted]
+    return table
+
+
+def test_the_three_readings_by_hand():
+    """4 images, S then R. Clean: S right on 0, 1, 2 and R on 1, 2, 3, so both on 1 and 2."""
+    clean = torch.tensor([[1, 0], [1, 1], [1, 1], [0, 1]]).bool()
+    changed = torch.tensor([[1, 0], [0, 1], [1, 1], [1, 0]]).float()[:, None]
+    found = readings.paired(changed, clean, torch.tensor([1, 0]), generator=seeded(), draws=50)
+    assert found[""].value.tolist() == [0.75, 0.5]
+    assert found["_relative"].value.tolist() == [1.0, pytest.approx(2 / 3)]
+    assert found["_conditional"].value.tolist() == [0.5, 1.0]
+    assert set(found) == set(readings.READINGS)
+
+
+def test_stimuli_of_their_own_are_relative_to_clean_images_and_never_conditional():
+    clean = torch.tensor([[1, 1], [1, 0]]).bool()
+    changed = torch.tensor([[1.0, 0.0], [0, 1], [0, 1]])[:, None]
+    found = readings.unpaired(changed, clean, generator=seeded(), draws=50)
+    assert found[""].value.tolist() == pytest.approx([1 / 3, 2 / 3])
+    assert found["_relative"].value.tolist() == pytest.approx([1 / 3, 4 / 3])
+    assert "_conditional" not in found
+
+
+def test_a_difference_of_equal_networks_is_zero_in_every_resample():
+    """Trap: an unpaired difference would have the interval of two samples."""
+    hits = (torch.rand(50, 3, 1, generator=seeded()) > 0.4).float().expand(-1, -1, 2)
+    clean = (torch.rand(50, 1, generator=seeded()) > 0.1).expand(-1, 2)
+    for boot in readings.paired(
+        hits, clean, torch.tensor([1, 0]), generator=seeded(), draws=100
+    ).values():
+        assert boot.difference([0, 2, 4], [1, 3, 5]).replicates.abs().max() == 0
+
+
+def test_the_mean_corruption_error_is_a_mean_of_ratios():
+    """Trap: the ratio of mean errors. Errors of the reference: .8 and .1; of the other .4, .2."""
+    accuracy = torch.tensor([[0.2, 0.6], [0.9, 0.8]])[:, None].expand(2, 5, 2).contiguous()
+    errors = readings.corruption_errors(accuracy, 0)
+    assert errors[:, 1].tolist() == [pytest.approx(50), pytest.approx(200)]
+    assert errors[:, 0].tolist() == [100, 100]
+    assert errors.mean(0)[1] == pytest.approx(125)  # and not 100 * .3 / .45
+
+
+def test_severities_are_summed_before_the_ratio():
+    accuracy = np.random.default_rng(0).uniform(size=(15, 5, 3))
+    expected = np.zeros((15, 3))
+    for c in range(15):
+        for m in range(3):
+            expected[c, m] = 100 * np.sum(1 - accuracy[c, :, m]) / np.sum(1 - accuracy[c, :, 1])
+    found = readings.corruption_errors(torch.from_numpy(accuracy).float(), 1)
+    torch.testing.assert_close(found, torch.from_numpy(expected).float())
+
+
+def test_a_resample_without_errors_of_the_reference_leaves_a_finite_interval():
+    value = torch.tensor([0.9, 0.5])
+    replicates = torch.tensor([[1.0, 0.5], [0.8, 0.5], [0.9, 1.0]])
+    each, mean = readings.mean_corruption_error(Bootstrap(value, replicates), 0, ("fog",), 1, 10)
+    assert mean.value.tolist() == pytest.approx([100, 500])
+    assert mean.replicates[:, 0].tolist() == [100] * 3
+    assert mean.replicates[:, 1].tolist() == pytest.approx([1000, 250, 0])  # half an error in 10
+    assert torch.equal(each.replicates, mean.replicates)
+
+
+def test_a_reference_that_makes_no_error_is_refused():
+    boot = Bootstrap(torch.tensor([1.0, 0.5]), torch.ones(4, 2))
+    with pytest.raises(UserError, match="no error under fog.*larger n_corrupted"):
+        readings.mean_corruption_error(boot, 0, ("fog",), 1, 10)
+
+
+def test_the_reference_is_alexnet_or_else_the_first_standard_network():
+    alexnet = toy_study.entry("a", "standard", 0.0)
+    other = dataclasses.replace(toy_study.entry("g", "standard", 0.0), architecture="googlenet")
+    robust = toy_study.entry("r", "robust", 0.5)
+    assert tally.standard([robust, other, alexnet]) is alexnet
+    assert tally.standard([robust, other]) is other
+    with pytest.raises(UserError, match="no standard network"):
+        tally.standard([robust])
+
+
+def test_alexnet_s_has_a_mean_corruption_error_of_100_with_certainty(table):
+    own = rows(table, metric="mce", regime="standard").iloc[0]
+    assert own[["value", "low", "high"]].tolist() == [100, 100, 100]
+    assert set(table.loc[table["metric"].isin(["ce", "mce"]), "reference"]) == {"toy-s"}
+    each = rows(table, metric="ce", regime="standard")
+    assert len(each) == 15
+    assert (each["value"] == 100).all()
+
+
+def test_the_mce_follows_from_the_cells_of_the_table(table):
+    cells = rows(table, metric="top1", group="corruption")
+    cells = cells[cells["severity"] > 0]
+    assert len(cells) == 15 * 5 * 2
+    error = 1 - cells.pivot(index=["condition", "severity"], columns="regime", values="value")
+    sums = error.groupby("condition").sum()
+    expected = (100 * sums["robust"] / sums["standard"]).mean()
+    found = rows(table, metric="mce", regime="robust")["value"].item()
+    assert found == pytest.approx(expected, rel=1e-4)
+    difference = rows(table, metric="mce_difference")["value"].item()
+    assert difference == pytest.approx(found - 100, rel=1e-4)
+
+
+def test_each_reading_has_a_name_of_its_own_and_every_number_an_interval(table):
+    """Trap: three readings in one column."""
+    accuracies = {name + end for name in MEANINGS for end in ("", "_difference")}
+    errors = {"ce", "mce", "ce_difference", "mce_difference"}
+    assert set(table["metric"]) == accuracies | errors
+    assert set(rows(table, condition="clean")["metric"]) == {"top1", "top1_difference"}
+    assert (table["low"] <= table["value"] + 1e-4).all()
+    assert (table["value"] <= table["high"] + 1e-4).all()
+    assert np.isfinite(table[["value", "low", "high"]]).all(axis=None)
+
+
+def test_texture_that_misleads_costs_s_everything_and_r_nothing(table):
+    stylized = rows(table, condition="stylized").set_index(["metric", "regime"])["value"]
+    for metric in MEANINGS:
+        assert stylized[metric, "robust"] == 1
+        assert stylized[metric, "standard"] == 0
+        assert stylized[f"{metric}_difference", "robust - standard"] == 1
+    assert set(rows(table, condition="silhouettes")["metric"]) == {
+        "top1", "top1_relative", "top1_difference", "top1_relative_difference",
+    }  # fmt: skip
+    assert rows(table, condition="silhouettes", metric="top1")["n"].tolist() == [30, 30]
+
+
+def test_what_a_source_does_not_have_is_left_out_and_named(table):
+    assert not {"edges", "texture only", "black silhouettes"} & set(table["condition"])
+    assert {"adversarial", *DISTORTIONS} <= set(table["condition"])
+    sentence = ood_summaries.absent(table)
+    assert "black silhouettes, edges, texture only" in sentence
+
+
+def test_a_mean_over_severities_is_the_mean_of_its_cells(table):
+    for metric in ("top1", "top1_relative"):
+        own = rows(table, metric=metric, condition="contrast", regime="robust")
+        own = own.set_index("severity")["value"]
+        assert own[0] == pytest.approx(own[[1, 2, 3, 4, 5]].mean(), abs=1e-5)
+    means = rows(table, metric="top1", severity=0, group="corruption", regime="robust")
+    means = means.set_index("condition")["value"]
+    every = means.pop("all corruptions")
+    assert every == pytest.approx(means.mean(), abs=1e-5)
+
+
+def test_entry_level_decisions_use_the_mean_and_top1_the_class():
+    """Classes 0 to 2 are category 0, class 3 is category 1."""
+    membership = torch.tensor([[1.0, 0], [1.0, 0], [1.0, 0], [0, 1.0]])
+    probabilities = torch.tensor([[0.2, 0.2, 0.2, 0.4], [0.1, 0.6, 0.2, 0.1]])
+
+    class Fixed(nn.Module):
+        def forward(self, pixels):
+            return probabilities.log()
+
+    pixels, labels = torch.zeros(2, 3, 4, 4), torch.tensor([3, 0])
+    hits = shown.answered(Fixed(), pixels, labels, membership)
+    assert hits["top1"].tolist() == [True, False]
+    assert hits["entry_level"].tolist() == [True, True]
+    by_category = shown.answered(Fixed(), pixels, torch.tensor([1, 0]), membership, True)
+    assert set(by_category) == {"entry_level"}
+    assert by_category["entry_level"].tolist() == [True, True]
+    assert shown.decisions(torch.eye(3), torch.tensor([0]), False) == ("top1",)
+
+
+def test_the_same_call_gives_the_same_table_and_all_networks_see_the_same_images(
+    table, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("ROBUSTBIAS_TABLES", str(tmp_path))
+    twins = {"toy-s": Looker("right"), "toy-r": Looker("right")}
+    again = ood(study(networks=twins), **FEW)
+    noisy = again[(again["metric"] == "top1_difference") & (again["condition"] != "adversarial")]
+    assert (noisy["value"] == 0).all()
+    standard = [
+        rows(t, metric="top1", regime="standard").set_index(["condition", "severity"])["value"]
+        for t in (table, again)
+    ]
+    pd.testing.assert_series_equal(*standard)
+
+
+def test_the_claims_read_the_absolute_differences(table):
+    found = {claim.id: claim for claim in claims.tested("C2", table).claims}
+    assert set(found) == {"C2.stylized", "C2.silhouettes"}
+    assert {claim.verdict for claim in found.values()} == {"supported"}
+    assert found["C2.silhouettes"].interval.n == 30
+    (general,) = claims.tested("C2c", table).claims
+    assert general.interval.value == rows(table, metric="mce_difference")["value"].item()
+    assert "toy-s" in general.statistic
+
+
+def test_where_stimuli_carry_a_category_alone_c2_is_judged_at_that_level(table):
+    own = table[table["condition"] == "silhouettes"].copy()
+    own["metric"] = own["metric"].str.replace("top1", "entry_level")
+    (claim,) = claims.tested("C2", own).claims
+    assert claim.statistic.startswith("entry-level accuracy")
+
+
+def test_published_cells_give_the_known_mean_corruption_errors():
+    errors = published.mean_corruption_errors()
+    assert errors["ResNet-50 (torchvision)"] == pytest.approx(76.4, abs=0.05)
+    assert errors["ResNet-50, L2 eps 3"] == pytest.approx(83.6, abs=0.05)
+    cells = published.corruptions()
+    assert len(cells) == 2 * 75
+    assert set(cells["corruption"]) == set(corruptions.NAMES)
+    mean = cells.groupby(["corruption", "regime"])["value"].mean().unstack()
+    ahead = mean.index[mean["robust"] > mean["standard"]]
+    assert set(ahead) == {
+        "glass_blur", "zoom_blur", "elastic_transform", "pixelate", "jpeg_compression"
+    }  # fmt: skip
+
+
+def test_the_figures_and_tables_take_the_measures_table(table):
+    assert len(figures.accuracy_by_distortion(table).axes) == 1
+    assert len(figures.distortion_readings(table).axes) == 3
+    heat = figures.corruption_heat(table)
+    assert [ax.get_title() for ax in heat.axes[:2]] == ["AlexNet", "ResNet-50, ImageNet"]
+    assert (
+        ood_summaries.corruptions(table)
+        .loc[("AlexNet", "S (standard)"), "mCE"]
+        .startswith("100.00")
+    )
+    assert "toy" not in ood_summaries.reference(table)
+    assert list(ood_summaries.texture_less(table).columns) == ["clean", "stylized", "silhouettes"]
+    assert ood_summaries.imagenet().loc["ResNet-50, L2 eps 3", "mCE"] == "83.6"
+    assert "of 15" in ood_summaries.wins(table)
+
+
+def test_wrong_requests_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("ROBUSTBIAS_TABLES", str(tmp_path))
+    with pytest.raises(UserError, match="n_images 0"):
+        ood(study(), n_images=0)
+    small = toy_study.study(device=torch.device("cpu"))
+    with pytest.raises(UserError, match="8 x 8"):
+        ood(small, **FEW)
