@@ -14,6 +14,7 @@ glass_blur          a walk over the pixels                    equal sources; 1e-
 motion_blur         OpenCV filter2D with the drawn kernel     1e-5 a pixel at equal angles
 elastic_transform   OpenCV warpAffine (5-bit weights)         0.02 a pixel, 1e-3 on average
                     scipy.ndimage.map_coordinates             1e-4 a pixel at equal fields
+shot_noise, counts  scipy.stats.poisson                       chi-square, p > 1e-4
 frost, photographs  crops by hand                             equal pixels
 snow, fog, and all random ones as a whole: mean and variance of the residual (corrupted - clean)
                     the oracle of the same name               5 standard errors over the images
@@ -27,11 +28,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from scipy import stats
 
 import corruption_oracles as oracles
 from robustbias.errors import UserError
 from robustbias.images import corruptions, floats
-from robustbias.images.corruptions import blur, digital, frosting, resampling, weather
+from robustbias.images.corruptions import blur, digital, frosting, noise, resampling, weather
 from robustbias.images.corruptions.constants import GROUPS, NAMES, SEVERITIES, TABLES
 from robustbias.images.iconworld import IconWorld, World
 
@@ -161,6 +163,18 @@ def test_noise_of_a_flat_image_has_the_variance_it_is_defined_by(side, name):
             assert out.var() == pytest.approx(value / c, rel=0.05)
         elif name == "gaussian_noise" and c <= 0.12:
             assert out.var() == pytest.approx(c**2, rel=5 * (2 / n) ** 0.5)
+
+
+@pytest.mark.parametrize("level", [0.0, 1.0, 100.4, 128.0, 255.0])
+@pytest.mark.parametrize("photons", [3.0, 60.0, 250.0])
+def test_photons_are_counted_with_the_probabilities_of_poisson(photons, level):
+    n = 200_000
+    counts = noise._counted(torch.full((n,), level), photons, seeded(1)).int().numpy()
+    found = np.bincount(counts, minlength=512)
+    expected = n * stats.poisson.pmf(np.arange(512), level * photons / 255)
+    often = expected > 20
+    off = (found - expected)[often] ** 2 / expected[often]
+    assert stats.chi2.sf(off.sum(), often.sum()) > 1e-4
 
 
 @pytest.mark.parametrize("side", SIDES)
