@@ -71,10 +71,13 @@ def ablation(
     if n_each < 1:
         raise UserError(f"n_each is {n_each}: give at least 1 image of each kind")
     stimuli = study.source.cue_conflict(size or min(study.entry.sizes))
+    held_out = study.source.val()
     rows, margins = [], []
     for pair in pairs(study).values():
         named = {name: study.network_named(entry.name) for name, entry in pair.items()}
-        found = {name: decided(study, network, stimuli) for name, network in named.items()}
+        found = {
+            name: decided(study, network, stimuli, held_out) for name, network in named.items()
+        }
         n = min([n_each, *(len(kind.index) for own in found.values() for kind in own.values())])
         if n == 0:
             raise UserError(

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from robustbias.errors import UserError
-from robustbias.images import CueConflict, floats
+from robustbias.images import CueConflict, Images, floats
 from robustbias.images.names import cues
 from robustbias.measures.conflict import entry_level
 from robustbias.networks import zoo
@@ -30,10 +30,11 @@ class Kind(NamedTuple):
     lead: Float[Tensor, " m"]  # by how much the chosen category led the next
 
 
-def decided(study: Any, network: zoo.Network, stimuli: CueConflict) -> dict[str, Kind]:
+def decided(
+    study: Any, network: zoo.Network, stimuli: CueConflict, held_out: Images
+) -> dict[str, Kind]:
     """The images of each kind, by what the network makes of them."""
     membership = study.membership(network)
-    held_out = study.source.val()
     labels = torch.where(membership.any(1), membership.argmax(1), -1)[held_out.labels.cpu()]
     conflict = (stimuli.shape != stimuli.texture).cpu()
     chosen, lead = _answers(study, network, stimuli.pixels)
