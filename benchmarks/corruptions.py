@@ -41,8 +41,8 @@ if not hasattr(np, "float_"):
     np.float_ = np.float64
 from imagecorruptions import corrupt, corruptions
 gaussian = corruptions.gaussian
-def old(image, multichannel=None, **options):
-    return gaussian(image, channel_axis=-1 if multichannel else None, **options)
+def old(image, *sigma, multichannel=None, **options):
+    return gaussian(image, *sigma, channel_axis=-1 if multichannel else None, **options)
 corruptions.gaussian = old
 images = np.load(sys.argv[1])
 print("ready", flush=True)
