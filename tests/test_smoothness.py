@@ -167,7 +167,11 @@ def test_the_claim_reads_the_ratios_over_all_layers(study):
     table = smoothness(study, n_images=8, draws=200)
     verdicts = claims.tested("C3", table)
     parts = {claim.id: claim for claim in verdicts.claims}
-    assert set(parts) == {"C3.filters", "C3.maps", "C3.noise"}
+    assert set(parts) == {"C3.first", "C3.filters", "C3.maps", "C3.noise"}
+    ratios = table[(table["regime"] == "robust / standard") & (table["metric"] == "tv_normalised")]
+    value = ratios.set_index(["condition", "layer"])["value"]
+    assert parts["C3.first"].interval.value == value["filters", "features.0"]
+    assert parts["C3.filters"].interval.value == value["filters", "all"]
     assert parts["C3.noise"].verdict == "supported"
     assert parts["C3.noise"].threshold == 1
     assert not parts["C3.noise"].above

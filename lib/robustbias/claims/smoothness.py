@@ -17,6 +17,7 @@ class Part(NamedTuple):
     """One part of the claim and the rows of `measures.smoothness` it is read from."""
 
     id: str
+    layers: str  # first or all
     condition: str
     metric: str
     statistic: str
@@ -25,15 +26,21 @@ class Part(NamedTuple):
 
 PARTS = (
     Part(
-        "C3.filters", "filters", "tv_normalised", "total variation of filters, R over S",
-        "R networks have smoother filters than S networks.",
+        "C3.first", "first", "filters", "tv_normalised",
+        "total variation of first-layer filters, R over S",
+        "R networks have smoother filters in the first layer.",
     ),
     Part(
-        "C3.maps", "maps", "tv_normalised", "total variation of activation maps, R over S",
+        "C3.filters", "all", "filters", "tv_normalised",
+        "total variation of filters, all layers, R over S",
+        "R networks have smoother filters over all layers.",
+    ),
+    Part(
+        "C3.maps", "all", "maps", "tv_normalised", "total variation of activation maps, R over S",
         "R networks have smoother activation maps than S networks.",
     ),
     Part(
-        "C3.noise", "noise", "noise_gain", f"noise gain at sigma {SIGMA:g}, R over S",
+        "C3.noise", "all", "noise", "noise_gain", f"noise gain at sigma {SIGMA:g}, R over S",
         "R networks let less pixel-wise noise through than S networks.",
     ),
 )  # fmt: skip
@@ -41,15 +48,15 @@ PARTS = (
 
 @claim("C3")
 def smoothness(table: pd.DataFrame) -> Iterator[Claim]:
-    """Geometric means over layers of R over S; below 1 is what the paper says."""
-    rows = table[
-        (table["regime"] == "robust / standard")
-        & (table["layer"] == "all")
-        & table["sigma"].isin([0.0, SIGMA])
-    ]
+    """R over S, of the first layer or as the geometric mean of all; the paper says below 1."""
+    rows = table[(table["regime"] == "robust / standard") & table["sigma"].isin([0.0, SIGMA])]
     for part in PARTS:
-        about = (rows["condition"] == part.condition) & (rows["metric"] == part.metric)
-        for row in rows[about].itertuples():
+        own = rows[(rows["condition"] == part.condition) & (rows["metric"] == part.metric)]
+        if part.layers == "first":  # layers come in the order of the network
+            own = own[own["layer"] != "all"].drop_duplicates("architecture")
+        else:
+            own = own[own["layer"] == "all"]
+        for row in own.itertuples():
             yield Claim(
                 id=part.id,
                 statement=part.statement,
