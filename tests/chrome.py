@@ -13,6 +13,7 @@ import subprocess
 import tempfile
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ class Page:
 
     def __init__(self, socket: Any):
         self._socket, self._number, self._answers = socket, 0, {}
+        self._dialogues: list[int] = []
         self.outside: list[str] = []
         self.errors: list[str] = []
         for domain in ("Page", "Runtime", "Log", "DOM", "Network"):
@@ -55,6 +57,8 @@ class Page:
         match message["method"]:
             case "Fetch.requestPaused":
                 self._admit(about)
+            case "Page.fileChooserOpened":
+                self._dialogues.append(about["backendNodeId"])
             case "Runtime.exceptionThrown":
                 details = about["exceptionDetails"]
                 self.errors.append(details.get("exception", details).get("description", "?"))
@@ -118,11 +122,21 @@ class Page:
         for kind in ("keyDown", "keyUp"):
             self.send("Input.dispatchKeyEvent", type=kind, key=key, code=key)
 
-    def upload(self, selector: str, path: Path) -> None:
-        """Give a file to an input for files."""
-        root = self.send("DOM.getDocument")["root"]["nodeId"]
-        node = self.send("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
-        self.send("DOM.setFileInputFiles", files=[str(path)], nodeId=node)
+    def upload(self, button: str, path: Path) -> None:
+        """Click the button and give the file to the dialogue that opens."""
+        self.send("Page.setInterceptFileChooserDialog", enabled=True)
+        self.send(
+            "Runtime.evaluate",
+            expression=f"document.querySelector({button!r}).click()",
+            userGesture=True,
+        )
+        for _ in range(100):
+            if self._dialogues:
+                node = self._dialogues.pop()
+                self.send("DOM.setFileInputFiles", files=[str(path)], backendNodeId=node)
+                return
+            self.pause(0.05)
+        raise AssertionError(f"{button} opened no dialogue for a file")
 
     def look(self, width: int, height: int = 900, theme: str = "light") -> None:
         """A screen of that width, and a reader who prefers that theme."""
@@ -162,8 +176,6 @@ def opened() -> Iterator[Page]:
 
 def _address(profile: Path) -> str:
     """Where the browser's first tab listens."""
-    import urllib.request
-
     file = profile / "DevToolsActivePort"
     for _ in range(300):
         if file.exists() and len(lines := file.read_text().splitlines()) == 2:

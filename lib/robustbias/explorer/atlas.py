@@ -2,11 +2,14 @@
 
 import dataclasses
 import functools
+import inspect
 from typing import Any
 
 import pandas as pd
 import torch
 
+from robustbias import measures, studies
+from robustbias.book import edition, execution
 from robustbias.errors import UserError
 from robustbias.explorer import units
 from robustbias.explorer.cards import LETTERS, card
@@ -18,6 +21,7 @@ from robustbias.measures.dissection import concept_set
 from robustbias.measures.registry import pairs
 from robustbias.measures.variation import spatial_filters
 
+CHAPTER = "08_unit_explorer"
 WORDS = ("object", "part", "texture")  # categories that say what is on an image
 
 
@@ -30,7 +34,8 @@ class Atlas:
         table: From `units.joined`.
         concepts: From `units.concepts`.
         images: What excited the units: the images that were dissected with.
-        sights: Network -> layer -> what its units see.
+        layers: Network -> its dissected layers, in their order.
+        tops: Images a unit.
     """
 
     study: Any
@@ -38,7 +43,23 @@ class Atlas:
     table: pd.DataFrame
     concepts: pd.DataFrame
     images: Concepts
-    sights: dict[str, dict[str, Sights]]
+    layers: dict[str, list[str]]
+    tops: int
+
+    @functools.cached_property
+    def _sights(self) -> dict[str, dict[str, Sights]]:
+        return {}
+
+    def sights(self, network: str) -> dict[str, Sights]:
+        """Layer -> what its units see; looked for when first asked."""
+        if network not in self._sights:
+            self._sights[network] = sights(
+                self.study.network_named(network),
+                self.images.pixels,
+                layers=self.layers[network],
+                m=self.tops,
+            )
+        return self._sights[network]
 
     @functools.cached_property
     def _by_layer(self) -> dict[tuple[str, str], pd.DataFrame]:
@@ -48,9 +69,9 @@ class Atlas:
     def _by_unit(self) -> dict[tuple[str, str, int], pd.DataFrame]:
         return dict(list(self.concepts.groupby(units.KEYS, sort=False)))
 
-    def layers(self, architecture: str) -> list[str]:
+    def shared_layers(self, architecture: str) -> list[str]:
         """Layers that S and R of an architecture were both dissected at, in their order."""
-        own = [self.sights[entry.name] for entry in self.pairs[architecture].values()]
+        own = [self.layers[entry.name] for entry in self.pairs[architecture].values()]
         return [layer for layer in own[0] if all(layer in found for found in own)]
 
     def layer(self, network: str, layer: str) -> pd.DataFrame:
@@ -74,7 +95,7 @@ class Atlas:
 
     def card(self, entry: NetworkEntry, layer: str, unit: int, sheet: Sheet) -> str:
         """HTML of one unit (see `cards.card`)."""
-        seen = self.sights[entry.name][layer]
+        seen = self.sights(entry.name)[layer]
         return card(
             self.unit(entry.name, layer, unit),
             name=unit_name(entry, layer, unit),
@@ -104,7 +125,7 @@ class Atlas:
 
     def _filter(self, entry: NetworkEntry, layer: str, unit: int) -> torch.Tensor | None:
         """Weights of a unit of the first layer, where they are what looks at the image."""
-        if layer != self.layers(entry.architecture)[0]:
+        if layer != self.layers[entry.name][0]:
             return None
         filters = next(iter(spatial_filters(self.study.network_named(entry.name).body).values()))
         fits = filters.shape[1] == 3 and len(filters) == len(self.layer(entry.name, layer))
@@ -116,25 +137,55 @@ def unit_name(entry: NetworkEntry, layer: str, unit: int) -> str:
     return f"{entry.architecture}-{LETTERS[entry.regime].lower()}-{layer}-{unit}"
 
 
-def atlas(
+def tables(
     study: Any,
     *,
-    dissection: pd.DataFrame,
-    n_images: int | None = None,
+    n_concepts: int = 1600,
+    concepts: str = "",
+    n_smooth: int = 128,
+    n_tops: int = 1300,
+    n_each: int = 60,
+) -> dict[str, pd.DataFrame]:
+    """What the chapters before say about single units, by the name of the measure.
+
+    With the arguments that those chapters have, these are their tables, read from the store.
+
+    Args:
+        n_concepts: Images with concept masks.
+        concepts: A data set of kind broden; the study's own images when empty.
+        n_smooth: Held-out images behind total variation and noise gain.
+        n_tops: Held-out images that a unit's top images are chosen from.
+        n_each: Decisions of each kind that a unit is silenced on.
+    """
+    about = {"concepts": concepts}
+    return {
+        "dissection": measures.dissection(study, n_images=n_concepts, **about),
+        "smoothness": measures.smoothness(study, n_images=n_smooth),
+        "input_types": measures.input_types(
+            study, n_images=n_tops, concept_images=n_concepts, **about
+        ),
+        "ablation": measures.ablation(study, n_each=n_each),
+    }
+
+
+def atlas(
+    study: Any,
+    tables: dict[str, pd.DataFrame],
+    *,
+    n_concepts: int = 1600,
     concepts: str = "",
     tops: int = 5,
-    **tables: pd.DataFrame,
 ) -> Atlas:
     """Everything about the units that the tables know, with the images that excite them.
 
     Args:
-        dissection: From `measures.dissection` with the same `n_images` and `concepts`.
+        tables: From `tables`; `dissection` at least, of the same `n_concepts` and `concepts`.
         tops: Images a unit.
-        tables: Other measured tables by the name of their measure.
 
     Raises:
         UserError: No architecture of the study has both networks here.
     """
+    dissection = tables["dissection"]
     found = {name: pair for name, pair in pairs(study).items() if len(pair) == 2}
     found = {name: {r: pair[r] for r in ("standard", "robust")} for name, pair in found.items()}
     if not found:
@@ -143,15 +194,34 @@ def atlas(
             f"{study.name}`."
         )
     names = [entry.name for pair in found.values() for entry in pair.values()]
-    images = concept_set(study, concepts, n_images)
-    table = units.joined({"dissection": dissection, **tables}, names)
+    images = concept_set(study, concepts, n_concepts)
+    table = units.joined(tables, names)
     layers = {name: list(own["layer"].unique()) for name, own in _in_order(dissection, names)}
-    seen = {
-        name: sights(study.network_named(name), images.pixels, layers=layers[name], m=tops)
-        for name in names
-    }
     best = units.concepts(dissection, names)
-    return Atlas(study, found, table, best, images, seen)
+    return Atlas(study, found, table, best, images, layers, tops)
+
+
+def measured(name: str) -> Atlas:
+    """The atlas of a study with the parameters that its chapter has in this edition.
+
+    Tables that are not stored yet are measured, which takes minutes.
+    """
+    given = execution.defaults(edition.chapter(CHAPTER)) | edition.parameters(name, CHAPTER)
+    known = [
+        parameter
+        for parameter in inspect.signature(tables).parameters.values()
+        if parameter.kind == parameter.KEYWORD_ONLY
+    ]
+    counts = {one.name: given[one.name] for one in known}
+    study = studies.load(name, architectures=paired(name))
+    about = {key: counts[key] for key in ("n_concepts", "concepts")}
+    return atlas(study, tables(study, **counts), **about)
+
+
+def paired(name: str) -> list[str]:
+    """Architectures of a study whose S and R are both on this machine."""
+    study = studies.load(name)
+    return [architecture for architecture, pair in pairs(study).items() if len(pair) == 2]
 
 
 def _in_order(dissection: pd.DataFrame, names: list[str]) -> list[tuple[str, pd.DataFrame]]:

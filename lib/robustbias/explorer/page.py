@@ -34,12 +34,12 @@ def page(atlas: Atlas, *, n_units: int = 6, show_images: bool = True) -> widgets
     ranking: Ranking = {
         (entry.name, layer, i): view.ranked(atlas.layer(entry.name, layer))[:n_units]
         for name, pair in atlas.pairs.items()
-        for layer in atlas.layers(name)
+        for layer in atlas.shared_layers(name)
         for entry in pair.values()
         for i, view in enumerate(views)
     }
     chosen = {(name, layer, u) for (name, layer, _), own in ranking.items() for u in own}
-    images = [i for name, layer, u in chosen for i in atlas.sights[name][layer].images[u].tolist()]
+    images = [i for name, layer, u in chosen for i in atlas.sights(name)[layer].images[u].tolist()]
     sheet = Sheet(atlas.images.pixels, images, show_images)
     # one layout and one style for all: they are widgets too, and a page holds every one
     plain = {"layout": widgets.Layout(), "style": widgets.HTML().style}
@@ -59,7 +59,7 @@ def _assembled(atlas, views, ranking, cards, sheet, plain, n_units) -> widgets.V
     absent = {regime: widgets.HTML(none(regime, ENDED), **plain) for regime in LETTERS}
     layer_choosers, bodies = [], []
     for name, pair in atlas.pairs.items():
-        layers = atlas.layers(name)
+        layers = atlas.shared_layers(name)
         layer_choosers.append(_chooser("Layer", layers, "layer"))
         by_layer = []
         for layer in layers:
@@ -113,7 +113,7 @@ def links(atlas: Atlas, *, n_units: int = 6) -> Javascript:
                 ]
                 for regime, entry in pair.items()
             }
-            for layer in atlas.layers(name)
+            for layer in atlas.shared_layers(name)
         }
         for name, pair in atlas.pairs.items()
     }

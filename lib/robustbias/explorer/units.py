@@ -44,6 +44,9 @@ FACTS = (
         {"condition": "filters", "metric": "tv_normalised"},
         "TV of filter",
     ),
+    Fact("concepts_met", "input_types", {"metric": "concepts"}, "concepts met", "{:.0f}".format),
+    Fact("effective_classes", "input_types", {"metric": "effective_classes"}, "eff. classes"),
+    Fact("distance", "input_types", {"metric": "distance"}, "distance"),
     Fact("noise_gain", "smoothness", {"condition": "noise", "sigma": 0.08}, "noise gain"),
     Fact("shape_score", "ablation", {"metric": "shape_score"}, "shape score", "{:.0f}".format),
     Fact(

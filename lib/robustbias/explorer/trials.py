@@ -1,0 +1,154 @@
+"""What a visitor tries on S and R: an attack on an image, a unit silenced, an attribution map."""
+
+import dataclasses
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from robustbias import attacks
+from robustbias.images import CueConflict, floats
+from robustbias.manifest import NetworkEntry
+from robustbias.measures.attribution_maps import attributions, category_scores
+from robustbias.measures.decided import rule, spread_sample
+from robustbias.measures.silencing import unit_answers
+from robustbias.networks import hooks
+
+STEPS = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Look:
+    """One image in one network: categories by probability, best first, and a unit's map."""
+
+    pixels: Float[Tensor, "3 h w"]
+    answers: list[tuple[str, float]]
+    map: Float[Tensor, "a b"]
+
+
+@torch.no_grad()
+def look(
+    study: Any, entry: NetworkEntry, layer: str, unit: int, pixels: Float[Tensor, "3 h w"]
+) -> Look:
+    """What the network says of an image in [0, 1], and the map of one unit.
+
+    A category's share is the mean probability of its classes over the sum of these means: the rule
+    that decisions are made by.
+    """
+    network = study.network_named(entry.name)
+    membership = study.membership(network).to(study.device)
+    with hooks.captured(network, [layer]) as maps:
+        logits = network(pixels[None].to(study.device))
+    scores = (logits.softmax(1) @ membership / membership.sum(0))[0]
+    share, order = (scores / scores.sum()).sort(descending=True)
+    names = [study.categories[i] for i in order.tolist()]
+    answers = list(zip(names, share.tolist(), strict=True))
+    return Look(pixels.cpu(), answers, maps[layer][0, unit].cpu())
+
+
+def attacked(
+    study: Any,
+    entry: NetworkEntry,
+    pixels: Float[Tensor, "3 h w"],
+    eps: float,
+    steps: int = STEPS,
+) -> Float[Tensor, "3 h w"]:
+    """The image after an attack on the class that the network sees in it, under the study's norm.
+
+    The image is the same for each call: the random start is drawn with the study's seed.
+    """
+    network = study.network_named(entry.name)
+    start = pixels[None].to(study.device)
+    with torch.no_grad():
+        seen = network(start).argmax(1)
+    generator = torch.Generator(start.device).manual_seed(study.seed)
+    how = {"norm": study.entry.threat.norm, "eps": eps, "steps": steps, "generator": generator}
+    return attacks.pgd(network, start, seen, **how).pixels[0].cpu()
+
+
+def attributed(
+    study: Any, entry: NetworkEntry, pixels: Float[Tensor, "3 h w"], method: str
+) -> Float[Tensor, "h w"]:
+    """|attribution| of the network's decision, summed over colours, 1 at its largest."""
+    network = study.network_named(entry.name)
+    scores = category_scores(network, study.membership(network).to(study.device))
+    image = pixels[None].to(study.device)
+    with torch.no_grad():
+        chosen = scores(image).argmax(1)
+    found = attributions(scores, image, chosen, method)[0].abs().sum(0)
+    return (found / found.max().clamp_min(1e-12)).cpu()
+
+
+@dataclasses.dataclass(frozen=True)
+class Silenced:
+    """Answers to cue conflicts with all units and without one, as indices of categories."""
+
+    stimuli: CueConflict
+    before: Int64[Tensor, " n"]
+    after: Int64[Tensor, " n"]
+
+    @property
+    def changed(self) -> Int64[Tensor, " k"]:
+        """Which of the stimuli are answered otherwise without the unit."""
+        return (self.before != self.after).nonzero()[:, 0]
+
+    def counts(self) -> dict[str, tuple[int, int]]:
+        """(changed, all) of the answers that followed shape, texture, and neither."""
+        cues = {"shape": self.before == self.stimuli.shape.cpu()}
+        cues["texture"] = (self.before == self.stimuli.texture.cpu()) & ~cues["shape"]
+        cues["neither"] = ~cues["shape"] & ~cues["texture"]
+        change = self.before != self.after
+        return {cue: (int((own & change).sum()), int(own.sum())) for cue, own in cues.items()}
+
+
+class Conflicts:
+    """Some cue conflicts of a study, and what single units change about their answers.
+
+    Args:
+        n: How many, spread over shape images; at most all.
+    """
+
+    def __init__(self, study: Any, n: int = 240):
+        self.study = study
+        found = study.source.cue_conflict(min(study.entry.sizes))
+        conflict = (found.shape != found.texture).nonzero()[:, 0].cpu()
+        generator = torch.Generator().manual_seed(study.seed)
+        index = spread_sample(found.names, conflict, min(n, len(conflict)), generator)
+        self.stimuli = CueConflict(
+            found.pixels[index],
+            found.shape[index],
+            found.texture[index],
+            found.categories,
+            tuple(found.names[i] for i in index.tolist()),
+        )
+        self._kept: dict[tuple[str, str], Tensor] = {}
+
+    def silenced(self, entry: NetworkEntry, layer: str, unit: int) -> Silenced:
+        """The network's answers with all units and without one.
+
+        Raises:
+            UserError: A layer or unit that the network does not have.
+        """
+        network = self.study.network_named(entry.name)
+        activations = self._until(entry.name, layer)
+        answer = rule(self.study, network)
+        with torch.no_grad():
+            parts = activations.split(256)
+            before = torch.cat([answer(hooks.resumed(network, layer, part)) for part in parts])
+        after = unit_answers(network, layer, activations, answer, units=torch.tensor([unit]))[0]
+        return Silenced(self.stimuli, before.cpu(), after.cpu())
+
+    def _until(self, name: str, layer: str) -> Tensor:
+        """The layer's output: computed once, whatever unit of it is asked for next."""
+        if (name, layer) not in self._kept:
+            while len(self._kept) > 3:  # S and R of two layers
+                self._kept.pop(next(iter(self._kept)))
+            network = self.study.network_named(name)
+            with torch.no_grad():
+                parts = [
+                    hooks.prefix(network, layer, floats(part.to(self.study.device)))
+                    for part in self.stimuli.pixels.split(128)
+                ]
+            self._kept[name, layer] = torch.cat(parts)
+        return self._kept[name, layer]

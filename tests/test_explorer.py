@@ -1,0 +1,403 @@
+"""The unit explorer: the numbers of the tables, its orders, pictures, uploads and trials."""
+
+import datetime
+import io
+import re
+
+import ipywidgets
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from robustbias import explorer, studies
+from robustbias.errors import UserError
+from robustbias.explorer import pictures, trials, units, uploads
+from robustbias.explorer.live import App
+from robustbias.explorer.sights import sights
+from robustbias.images import floats
+from robustbias.networks import hooks
+
+LAYER = "features.9"
+NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
+
+
+@pytest.fixture(scope="module")
+def study():
+    return studies.load("iconworld", device="cpu", architectures=["alexnet"])
+
+
+@pytest.fixture(scope="module")
+def tables(study, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ROBUSTBIAS_TABLES", str(tmp_path_factory.mktemp("tables")))
+        yield explorer.tables(study, n_concepts=120, n_smooth=8, n_tops=100, n_each=2)
+
+
+@pytest.fixture(scope="module")
+def atlas(study, tables):
+    return explorer.atlas(study, tables, n_concepts=120)
+
+
+# -- numbers ---------------------------------------------------------------------------------
+
+
+def shown(card: str) -> dict[str, str]:
+    return dict(re.findall(r"<dd data-fact=(\w+)>([^<]+)</dd>", card))
+
+
+def test_a_card_has_the_numbers_of_the_tables(atlas, tables):
+    entry = atlas.pairs["alexnet"]["robust"]
+    sheet = pictures.Sheet(atlas.images.pixels, range(len(atlas.images)))
+    metrics = {
+        "tv": ("smoothness", {"condition": "maps", "metric": "tv_normalised"}, "{:.2f}"),
+        "noise_gain": ("smoothness", {"condition": "noise", "sigma": 0.08}, "{:.2f}"),
+        "concepts_met": ("input_types", {"metric": "concepts"}, "{:.0f}"),
+        "effective_classes": ("input_types", {"metric": "effective_classes"}, "{:.2f}"),
+        "distance": ("input_types", {"metric": "distance"}, "{:.2f}"),
+        "shape_score": ("ablation", {"metric": "shape_score"}, "{:.0f}/2"),
+        "texture_score": ("ablation", {"metric": "texture_score"}, "{:.0f}/2"),
+        "clean_score": ("ablation", {"metric": "clean_score"}, "{:.0f}/2"),
+    }
+    compared = 0
+    for layer in atlas.shared_layers("alexnet"):
+        for unit in atlas.layer(entry.name, layer)["unit"].tolist()[::20]:
+            facts = shown(atlas.card(entry, layer, unit, sheet))
+            for name, (measure, where, form) in metrics.items():
+                table = tables[measure]
+                rows = table[(table["network"] == entry.name) & (table["layer"] == layer)]
+                rows = rows[rows["unit"] == unit]
+                for column, value in where.items():
+                    rows = rows[rows[column] == value]
+                expected = [form.format(v) for v in rows["value"].dropna()]
+                assert expected == [facts.get(name)] * len(expected)
+                assert bool(expected) == (name in facts)
+                compared += len(expected)
+    assert compared > 60
+
+
+def test_a_card_shows_the_concepts_with_the_highest_iou(atlas, tables):
+    entry = atlas.pairs["alexnet"]["standard"]
+    sheet = pictures.Sheet(atlas.images.pixels, range(len(atlas.images)))
+    card = atlas.card(entry, LAYER, 5, sheet)
+    table = tables["dissection"]
+    own = table[(table["network"] == entry.name) & (table["layer"] == LAYER)]
+    own = own[(own["unit"] == 5) & (own["metric"] == "iou")].sort_values("value")
+    found = re.findall(
+        r"<tr><th>([^<]+) <small>([^<]+)</small></th>.*?<td>([\d.]+)</td></tr>", card
+    )
+    assert [iou for *_, iou in found] == [f"{v:.3f}" for v in own["value"].iloc[:-6:-1]]
+    best = own.iloc[-1]
+    assert found[0][:2] == (best["concept"], best["category"])
+
+
+def test_the_first_layer_has_the_tv_of_its_filter_and_others_have_none(atlas, tables):
+    table = tables["smoothness"]
+    name = atlas.pairs["alexnet"]["standard"].name
+    rows = table[(table["network"] == name) & (table["condition"] == "filters")]
+    rows = rows[(rows["metric"] == "tv_normalised") & (rows["unit"] >= 0)]
+    first = rows[rows["layer"] == rows["layer"].iloc[0]].set_index("unit")["value"]
+    own = atlas.layer(name, "features.1").set_index("unit")["filter_tv"]
+    assert own.tolist() == first.tolist()
+    assert atlas.layer(name, LAYER)["filter_tv"].isna().all()
+
+
+def test_a_table_that_holds_a_unit_twice_is_refused(atlas, tables):
+    twice = {**tables, "ablation": pd.concat([tables["ablation"]] * 2)}
+    with pytest.raises(UserError, match="twice"):
+        units.joined(twice, [entry.name for entry in atlas.pairs["alexnet"].values()])
+
+
+def test_an_unknown_unit_is_one_message(atlas):
+    with pytest.raises(UserError, match="has units 0 to"):
+        atlas.unit(atlas.pairs["alexnet"]["robust"].name, LAYER, 10_000)
+
+
+# -- orders ----------------------------------------------------------------------------------
+
+
+def layer_of(**columns) -> pd.DataFrame:
+    return pd.DataFrame({"unit": range(4), **columns})
+
+
+def test_equal_units_come_by_number_and_units_without_a_value_are_left_out():
+    own = layer_of(tv=[0.5, np.nan, 0.5, 0.1])
+    assert units.View("", "tv").ranked(own) == [0, 2, 3]
+    assert units.View("", "tv", descending=False).ranked(own) == [3, 0, 2]
+
+
+def test_a_filter_keeps_the_detectors_of_a_category():
+    own = layer_of(iou=[0.1, 0.3, 0.2, 0.05], detects=["object", "texture", "object", "no concept"])
+    assert units.View("", "iou", detects="object").ranked(own) == [2, 0]
+    assert units.View("", "iou", detects="scene").ranked(own) == []
+
+
+def test_every_view_of_a_page_is_about_a_column_of_the_tables(atlas):
+    by = {view.by for view in atlas.views()}
+    assert by == {"iou", "tv", "shape_minus_texture"}
+    assert len({view.title for view in atlas.views()}) == len(atlas.views())
+
+
+# -- what units see --------------------------------------------------------------------------
+
+
+def test_sights_are_the_images_with_the_highest_peaks(study, atlas):
+    entry = atlas.pairs["alexnet"]["standard"]
+    network, pixels = study.network_named(entry.name), atlas.images.pixels[:50]
+    found = sights(network, pixels, layers=[LAYER], m=3, batch=16)[LAYER]
+    with torch.no_grad():
+        maps = hooks.prefix(network, LAYER, floats(pixels))
+    peaks = maps.amax((2, 3)).T
+    torch.testing.assert_close(found.peaks, peaks, atol=1e-4, rtol=1e-4)
+    alive = peaks.topk(3, dim=1).values[:, 2] > 0
+    reached = peaks.gather(1, found.images).sort(dim=1, descending=True).values
+    wanted = peaks.topk(3, dim=1).values
+    torch.testing.assert_close(reached[alive], wanted[alive], atol=1e-4, rtol=1e-4)
+    unit = int(alive.nonzero()[0])
+    image = int(found.images[unit, 0])
+    torch.testing.assert_close(found.maps[unit, 0], maps[image, unit], atol=1e-4, rtol=1e-4)
+
+
+def test_a_histogram_counts_every_image(atlas):
+    seen = atlas.sights(atlas.pairs["alexnet"]["robust"].name)[LAYER]
+    counts, low, high = seen.histogram(3)
+    assert int(counts.sum()) == len(atlas.images)
+    assert (low, high) == (0.0, float(seen.peaks[3].max()))
+
+
+# -- pictures --------------------------------------------------------------------------------
+
+
+def test_an_outline_surrounds_the_pixels_above_the_threshold():
+    map = torch.zeros(8, 8)
+    map[2:4, 4:7] = 1.0
+    x, y, *steps = map_points(pictures.outline(map, 0.5, side=8))
+    corners = np.cumsum([(x, y), *zip(steps[::2], steps[1::2], strict=True)], axis=0) / 16
+    # half way from the centres inside to those outside
+    assert corners.min(0) == pytest.approx([4, 2], abs=0.1)
+    assert corners.max(0) == pytest.approx([7, 4], abs=0.1)
+
+
+def test_an_outline_that_ends_at_the_border_is_closed_and_one_of_nothing_is_empty():
+    map = torch.zeros(4, 4)
+    map[:, :2] = 1.0
+    path = pictures.outline(map, 0.5)
+    assert path.count("M") == path.count("z") == 1
+    assert pictures.outline(map, 2.0) == ""
+
+
+def map_points(path: str) -> list[int]:
+    return [int(number) for number in re.findall(r"-?\d+", path)]
+
+
+def test_a_sheet_holds_each_image_once_and_finds_it_again():
+    pixels = torch.zeros(9, 3, 4, 4, dtype=torch.uint8)
+    sheet = pictures.Sheet(pixels, [7, 1, 7, 3])
+    assert (sheet.columns, sheet.rows) == (2, 2)
+    assert sheet.style(1) == "background-position:0% 0%"
+    assert sheet.style(7) == "background-position:0% 100%"
+    assert "background-size:200% 200%" in sheet.css()
+
+
+def test_images_that_may_not_be_shown_are_in_no_sheet():
+    sheet = pictures.Sheet(torch.zeros(2, 3, 4, 4, dtype=torch.uint8), [0, 1], shown=False)
+    assert sheet.css() == sheet.style(1) == ""
+
+
+def test_bars_show_a_single_image():
+    path = pictures.bars(torch.tensor([10_000, 0, 1]), 10)
+    assert path == "M0 10v-10h4v10h4v-1h4V10z"
+
+
+# -- the page --------------------------------------------------------------------------------
+
+
+def test_a_page_links_every_choice_and_holds_each_card_once(atlas):
+
+    root = explorer.page(atlas, n_units=2)
+
+    stacks = [w for w in walked(root) if isinstance(w, ipywidgets.Stack)]
+    cards = [w for w in walked(root) if isinstance(w, ipywidgets.HTML) and "data-unit" in w.value]
+    names = [re.search(r"data-unit='([^']+)'", card.value)[1] for card in cards]
+    assert len(names) == len(set(names))
+    views, layers = len(atlas.views()), len(atlas.shared_layers("alexnet"))
+    assert len(stacks) == 2 + 1 + layers + 2 * layers * views
+    first = atlas.views()[0].ranked(atlas.layer(atlas.pairs["alexnet"]["robust"].name, LAYER))
+    assert f"alexnet-r-{LAYER}-{first[0]}" in names
+
+
+def walked(root) -> list:
+    """Each widget once."""
+    found, waiting = {}, [root]
+    while waiting:
+        widget = waiting.pop()
+        if id(widget) not in found:
+            found[id(widget)] = widget
+            waiting += getattr(widget, "children", ())
+    return list(found.values())
+
+
+def test_a_page_without_images_holds_none(atlas):
+    root = explorer.page(atlas, n_units=1, show_images=False)
+    assert not [w for w in walked(root) if "image/webp" in getattr(w, "value", "")]
+
+
+def test_addresses_of_a_page_are_those_of_its_views(atlas):
+    script = explorer.links(atlas, n_units=2).data
+    assert '"alexnet":{"features.1":{"s":[[' in script
+
+
+# -- uploads ---------------------------------------------------------------------------------
+
+
+def file(image: Image.Image, format: str = "PNG", **options) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, format, **options)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("image", "format"),
+    [
+        (Image.new("CMYK", (90, 60), (0, 255, 255, 0)), "JPEG"),
+        (Image.new("RGB", (60, 90), (255, 0, 0)).convert("P"), "PNG"),
+        (Image.new("RGBA", (64, 64), (255, 0, 0, 255)), "PNG"),
+        (Image.new("RGB", (70, 70), (255, 0, 0)), "WEBP"),
+        (Image.new("RGB", (70, 70), (255, 0, 0)).convert("P"), "GIF"),
+    ],
+    ids=["CMYK", "palette", "alpha", "WebP", "GIF"],
+)
+def test_images_of_every_mode_become_rgb(image, format):
+    pixels = uploads.square(file(image, format), "x", 32)
+    assert pixels.shape == (3, 32, 32)
+    assert pixels.float().mean((1, 2)).tolist() == pytest.approx([255, 0, 0], abs=4)
+
+
+def test_transparency_shows_mid_grey_and_16_bits_are_not_cut_off():
+    clear = uploads.square(file(Image.new("RGBA", (40, 40), (255, 0, 0, 0))), "x", 16)
+    assert clear.unique().tolist() == [128]
+    ramp = np.linspace(0, 65535, 40 * 40).reshape(40, 40).astype(np.uint16)
+    grey = uploads.square(file(Image.fromarray(ramp)), "x", 16)
+    assert grey.min() < 16
+    assert 110 < grey.float().mean() < 145
+
+
+def test_the_middle_of_a_wide_image_is_kept():
+    pixels = np.zeros((40, 120, 3), np.uint8)
+    pixels[:, 40:80] = 255
+    assert uploads.square(file(Image.fromarray(pixels)), "x", 16).min() > 200
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"no image at all", "x is not an image"),
+        (b"", "x is not an image"),
+        (file(Image.new("RGB", (64, 64)))[:60], "damaged"),
+        (file(Image.new("RGB", (200, 8))), "16 or more"),
+        (bytes(uploads.MAX_BYTES + 1), "at most 10"),
+    ],
+    ids=["text", "empty", "cut off", "tiny", "large file"],
+)
+def test_what_cannot_be_shown_is_refused_with_one_message(content, message):
+    with pytest.raises(UserError, match=message):
+        uploads.square(content, "x", 32)
+
+
+def test_100_megapixels_are_refused_before_they_are_decoded(monkeypatch):
+    content = file(Image.new("1", (10_000, 10_000)))
+    monkeypatch.setattr(Image.Image, "load", lambda _: pytest.fail("decoded"))
+    with pytest.raises(UserError, match="10000 x 10000 pixels; expected at most 24 million"):
+        uploads.square(content, "x", 32)
+
+
+# -- trials ----------------------------------------------------------------------------------
+
+
+def test_an_attack_stays_in_its_radius_and_the_same_one_comes_again(study, atlas):
+    entry = atlas.pairs["alexnet"]["standard"]
+    image = atlas.images.pixels[0].float() / 255
+    first, again = (trials.attacked(study, entry, image, 0.5, steps=3) for _ in range(2))
+    assert 0 < float((first - image).norm()) <= 0.5 + 1e-4
+    torch.testing.assert_close(first, again)
+
+
+def test_silencing_a_unit_is_what_a_zeroed_unit_gives(study, atlas):
+    entry = atlas.pairs["alexnet"]["robust"]
+    network = study.network_named(entry.name)
+    conflicts = trials.Conflicts(study, n=40)
+    found = conflicts.silenced(entry, LAYER, 7)
+
+    def zeroed(maps):
+        keep = torch.ones(maps.shape[1])
+        keep[7] = 0
+        return maps * keep[:, None, None]
+
+    pixels = floats(conflicts.stimuli.pixels)
+    with torch.no_grad():
+        plain = network(pixels).argmax(1)
+        with hooks.edited(network, LAYER, zeroed):
+            without = network(pixels).argmax(1)
+    assert found.before.tolist() == plain.tolist()
+    assert found.after.tolist() == without.tolist()
+    counts = found.counts()
+    assert sum(n for _, n in counts.values()) == 40
+    assert sum(changed for changed, _ in counts.values()) == len(found.changed)
+
+
+@pytest.fixture
+def app(atlas):
+    return App(atlas)
+
+
+def test_choosing_a_layer_shows_its_units(app):
+    app.layer.value = LAYER
+    assert f"data-unit='alexnet-s-{LAYER}-" in app.cards["standard"].value
+    assert f"data-unit='alexnet-r-{LAYER}-" in app.cards["robust"].value
+    before = app.units["robust"].value
+    app.forward.click()
+    assert app.units["robust"].index == 1
+    assert app.units["robust"].value != before
+    assert "done in" in app.status.value
+
+
+def test_a_filter_that_no_unit_passes_says_so(app, atlas):
+    app.layer.value = "features.1"
+    counts = atlas.layer(atlas.pairs["alexnet"]["robust"].name, "features.1")["detects"]
+    absent = next(c for c in app.detects.options if c not in {"all units", *counts})
+    app.detects.value = absent
+    assert "No unit of this layer" in app.cards["robust"].value
+
+
+def test_an_upload_is_shown_to_both_networks_and_attacked(app):
+    content = file(Image.new("RGB", (80, 60), (200, 40, 40)))
+    app.upload.value = ({"name": "red.png", "type": "image/png", "size": 1, "content": content,
+                         "last_modified": NOW},)  # fmt: skip
+    assert app.trials["standard"].value.count("<figure>") == 1
+    app.eps.value = app.eps.max / 4
+    assert all(one.value.count("<figure>") == 2 for one in app.trials.values())
+    app.method.value = "saliency"
+    assert all(one.value.count("<figure>") == 3 for one in app.trials.values())
+
+
+def test_a_refused_upload_leaves_one_message(app):
+    app.upload.value = ({"name": "notes.txt", "type": "text/plain", "size": 1, "content": b"hello",
+                         "last_modified": NOW},)  # fmt: skip
+    assert "role=alert" in app.status.value
+    assert "notes.txt is not an image" in app.status.value
+    assert app.trials["standard"].value == ""
+
+
+def test_silencing_says_which_answers_change(app):
+    app.layer.value = LAYER
+    app.silence.click()
+    assert re.search(r"\d+ of 240 answers to cue conflicts change", app.losses["robust"].value)
+
+
+def test_a_page_built_by_a_program_has_no_dead_live_part(monkeypatch):
+    monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
+    monkeypatch.delenv("SERVER_SOFTWARE", raising=False)
+    assert not explorer.served()
+    monkeypatch.setenv("SERVER_SOFTWARE", "voila/0.5")
+    assert explorer.served()
