@@ -313,3 +313,25 @@ def test_wrong_requests_are_refused(tmp_path, monkeypatch):
     small = toy_study.study(device=torch.device("cpu"))
     with pytest.raises(UserError, match="8 x 8"):
         ood(small, **FEW)
+
+
+def test_an_attack_is_read_as_top1_alone_also_where_classes_are_grouped(tmp_path, monkeypatch):
+    """Trap: an attack that leaves the class and not the category would look like robustness."""
+    monkeypatch.setenv("ROBUSTBIAS_TABLES", str(tmp_path))
+    grouped = torch.tensor([[1.0, 0], [1.0, 0], [0, 1.0]])
+    monkeypatch.setattr(toy_study.Study, "membership", lambda study, network: grouped)
+    table = ood(study(categories=("dog", "car")), **FEW)
+    metrics = set(rows(table, condition="adversarial")["metric"])
+    assert "top1_conditional" in metrics
+    assert not any(metric.startswith("entry_level") for metric in metrics)
+    assert "entry_level_relative" in set(rows(table, condition="greyscale")["metric"])
+    by_class = table["metric"].str.startswith("top1")
+    table = table[
+        ~(by_class & (table["condition"] == "silhouettes"))
+    ]  # they carry a category alone
+    assert figures.ood.decision(table) == "entry_level"
+    labels = [
+        text.get_text() for text in figures.distortion_readings(table).axes[0].get_yticklabels()
+    ]
+    assert "adversarial" not in labels
+    assert "greyscale" in labels

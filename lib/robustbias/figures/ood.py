@@ -79,7 +79,7 @@ def distortion_readings(table: pd.DataFrame) -> Figure:
     """
     metric = decision(table)
     own = table[(table["regime"] == "robust - standard") & (table["group"] == "distortion")]
-    order = conditions(own)[::-1]
+    order = conditions(own[own["metric"] == f"{metric}_difference"])[::-1]
     names = list(dict.fromkeys(own["architecture"]))
     figure, axes = canvas(1, 3, panel=(2.3, 0.24 * len(order) + 0.9), sharey=True)
     for ax, reading in zip(axes[0], READINGS, strict=True):
@@ -92,7 +92,8 @@ def distortion_readings(table: pd.DataFrame) -> Figure:
                 fmt="sD^"[i % 3], color=("#D55E00", "#E69F00", "#8a3d00")[i % 3], ms=4,
             )  # fmt: skip
         ax.axvline(0, color="#777777", lw=1)
-        ax.set(yticks=range(len(order)), title=WORDS[reading], xlabel="← S   R minus S   R →")
+        ax.set(yticks=range(len(order)), xlabel="← S   R minus S   R →")
+        ax.set_title(WORDS[reading], size="small")
         ax.set_yticklabels(order)
         _separate(ax, order)
     handles, labels = axes[0, 0].get_legend_handles_labels()

@@ -22,7 +22,7 @@ from robustbias.images.distortions import (
     stimuli,
 )
 from robustbias.measures.registry import measure, tidy
-from robustbias.measures.shown import Hits, Shown, answered, networks, seen
+from robustbias.measures.shown import Hits, Shown, networks, seen
 from robustbias.measures.tally import ALL, error_rows, rows
 
 CELLS = [(name, severity) for name in corruptions.NAMES for severity in corruptions.SEVERITIES]
@@ -45,7 +45,7 @@ def ood(
 
     - `clean`, `distortion`: held-out images as they are, under `images.distortions` and, where the
       source has them, as silhouettes, edges, stylized or texture alone (`STIMULI` there); under an
-      attack at the training radius on each network itself.
+      attack at the training radius on each network itself (`adversarial`, top-1 alone).
     - `corruption`: the 15 of ImageNet-C at 5 severities, the mean over severities of each, and of
       all (`all corruptions`).
 
@@ -114,24 +114,24 @@ def _distorted(study: Any, images: Images, clean: Hits) -> list[Shown]:
 
 
 def _attacked(study: Any, images: Images, clean: Hits, n: int, steps: int) -> list[Shown]:
-    """The first n images under an attack on each network itself, at the radius R trained with."""
+    """The first n images under an attack on each network itself, at the radius R trained with.
+
+    Read as top-1 alone: the attack leaves the class, and may stay in the category.
+    """
     few = images.take(torch.arange(min(n, len(images)), device=images.labels.device))
     if not len(few):
         return []
-    threat = study.entry.threat
-    parts: list[Hits] = []
+    threat, hits = study.entry.threat, []
+    pixels, labels = next(few.batches(len(few)))
+    attack = {"norm": threat.norm, "eps": threat.eps, "steps": steps}
     for entry in networks(study):
         network = study.network_named(entry.name)
-        membership = study.membership(network).to(images.pixels.device)
         generator = _generator(study, ADVERSARIAL, entry.name)
-        pixels, labels = next(few.batches(len(few)))
-        attack = {"norm": threat.norm, "eps": threat.eps, "steps": steps, "generator": generator}
-        pixels = adversarial(network, pixels, labels, **attack)
-        hits = answered(network, pixels, labels, membership)
-        parts.append({decision: hit.cpu() for decision, hit in hits.items()})
-    hits = {d: torch.stack([part[d] for part in parts], 1)[:, None].float() for d in clean}
-    clean = {decision: hit[: len(few)] for decision, hit in clean.items()}
-    return [Shown([("distortion", ADVERSARIAL, 0)], hits, clean)]
+        attacked = adversarial(network, pixels, labels, generator=generator, **attack)
+        with torch.no_grad():
+            hits.append((network(attacked).argmax(1) == labels).cpu())
+    stacked = {"top1": torch.stack(hits, 1)[:, None].float()}
+    return [Shown([("distortion", ADVERSARIAL, 0)], stacked, {"top1": clean["top1"][: len(few)]})]
 
 
 def _corrupted(study: Any, images: Images, clean: Hits) -> Shown:
