@@ -12,10 +12,10 @@ import toy_study
 from robustbias.errors import UserError
 from robustbias.images import floats
 from robustbias.images.concepts import Concepts
-from robustbias.measures import dissection
+from robustbias.measures import detectors, dissection
 from robustbias.measures.detectors import dissected
 from robustbias.measures.dissection import concept_set, labels
-from robustbias.measures.overlap import spans, standing_out
+from robustbias.measures.overlap import above, spans, standing_out
 from robustbias.measures.quantiles import places, upper_quantiles
 from robustbias.networks import zoo
 from robustbias.networks.zoo import Network
@@ -95,7 +95,9 @@ def literally(net: Network, concepts: Concepts, share: float):
 
 @pytest.mark.parametrize("share", [0.005, 0.1])
 @pytest.mark.parametrize("batch", [4, 100])
-def test_iou_and_thresholds_are_those_of_the_literal_two_passes(share, batch):
+@pytest.mark.parametrize("few", [0, 10_000])
+def test_iou_and_thresholds_are_those_of_the_literal_two_passes(share, batch, few, monkeypatch):
+    monkeypatch.setattr(detectors, "FEW", few)
     net, concepts = network(), random_concepts()
     options = {"share": share, "batch": batch, "generator": seeded()}
     ours = dissected(net, concepts, ("relu", "second"), **options)
@@ -133,8 +135,6 @@ def test_enough_memory_changes_nothing_and_too_little_takes_thresholds_from_a_sa
 
 def test_maps_are_dropped_as_soon_as_thresholds_are_known(monkeypatch):
     """Peak memory does not grow with the number of images."""
-    from robustbias.measures import detectors
-
     kept = []
     original = detectors._add
 
@@ -285,10 +285,10 @@ def test_s_and_r_see_the_same_pixels_through_their_own_normalisation():
 @pytest.mark.parametrize(("cells", "pixels"), [(3, 8), (7, 32), (16, 32), (8, 8), (5, 3), (1, 4)])
 def test_enlarging_cell_by_cell_is_the_interpolation_of_torch(cells, pixels):
     maps = torch.rand(3, 4, cells, cells + 1, generator=seeded())
-    side = (pixels, pixels + 2)
+    side = (pixels, pixels + 1)
     limits = torch.tensor([0.2, 0.5, 0.9, 2.0])
     expected = F.interpolate(maps, side, mode="bilinear") > limits[:, None, None]
-    pixel, unit = standing_out(maps, limits, side)
+    pixel, unit = standing_out(maps, limits, above(maps, limits), side)
     found = torch.zeros(3, 4, *side, dtype=torch.bool)
     image, place = pixel // (side[0] * side[1]), pixel % (side[0] * side[1])
     found.view(3, 4, -1)[image, unit, place] = True
@@ -299,7 +299,8 @@ def test_enlarging_cell_by_cell_is_the_interpolation_of_torch(cells, pixels):
 
 def test_a_constant_map_never_exceeds_its_own_value():
     maps = torch.full((2, 3, 5, 5), 0.1)
-    pixel, _ = standing_out(maps, torch.full((3,), 0.1), (13, 13))
+    limits = torch.full((3,), 0.1)
+    pixel, _ = standing_out(maps, limits, above(maps, limits), (13, 13))
     assert len(pixel) == 0
 
 

@@ -33,7 +33,7 @@ PARTS = (
     ),
     *(
         Part(
-            "C5.distance", metric, f"judged by an {letter} network",
+            "C5.distance", metric, f"judged by {letter}",
             "distance between a unit's top images, R minus S",
             "The images that activate a unit of an R network most are more alike.",
         )

@@ -18,12 +18,13 @@ from torch import Tensor
 from robustbias.errors import UserError
 from robustbias.images import floats
 from robustbias.images.concepts import Concepts
-from robustbias.measures.overlap import counts, standing_out
+from robustbias.measures.overlap import above, counts, standing_out
 from robustbias.measures.quantiles import upper_quantiles
 from robustbias.networks import hooks
 from robustbias.networks.zoo import Network
 
 SHARE = 0.005  # of a unit's activations lie above its threshold
+FEW = 2048  # regions that need no new numbers
 MEMORY = 1 << 30  # bytes of maps kept until the thresholds are known
 
 
@@ -135,9 +136,15 @@ def _empty(thresholds: Float[Tensor, " u"], concepts: Concepts) -> Dissected:
 
 
 def _pixels(concepts: Concepts, index: Int64[Tensor, " n"]) -> tuple[Tensor, Tensor]:
-    """Regions of the images' pixels, numbered anew, and what concepts and categories each has."""
+    """Regions of the images' pixels, and what concepts and categories each has.
+
+    Where the set has many regions, those of these images are numbered anew, which bounds the size
+    of the histograms.
+    """
     regions = concepts.regions
     own = regions.index[index].flatten()
+    if len(regions.concepts) <= FEW:
+        return own, torch.cat([regions.concepts, regions.carried], 1).float()
     present = torch.bincount(own, minlength=len(regions.concepts)) > 0
     renumbered = (present.cumsum(0) - 1)[own]
     members = torch.cat([regions.concepts[present], regions.carried[present]], 1)
@@ -153,9 +160,10 @@ def _add(
     """Adds the counts of one batch."""
     for layer, own in found.items():
         units = maps[layer].shape[1]
-        pixel, unit = standing_out(maps[layer], own.thresholds, side)
+        at = above(maps[layer], own.thresholds)
         own.positions += maps[layer].numel() // units
-        own.above += (_rows(maps[layer]) > own.thresholds).sum(0)
+        own.above += torch.bincount(at % units, minlength=units)
+        pixel, unit = standing_out(maps[layer], own.thresholds, at, side)
         q = own.met.shape[2]
         for which, (regions, members) in enumerate(sides):
             total = counts(pixel, unit, units, regions, members)

@@ -14,8 +14,16 @@ from torch import Tensor
 from robustbias.measures.quantiles import places
 
 
+def above(maps: Float[Tensor, "n u a b"], thresholds: Float[Tensor, " u"]) -> Int64[Tensor, " k"]:
+    """Activations above their unit's threshold, by their place in n a b u, flattened."""
+    return places(maps.permute(0, 2, 3, 1) > thresholds)
+
+
 def standing_out(
-    maps: Float[Tensor, "n u a b"], thresholds: Float[Tensor, " u"], side: tuple[int, int]
+    maps: Float[Tensor, "n u a b"],
+    thresholds: Float[Tensor, " u"],
+    at: Int64[Tensor, " k"],
+    side: tuple[int, int],
 ) -> tuple[Int64[Tensor, " s"], Int64[Tensor, " s"]]:
     """Pixels of the bilinearly enlarged maps that exceed their unit's threshold.
 
@@ -23,6 +31,7 @@ def standing_out(
     and half a cell at the border repeats the outermost activation.
 
     Args:
+        at: From `above`.
         side: Height and width of the masks.
 
     Returns:
@@ -30,8 +39,9 @@ def standing_out(
     """
     _, units, a, b = maps.shape
     h, w = side
+    if (a, b) == side:  # nothing to enlarge
+        return at // units, at % units
     rows = maps.permute(0, 2, 3, 1)  # the layout that channels-last maps have in memory
-    at = places(rows > thresholds)
     at, unit = at // units, at % units
     at, column = at // b, at % b
     image, row = at // a, at % a
@@ -57,9 +67,9 @@ def standing_out(
     second = torch.lerp(corners[1], corners[3], down.to(maps.dtype))
     enlarged = torch.lerp(first[:, None], second[:, None], along[None].to(maps.dtype))
     # NaN where a cell has fewer pixels: never above
-    on = places(enlarged > thresholds[unit])
+    on = places(enlarged > thresholds.index_select(0, unit))
     pixel = ((image * h + y) * w)[:, None] + x[None]
-    return pixel.view(-1)[on], unit[on % len(unit)]
+    return pixel.view(-1).index_select(0, on), unit.index_select(0, on % max(len(unit), 1))
 
 
 @functools.lru_cache(maxsize=256)
@@ -101,6 +111,6 @@ def counts(
         members: 1 where region g belongs to column q.
     """
     size = len(members)
-    histogram = torch.bincount(unit * size + regions[pixel], minlength=units * size)
+    histogram = torch.bincount(unit * size + regions.index_select(0, pixel), minlength=units * size)
     # whole numbers below 2^24 of one batch: exact in single precision
     return histogram.view(units, size).to(members.dtype) @ members

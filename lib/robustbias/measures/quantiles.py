@@ -43,7 +43,7 @@ def upper_quantiles(
     values, units = [], []
     for chunk in chunks:
         at = places(chunk > low)
-        values.append(chunk.reshape(-1)[at])
+        values.append(chunk.reshape(-1).index_select(0, at))
         units.append(at % chunk.shape[1])
     value, unit = torch.cat(values), torch.cat(units)
     found = torch.bincount(unit, minlength=len(low))
@@ -73,5 +73,6 @@ def places(mask: Bool[Tensor, "..."]) -> Int64[Tensor, " k"]:
     if len(flat) % 8:
         return flat.nonzero()[:, 0]
     words = flat.view(torch.int64).nonzero()[:, 0]
-    word, byte = flat.view(-1, 8)[words].nonzero(as_tuple=True)
-    return words[word] * 8 + byte
+    inside = flat.view(-1, 8).index_select(0, words)
+    at = inside.view(-1).nonzero()[:, 0]
+    return words.index_select(0, at // 8) * 8 + at % 8
