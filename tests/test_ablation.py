@@ -236,15 +236,17 @@ def test_scores_are_crossed_with_what_units_detect(study):
     scores = ablation(study, n_each=4, draws=100)
     crossed = cue_units(study, scores, labels(study, {0: "texture", 1: "texture", 7: "color"}))
     found = crossed[crossed["network"] == "r"].set_index(["detects", "metric"])
-    units = scores[(scores["network"] == "r") & (scores["metric"] == "shape_score")]
-    serving = (units.set_index("unit")["value"][[0, 1]] > 0).mean()
+    units = scores[(scores["network"] == "r") & (scores["unit"] >= 0)]
+    units = units.pivot(index="unit", columns="metric", values="value").loc[[0, 1]]
+    serving = (units["shape_score"] > 0).mean()
+    shape, texture = units["shape_score"].sum(), units["texture_score"].sum()
     assert found.loc[("texture", "serves_shape"), "value"] == serving
     assert found.loc[("texture", "serves_shape"), "n"] == 2
     assert found.loc[("no concept", "shape_share"), "n"] == 5
     assert "color" not in found.index.get_level_values(0)  # one unit is no group
     parts = {claim.id: claim for claim in claims.tested("C6", crossed).claims}
-    assert parts["C6.serve"].interval.value == serving
-    assert parts["C6.serve"].threshold == 0.5
+    assert parts["C6.serve"].interval.value == pytest.approx(shape / (shape + texture))
+    assert parts["C6.serve"].threshold == 0.25
     with pytest.raises(UserError, match="unit 0 of cues in s has no label"):
         cue_units(study, scores, labels(study, {}).iloc[8:])
 

@@ -104,6 +104,7 @@ def cue_units(table: pd.DataFrame) -> pd.DataFrame:
         "serves_texture": "serve texture",
         "shape_share": "shape score / n",
         "texture_share": "texture score / n",
+        "shape_part": "shape's part",
         "relative_generality": "relative generality",
     }
     shown = shown[shown["metric"].isin(list(words))]

@@ -9,6 +9,8 @@ from robustbias.claims.registry import claim
 from robustbias.claims.verdicts import Claim
 from robustbias.stats import Interval
 
+# Halfway between units that serve texture alone (0) and units that serve both cues alike (0.5).
+SERVES = 0.25
 SOURCE = "Chen, Agarwal and Nguyen 2020, arXiv 2006.09373, abstract"
 
 
@@ -26,9 +28,9 @@ class Part(NamedTuple):
 
 PARTS = (
     Part(
-        "C6.serve", "robust", "texture", "serves_shape",
-        "share of R's texture detectors that some decision by shape needs", 0.5,
-        "Most texture-detecting units of R also serve recognition by shape.",
+        "C6.serve", "robust", "texture", "shape_part",
+        "shape's part in the scores of R's texture detectors", SERVES,
+        "Texture-detecting units of R also serve recognition by shape.",
     ),
     Part(
         "C6.generalists", "robust - standard", "all", "relative_generality",

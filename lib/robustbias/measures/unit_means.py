@@ -15,14 +15,16 @@ from robustbias import stats
 from robustbias.measures.registry import described, pairs
 
 SHARES = ("shape_share", "texture_share", "clean_share", "serves_shape", "serves_texture")
-MEANS = (*SHARES, "generality", "relative_generality")
+MEANS = (*SHARES, "generality", "relative_generality", "shape_part")
 
 
 def unit_means(study: Any, units: pd.DataFrame, by: str, draws: int = 2000) -> pd.DataFrame:
     """Rows of every network and of R minus S (regime `robust - standard`), one a metric and group.
 
     Metrics: the means of SHARES (`serves_...`: whether the score is above 0) and of generality
-    over the n units that have one, and `relative_generality` = Σ generality / Σ generality_null.
+    over the n units that have one; `relative_generality` = Σ generality / Σ generality_null; and
+    `shape_part` = Σ shape_share / Σ (shape_share + texture_share), over the n units with either: 0
+    for units that decisions by texture alone need, 0.5 for units that both cues need alike.
 
     Shares of units that serve a cue have Wilson's interval, all others the bootstrap's.
 
@@ -76,10 +78,16 @@ def _bootstrap(
 ) -> tuple[stats.Bootstrap, Int64[Tensor, " m"]]:
     """Means of MEANS over units, and the number of units in each."""
     serves = {f"serves_{cue}": (wide[f"{cue}_score"] > 0) * 1.0 for cue in ("shape", "texture")}
-    wide = wide.assign(**serves, relative_generality=wide["generality"])
+    needed = wide["shape_share"] + wide["texture_share"]
+    wide = wide.assign(
+        **serves,
+        relative_generality=wide["generality"],
+        shape_part=wide["shape_share"].where(needed > 0),
+    )
     over = torch.tensor(wide[list(MEANS)].values)
     under = over.isfinite().double()
-    under[:, -1] = torch.tensor(wide["generality_null"].fillna(0.0).values)
+    under[:, -2] = torch.tensor(wide["generality_null"].fillna(0.0).values)
+    under[:, -1] = torch.tensor(needed.values)
     boot = stats.ratios(
         over.nan_to_num(), under, torch.arange(len(over)), generator=generator, draws=draws
     )
