@@ -9,8 +9,8 @@ from robustbias.text import Prose
 TYPES = {
     "concepts": "concepts",
     "effective_classes": "effective classes",
-    "distance": "distance (judge: S)",
-    "distance_robust": "distance (judge: R)",
+    "distance": "distance by",
+    "distance_robust": "distance by",
 }
 
 
@@ -81,8 +81,8 @@ def input_types(table: pd.DataFrame) -> pd.DataFrame:
     """
     own = table[(table["unit"] == -1) & (table["layer"] == "all")]
     own = own[own["regime"].isin(list(REGIMES))]
-    wide = _wide(own.assign(column=own["metric"].map(TYPES)))
-    return wide[[column for column in TYPES.values() if column in wide]]
+    words = own["metric"].map(TYPES) + " " + own["judge"]
+    return _wide(own.assign(column=words.str.strip()))
 
 
 def judges(table: pd.DataFrame) -> Prose:

@@ -17,27 +17,25 @@ class Part(NamedTuple):
 
     id: str
     metric: str
-    condition: str
     statistic: str
     statement: str
 
 
 PARTS = (
     Part(
-        "C5.concepts", "concepts", "", "concepts a unit detects, R minus S",
+        "C5.concepts", "concepts", "concepts a unit detects, R minus S",
         "Units of R networks detect fewer concepts each.",
     ),
     Part(
-        "C5.classes", "effective_classes", "", "classes among a unit's top images, R minus S",
+        "C5.classes", "effective_classes", "classes among a unit's top images, R minus S",
         "The images that activate a unit of an R network most are of fewer classes.",
     ),
     *(
         Part(
-            "C5.distance", metric, f"judged by {letter}",
-            "distance between a unit's top images, R minus S",
+            "C5.distance", metric, "distance between a unit's top images, R minus S",
             "The images that activate a unit of an R network most are more alike.",
         )
-        for metric, letter in (("distance", "S"), ("distance_robust", "R"))
+        for metric in ("distance", "distance_robust")
     ),
 )  # fmt: skip
 
@@ -58,5 +56,5 @@ def input_types(table: pd.DataFrame) -> Iterator[Claim]:
                 interval=Interval(row.value, row.low, row.high, int(row.n)),
                 threshold=0.0,
                 above=False,
-                condition=part.condition,
+                condition=f"judged by {row.judge}" if row.judge else "",
             )

@@ -119,8 +119,8 @@ def unit_examples(examples: UnitExamples, *, show_images: bool = True) -> Figure
 
 METRICS = {
     "effective_classes": "effective classes\namong top images",
-    "distance": "distance of top\nimages (judge: S)",
-    "distance_robust": "distance of top\nimages (judge: R)",
+    "distance": "distance of\ntop images",
+    "distance_robust": "distance of\ntop images",
 }
 
 
@@ -133,9 +133,12 @@ def input_types_by_layer(table: pd.DataFrame) -> Figure:
         table: From `measures.input_types`.
     """
     rows = {metric: table[table["metric"] == metric] for metric in METRICS}
+    rows = {metric: own for metric, own in rows.items() if len(own)}
     figure, axes = _layers(rows, None)
     chance = table.loc[table["regime"] == "chance", "value"].iloc[0]
-    for line, (metric, label) in zip(axes, METRICS.items(), strict=True):
+    for line, (metric, own) in zip(axes, rows.items(), strict=True):
+        judge = own["judge"].iloc[0].removeprefix("an ")
+        label = METRICS[metric] + (f" (by {judge})" if judge else "")
         line[0].set_ylabel(label, size="small")
         for ax in line:
             level = chance if metric == "effective_classes" else 1.0

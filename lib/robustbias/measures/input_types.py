@@ -47,10 +47,10 @@ def input_types(
     - `concepts`: how many concepts it meets with an IoU above the threshold (`dissection`);
     - `effective_classes`: exp(entropy) of the classes among its k top held-out images;
     - `distance`: how unlike each other those images are to a third network, neither S nor R of
-      this architecture; 1 is any two images. Column `features` names that network: the S of the
-      study's last other architecture, or an untrained network where there is no other.
-      `distance_robust` is the same by that architecture's R, since what an S network calls alike
-      may suit S networks.
+      this architecture; 1 is any two images. Column `features` names that network, `judge` says
+      its kind: the S of the study's last other architecture. `distance_robust` is the same by
+      that architecture's R, since what an S network calls alike may suit S networks. Where there
+      is no other architecture, an untrained network of another seed judges alone.
     All but the first are left out for units that respond to fewer than two images.
 
     Rows with `unit` -1: means over the n units of a layer, or of layer `all`, with bootstraps over
@@ -85,9 +85,9 @@ def input_types(
     for named, network in probed_networks(study, images.pixels):
         architecture = named["architecture"]
         if architecture not in known:
-            judges = {m: _judge(study, architecture, r, images) for m, r in JUDGES.items()}
-            known[architecture] = {m: features(j, images.pixels) for m, (j, _) in judges.items()}
-            names |= {(architecture, m): name for m, (_, name) in judges.items()}
+            judges = _judges(study, architecture, images)
+            known[architecture] = {m: features(j, images.pixels) for m, (j, *_) in judges.items()}
+            names |= {(architecture, m): said for m, (_, *said) in judges.items()}
         for layer, own in peaks(network, images.pixels, layers or network.layers).items():
             index, active = top_images(own, k)
             values = {
@@ -99,23 +99,31 @@ def input_types(
                 values[metric] = mean_distance(seen, index, active).cpu()
             units.append(pd.DataFrame(values).assign(**named, layer=layer))
     units = pd.concat(units, ignore_index=True)
-    long = units.melt([*NETWORK, "layer", "unit"], list(METRICS), "metric").dropna(subset=["value"])
+    metrics = [metric for metric in METRICS if metric in units]
+    long = units.melt([*NETWORK, "layer", "unit"], metrics, "metric").dropna(subset=["value"])
     rows = [long.assign(n=len(images)), _means(study, units, draws)]
     rows.append(_chance(study, images.labels.cpu(), k, generator))
     table = pd.concat(rows, ignore_index=True)
     keys = zip(table["architecture"], table["metric"], strict=True)
-    return tidy(table.assign(features=[names.get(key, "") for key in keys]))
+    said = [names.get(key, ("", "")) for key in keys]
+    return tidy(table.assign(features=[name for name, _ in said], judge=[kind for _, kind in said]))
 
 
-def _judge(study: Any, architecture: str, regime: str, images: Images) -> tuple[zoo.Network, str]:
-    """The network whose features say how alike images are, and its name."""
-    found = pairs(study)
-    others = [pair[regime] for a, pair in found.items() if a != architecture and regime in pair]
+def _judges(
+    study: Any, architecture: str, images: Images
+) -> dict[str, tuple[zoo.Network, str, str]]:
+    """Metric -> the network whose features say how alike images are, its name, and its kind."""
+    others = [pair for own, pair in pairs(study).items() if own != architecture and len(pair) == 2]
     if others:
-        return study.network_named(others[-1].name), others[-1].name
-    entry = next(iter(found[architecture].values()))
+        chosen = {metric: others[-1][regime] for metric, regime in JUDGES.items()}
+        return {
+            metric: (study.network_named(entry.name), entry.name, "SR"[entry.regime == "robust"])
+            for metric, entry in chosen.items()
+        }
+    entry = next(iter(pairs(study)[architecture].values()))
     network = zoo.untrained(entry, study.seed + 1).to(study.device)
-    return calibrated(network, images.pixels), f"untrained {architecture}"
+    name = f"untrained {architecture}"
+    return {"distance": (calibrated(network, images.pixels), name, "an untrained network")}
 
 
 def _means(study: Any, units: pd.DataFrame, draws: int) -> pd.DataFrame:
@@ -125,7 +133,7 @@ def _means(study: Any, units: pd.DataFrame, draws: int) -> pd.DataFrame:
     groups = [(key, own) for key, own in units.groupby(["network", "layer"], sort=False)]
     groups += [((name, "all"), own) for name, own in units.groupby("network", sort=False)]
     for (name, layer), own in groups:
-        values = torch.tensor(own[list(METRICS)].values, dtype=torch.float)
+        values = torch.tensor(own.reindex(columns=METRICS).values, dtype=torch.float)
         known = values.isfinite()
         boot = stats.ratios(
             values.nan_to_num(),
