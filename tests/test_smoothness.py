@@ -129,6 +129,28 @@ def test_batches_do_not_change_the_sums():
     torch.testing.assert_close(whole, parts, equal_nan=True)
 
 
+class Undone(nn.Module):
+    """Takes a network's normalisation back, so that what follows sees the pixels."""
+
+    def __init__(self, mean: float, std: float):
+        super().__init__()
+        self.mean, self.std = mean, std
+
+    def forward(self, x):
+        return x * self.std + self.mean
+
+
+def test_s_and_r_see_the_same_pixels_through_their_own_normalisation():
+    found = []
+    for mean, std in ((0.5, 0.25), (0.25, 0.5)):
+        entry = toy_networks.entry(layers=("twice",), mean=(mean,) * 3, std=(std,) * 3)
+        body = OrderedDict(undone=Undone(mean, std), **doubler().body._modules)
+        network = zoo.Network(entry, nn.Sequential(body)).eval()
+        maps = map_smoothness(network, ["twice"], images(), SIGMAS, generator=seeded())
+        found.append(maps["twice"])
+    torch.testing.assert_close(*found, equal_nan=True)
+
+
 @pytest.fixture
 def study():
     class Source:
