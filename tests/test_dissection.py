@@ -138,16 +138,16 @@ def test_maps_are_dropped_as_soon_as_thresholds_are_known(monkeypatch):
     kept = []
     original = detectors._add
 
-    def seen(found, maps, sides, side):
+    def seen(found, maps, *others):
         kept.append(sum(m.numel() * m.element_size() for m in maps.values()))
-        original(found, maps, sides, side)
+        original(found, maps, *others)
 
     monkeypatch.setattr(detectors, "_add", seen)
     asked = []
     monkeypatch.setattr(
         detectors,
         "upper_quantiles",
-        lambda chunks, share: asked.append(sum(len(c) for c in chunks)) or chunks[0][0],
+        lambda chunks, share: asked.append(sum(len(c) for c in chunks)) or (chunks[0][0], None),
     )
     for n in (40, 120):
         asked.clear()
@@ -319,7 +319,9 @@ def test_quantiles_are_exact_whatever_the_distribution(share):
         -torch.rand(n, generator=g),
     ]
     values = torch.stack(columns, 1)
-    found = upper_quantiles(values.split(7_001), share)
+    found, among = upper_quantiles(values.split(7_001), share)
+    for chunk, at in zip(values.split(7_001), among or [], strict=bool(among)):
+        assert set(places(chunk > found).tolist()) <= set(at.tolist())
     expected = values.sort(0, descending=True).values[int(share * n + 1e-9)]
     assert torch.equal(found, expected)
     assert ((values > found).float().mean(0) <= share + 1e-6).all()

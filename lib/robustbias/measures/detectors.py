@@ -104,12 +104,16 @@ def dissected(
         held = sum(m.numel() * m.element_size() for *_, maps in kept for m in maps.values())
         if not found and held < memory and sum(len(index) for index, *_ in kept) < n:
             continue
+        among: dict[str, list[Tensor] | None] = {}
         if not found:
             for layer in layers:
                 chunks = [_rows(maps[layer]) for *_, maps in kept]
-                found[layer] = _empty(upper_quantiles(chunks, share), concepts)
-        for index, other, maps in kept:
-            _add(found, maps, [_pixels(concepts, at) for at in (index, other)], concepts.side)
+                limits, among[layer] = upper_quantiles(chunks, share)
+                found[layer] = _empty(limits, concepts)
+        for i, (index, other, maps) in enumerate(kept):
+            known = {layer: places[i] for layer, places in among.items() if places}
+            sides = [_pixels(concepts, images) for images in (index, other)]
+            _add(found, maps, known, sides, concepts.side)
         kept.clear()
     return found
 
@@ -154,13 +158,14 @@ def _pixels(concepts: Concepts, index: Int64[Tensor, " n"]) -> tuple[Tensor, Ten
 def _add(
     found: dict[str, Dissected],
     maps: dict[str, Tensor],
+    known: dict[str, Tensor],
     sides: list[tuple[Tensor, Tensor]],
     side: tuple[int, int],
 ) -> None:
-    """Adds the counts of one batch."""
+    """Adds the counts of one batch; `known` holds places among which are all those above."""
     for layer, own in found.items():
         units = maps[layer].shape[1]
-        at = above(maps[layer], own.thresholds)
+        at = above(maps[layer], own.thresholds, known.get(layer))
         own.positions += maps[layer].numel() // units
         own.above += torch.bincount(at % units, minlength=units)
         pixel, unit = standing_out(maps[layer], own.thresholds, at, side)

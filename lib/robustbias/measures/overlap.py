@@ -14,9 +14,21 @@ from torch import Tensor
 from robustbias.measures.quantiles import places
 
 
-def above(maps: Float[Tensor, "n u a b"], thresholds: Float[Tensor, " u"]) -> Int64[Tensor, " k"]:
-    """Activations above their unit's threshold, by their place in n a b u, flattened."""
-    return places(maps.permute(0, 2, 3, 1) > thresholds)
+def above(
+    maps: Float[Tensor, "n u a b"],
+    thresholds: Float[Tensor, " u"],
+    among: Int64[Tensor, " j"] | None = None,
+) -> Int64[Tensor, " k"]:
+    """Activations above their unit's threshold, by their place in n a b u, flattened.
+
+    Args:
+        among: Places that hold all of them, where that is known already.
+    """
+    rows = maps.permute(0, 2, 3, 1)
+    if among is None:
+        return places(rows > thresholds)
+    values = rows.reshape(-1).index_select(0, among)
+    return among[values > thresholds.index_select(0, among % len(thresholds))]
 
 
 def standing_out(

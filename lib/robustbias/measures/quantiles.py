@@ -13,7 +13,7 @@ SAMPLE = 8_192  # values a unit from which the search is narrowed
 
 def upper_quantiles(
     chunks: Sequence[Float[Tensor, "_ u"]], share: float = 0.005
-) -> Float[Tensor, " u"]:
+) -> tuple[Float[Tensor, " u"], list[Int64[Tensor, " _"]] | None]:
     """The smallest observed T with P(a > T) <= share, unit by unit: exact.
 
         T[u] = the (1 + floor(share * N))-th largest of the N values of unit u
@@ -23,6 +23,10 @@ def upper_quantiles(
 
     Args:
         chunks: Values, one row a position; together N rows.
+
+    Returns:
+        The thresholds, and for each chunk places (in the flattened chunk) among which are all
+        those above them; None where that is not known.
 
     Raises:
         UserError: no values, or a share outside (0, 1).
@@ -35,17 +39,14 @@ def upper_quantiles(
     rank = int(share * n + 1e-9)  # how many values lie above T; 0.005 * 1000 is 5, not 4.999...
     step = max(1, n // SAMPLE)
     if step == 1:
-        return _ranked(torch.cat(list(chunks)), rank)
+        return _ranked(torch.cat(list(chunks)), rank), None
     # an odd step that shares no factor with rows of a map, else one column of it is the sample
     sample = torch.cat([chunk[:: step | 1] for chunk in chunks])
     expected = share * len(sample)
     low = _ranked(sample, min(len(sample) - 1, int(expected + 4 * expected**0.5 + 4)))
-    values, units = [], []
-    for chunk in chunks:
-        at = places(chunk > low)
-        values.append(chunk.reshape(-1).index_select(0, at))
-        units.append(at % chunk.shape[1])
-    value, unit = torch.cat(values), torch.cat(units)
+    among = [places(chunk > low) for chunk in chunks]
+    found = [chunk.reshape(-1).index_select(0, at) for chunk, at in zip(chunks, among, strict=True)]
+    value, unit = torch.cat(found), torch.cat(among) % len(low)
     found = torch.bincount(unit, minlength=len(low))
     value, order = value.sort(descending=True)
     value = value[unit[order].sort(stable=True).indices]
@@ -55,7 +56,7 @@ def upper_quantiles(
         column = torch.cat([chunk[:, u] for chunk in chunks])
         if int((column >= low[u]).sum()) <= rank:
             result[u] = column.sort(descending=True).values[rank]
-    return result
+    return result, among if bool((result >= low).all()) else None
 
 
 def _ranked(values: Float[Tensor, "n u"], rank: int) -> Float[Tensor, " u"]:
