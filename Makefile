@@ -13,7 +13,7 @@ SNAKEMAKE = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --cores $(CORES) --q
 named = $(if $(STUDY),,$(error say which study: make $@ STUDY=name))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book test lint lab serve train bench publish clean
+.PHONY: help setup book test lint lab explorer serve train bench publish clean
 
 help:
 	@awk -F ': .*## ' '/^[a-z]+: .*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,11 @@ lint: $(READY) ## check style, and that chapters carry no outputs
 
 lab: $(READY) ## open the chapters in JupyterLab
 	@$(BIN)/jupyter lab chapters
+
+# One image at a time gains nothing from threads, and two cores lose much to them.
+explorer: $(READY) ## serve the unit explorer, live, on this machine
+	@OMP_NUM_THREADS=1 $(BIN)/voila lib/robustbias/explorer/app.ipynb --Voila.ip=127.0.0.1 \
+		--Voila.tornado_settings websocket_max_message_size=67108864
 
 serve: book ## serve the rendered book on this machine
 	@$(BIN)/python -m http.server --bind 127.0.0.1 --directory $(dir $(PAGE)) 8000

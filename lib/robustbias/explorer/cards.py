@@ -79,14 +79,13 @@ def _sights(row: pd.Series, seen: Sights, sheet: Sheet, words: list[str]) -> str
     for image, map in zip(seen.images[unit].tolist(), seen.maps[unit], strict=True):
         path = outline(map, threshold)
         tiles.append(
-            f"<i class=unit-tile style='{sheet.style(image)}'>"
+            f"<i style='{sheet.style(image)}'>"
             f"<svg viewBox='0 0 {CANVAS} {CANVAS}'><path d='{path}'/></svg></i>"
         )
-    count = len(tiles)
     alt = html.escape("; ".join(words), quote=True)
     return (
-        f"<div class=unit-tiles role=img aria-label='The {count} images that excite it most, its "
-        f"region outlined: {alt}'>{''.join(tiles)}</div>"
+        f"<div class=unit-tiles role=img aria-label='Its top images, its region outlined: {alt}'>"
+        f"{''.join(tiles)}</div>"
         f"<img class=unit-maps src='{strip(seen.maps[unit], top)}' "
         "alt='its activation maps of these images'>"
     )
@@ -96,8 +95,8 @@ def _bars(ious: pd.DataFrame) -> str:
     scale = max(0.05, float(ious["iou"].max())) if len(ious) else 1.0
     rows = "".join(
         f"<tr><th>{html.escape(row.concept)} <small>{html.escape(row.category)}</small></th>"
-        f"<td><i class=unit-bar style='width:{100 * row.iou / scale:.0f}%'></i>"
-        f"<i class=unit-null style='left:{100 * min(1.0, row.null / scale):.0f}%'></i></td>"
+        f"<td><i style=width:{100 * row.iou / scale:.0f}%></i>"
+        f"<b style=left:{100 * min(1.0, row.null / scale):.0f}%></b></td>"
         f"<td>{row.iou:.3f}</td></tr>"
         for row in ious.itertuples()
     )

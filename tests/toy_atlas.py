@@ -1,0 +1,33 @@
+"""An atlas of AlexNet's units with made-up numbers, for tests of what a page does with them."""
+
+import pandas as pd
+
+from robustbias import explorer, studies
+from robustbias.measures.registry import described, pairs
+
+CONCEPTS = (("object", "dog"), ("object", "cat"), ("texture", "dots"))
+LAYERS = ("features.1", "features.9")
+
+
+def atlas() -> explorer.Atlas:
+    """Nothing is measured: the IoU of unit u with concept q is (u * 7 + q) % 10 / 100."""
+    study = studies.load("iconworld", device="cpu", architectures=["alexnet"])
+    dissection, ablation = [], []
+    for entry in pairs(study)["alexnet"].values():
+        about = {**described(study, entry), "low": float("nan"), "high": float("nan")}
+        for layer, units in zip(LAYERS, (9, 36), strict=True):
+            for u in range(units):
+                own = {**about, "layer": layer, "unit": u}
+                dissection.append(row(own, "activation_threshold", 0.5))
+                for q, (category, concept) in enumerate(CONCEPTS):
+                    of = {**own, "category": category, "concept": concept}
+                    dissection.append(row(of, "iou", (u * 7 + q) % 10 / 100))
+                    dissection.append(row(of, "null_iou", 0.01))
+                for kind, score in (("shape", u % 5), ("texture", u % 3), ("clean", 1)):
+                    ablation.append(row(own, f"{kind}_score", score))
+    tables = {"dissection": pd.DataFrame(dissection), "ablation": pd.DataFrame(ablation)}
+    return explorer.atlas(study, tables, n_concepts=60)
+
+
+def row(about: dict, metric: str, value: float) -> dict:
+    return {"category": "", "concept": "", **about, "metric": metric, "value": value, "n": 60}
