@@ -1,6 +1,7 @@
 """Broden's layout, written and read back, and folders that are damaged or hostile."""
 
 import csv
+import functools
 
 import numpy as np
 import pytest
@@ -13,10 +14,15 @@ from robustbias.images.concepts import Concepts
 from robustbias.images.iconworld import IconWorld, World
 
 
+@functools.cache
+def world() -> IconWorld:
+    return IconWorld(World(val_images=16))
+
+
 @pytest.fixture
 def folder(tmp_path):
     """Six images of the icon world as a Broden folder."""
-    broden.write(tmp_path, IconWorld(World(val_images=16)).concepts(6))
+    broden.write(tmp_path, world().concepts(6))
     return tmp_path
 
 
@@ -41,8 +47,8 @@ def equal(one: Concepts, two: Concepts) -> None:
 
 
 def test_the_icon_world_is_read_back_as_it_was_written(folder):
-    equal(broden.read(folder), IconWorld(World(val_images=16)).concepts(6))
-    equal(broden.read(folder, 2), IconWorld(World(val_images=16)).concepts(6).take(torch.arange(2)))
+    equal(broden.read(folder), world().concepts(6))
+    equal(broden.read(folder, 2), world().concepts(6).take(torch.arange(2)))
 
 
 def test_several_maps_whole_image_labels_and_missing_categories_are_read_back(tmp_path):
