@@ -68,7 +68,7 @@ def page(request, site):
         tab.address = f"{address}/{path}"
         tab.look(1280)
         tab.open(tab.address)
-        tab.until(f"{UNITS}.length == 2 && document.querySelector('.unit-step')", 30)
+        tab.until(f"{UNITS}.length == 2 && !!document.querySelector('.unit-step')", 30)
         yield tab
         assert tab.outside == []
         assert [e for e in tab.errors if not any(word in e for word in THEIRS)] == []
@@ -95,9 +95,10 @@ def test_choosing_layer_order_and_rank_changes_the_units_and_their_images(page):
     changed(page, lambda: page.choose(".unit-rank select", 1))
     changed(page, lambda: page.choose(".unit-rank select", 2))
     views = page.value(
-        "[...document.querySelector('.unit-view select').options].map((o) => o.text)"
+        "[...document.querySelector('.unit-view select').options]"
+        ".map((option) => option.text.replace(/\\s/g, ' '))"  # widgets make blanks unbreakable
     )
-    texture = next(i for i, view in enumerate(views) if view.startswith("texture detectors"))
+    texture = views.index("texture detectors, by IoU")
     page.choose(".unit-view select", texture)
     page.until("document.querySelectorAll('.unit-explorer .unit').length == 2")
 
@@ -113,12 +114,8 @@ def test_arrow_keys_and_buttons_go_from_rank_to_rank(page):
 
 
 def test_an_address_leads_to_a_unit(page):
-    page.choose(".unit-layer select", 1)
-    page.choose(".unit-rank select", 2)
-    page.until(
-        f"{UNITS}.length == 2 && {UNITS}[1].includes('-r-') && {UNITS}[1].split('-').length > 3"
-    )
-    page.pause(0.5)
+    changed(page, lambda: page.choose(".unit-layer select", 1))
+    changed(page, lambda: page.choose(".unit-rank select", 2))
     wanted = page.value(UNITS)[1]
     page.open("about:blank")
     page.pause(0.2)
@@ -129,7 +126,8 @@ def test_an_address_leads_to_a_unit(page):
 def test_every_control_has_a_name_and_every_picture_a_text(page):
     page.until("document.querySelectorAll('.unit-explorer select').length == 4")
     names = page.value(
-        "[...document.querySelectorAll('.unit-explorer select')].map((s) => s.labels[0].textContent)"
+        "[...document.querySelectorAll('.unit-explorer select')]"
+        ".map((select) => select.labels[0].textContent)"
     )
     assert names == ["Network", "Layer", "Show", "Rank"]
     assert page.value("[...document.querySelectorAll('.unit-explorer img')].every((i) => i.alt)")
@@ -143,7 +141,7 @@ def test_a_phone_shows_one_column_and_nothing_sticks_out(page):
         "[...document.querySelectorAll('.unit')].map((u) => u.getBoundingClientRect().toJSON())"
     )
     assert boxes[0]["bottom"] <= boxes[1]["top"]
-    assert all(0 <= box["left"] and box["right"] <= 390 for box in boxes)
+    assert all(box["left"] >= 0 and box["right"] <= 390 for box in boxes)
     wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
     assert page.value(wide) <= 0
 

@@ -12,10 +12,13 @@ function unitExplorer(index) {
     }
     return null;
   };
-  const choose = (select, place) => {
+  const choose = async (select, place) => {
     if (select.selectedIndex === place) return;
     select.selectedIndex = place;
     select.dispatchEvent(new Event("change", { bubbles: true }));
+    // widgets drop a view that is still being made when the next one is asked for, and complain
+    await new Promise((done) => setTimeout(done, 150));
+    await until(() => document.querySelectorAll(".unit-explorer .unit").length === 2);
   };
 
   // NAME -> [network, layer, view, rank], of the first view that shows the unit
@@ -33,14 +36,14 @@ function unitExplorer(index) {
     const found = place(name);
     if (!found) return say(`Unit ${name} is not among the units of this page.`);
     const [network, a, l, v, r] = found;
-    choose(await until(() => chooser("architecture")), a);
+    await choose(await until(() => chooser("architecture")), a);
     const layers = Object.keys(index[network]).join();
-    choose(await until(() => {
+    await choose(await until(() => {
       const select = chooser("layer");
       return select && [...select.options].map((o) => o.text).join() === layers && select;
     }), l);
-    choose(chooser("view"), v);
-    choose(chooser("rank"), r);
+    await choose(chooser("view"), v);
+    await choose(chooser("rank"), r);
     document.querySelector(".unit-explorer").scrollIntoView({ block: "start" });
   };
   const wanted = () =>
