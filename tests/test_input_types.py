@@ -183,7 +183,7 @@ def test_figures_and_summaries_show_the_tables_numbers(monkeypatch, table):
     assert lines["R (robust)"] == own["value"].tolist()
     assert len(figures.best_iou(dissected).axes) == 1
     types = figures.input_types_by_layer(table)
-    assert [ax.get_ylabel() for ax in types.axes][1].endswith("(by untrained network)")
+    assert [ax.get_ylabel() for ax in types.axes][1].endswith("(by untrained)")
     assert len(figures.input_types_by_unit(table).axes) == 1
     chosen = {"architecture": "alexnet", "categories": ["color"], "k": 3}
     examples = unit_examples(made, dissected, labels, images, **chosen)

@@ -137,8 +137,8 @@ def input_types_by_layer(table: pd.DataFrame) -> Figure:
     figure, axes = _layers(rows, None)
     chance = table.loc[table["regime"] == "chance", "value"].iloc[0]
     for line, (metric, own) in zip(axes, rows.items(), strict=True):
-        judge = own["judge"].iloc[0].removeprefix("an ")
-        label = METRICS[metric] + (f" (by {judge})" if judge else "")
+        judge = own["judge"].iloc[0].removeprefix("an ").removesuffix(" network")
+        label = METRICS[metric] + (f"\n(by {judge})" if judge else "")
         line[0].set_ylabel(label, size="small")
         for ax in line:
             level = chance if metric == "effective_classes" else 1.0
