@@ -120,3 +120,15 @@ def test_s_and_r_differ_in_luminance_and_in_marker():
     assert theme.MARKERS["standard"] != theme.MARKERS["robust"]
     apart = luminance(theme.PALETTE["robust"]) - luminance(theme.PALETTE["standard"])
     assert abs(apart) > 0.05
+
+
+@pytest.mark.parametrize("show", [True, False])
+def test_the_corruption_sheet_has_a_picture_for_every_cell_or_none_at_all(show):
+    pixels = np.random.default_rng(0).random((2, 6, 8, 8, 3), dtype=np.float32)
+    figure = figures.corruption_sheet(pixels, ["fog", "jpeg_compression"], show_images=show)
+    shown = [ax.images[0].get_array() for ax in figure.axes if ax.images]
+    assert len(shown) == (12 if show else 0)
+    if show:
+        np.testing.assert_array_equal(shown[7], pixels[1, 1])
+    assert figure.axes[0].get_title() == "clean"
+    assert figure.axes[6].get_ylabel() == "jpeg\ncompression"
