@@ -79,3 +79,16 @@ def test_a_study_without_one_cue_networks_says_so():
     table = cue_parity(toy_study.study())
     assert table.empty
     assert "not known here" in summaries.cue_parity(table)
+
+
+def test_a_series_trained_unequally_long_is_called_confounded():
+    rows = [
+        {"eps": eps, "epoch": n} for eps, last in [(0.0, 3), (1.0, 5)] for n in range(1, last + 1)
+    ]
+    text = summaries.training_lengths(pd.DataFrame(rows))
+    assert "for 3 (eps 0), 5 (eps 1) epochs" in text
+    assert "not of the radius alone" in text
+    equal = pd.DataFrame(rows).query("epoch <= 3")
+    assert summaries.training_lengths(equal) == (
+        "All networks of the series were trained for 3 epochs."
+    )

@@ -67,6 +67,18 @@ def cue_parity(table: pd.DataFrame) -> Prose:
     )
 
 
+def training_lengths(records: pd.DataFrame) -> Prose:
+    """How long each network of a series over radii was trained, and whether that is a confound."""
+    epochs = records.groupby("eps")["epoch"].max()
+    if epochs.nunique() <= 1:
+        return Prose(f"All networks of the series were trained for {epochs.max()} epochs.")
+    lengths = ", ".join(f"{n} (eps {eps:g})" for eps, n in epochs.items())
+    return Prose(
+        f"The networks of the series were not trained equally long, but for {lengths} epochs. "
+        "Shape bias depends on that too, so this curve is not of the radius alone."
+    )
+
+
 def _wide(rows: pd.DataFrame, order: list[str] | None = None, *by: str) -> pd.DataFrame:
     """One line an architecture, regime and `by`; the column `column` spread out."""
     text = [_interval(row) for row in rows.itertuples()]
