@@ -173,8 +173,13 @@ class App:
 
     def _load(self) -> None:
         name = self.study.value
-        with self._working(f"reading the tables of {name}, or measuring them (minutes, once)"):
-            self._adopt(measured(name))
+        # one at a time: two threads must not look into the same network
+        self.study.disabled = True
+        try:
+            with self._working(f"reading the tables of {name}, or measuring them (minutes, once)"):
+                self._adopt(measured(name))
+        finally:
+            self.study.disabled = False
 
     def _adopt(self, atlas: Atlas) -> None:
         self.atlas = atlas
