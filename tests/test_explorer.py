@@ -240,7 +240,9 @@ def walked(root) -> list:
 
 def test_a_page_without_images_holds_none(atlas):
     root = explorer.page(atlas, n_units=1, show_images=False)
-    assert not [w for w in walked(root) if "image/webp" in getattr(w, "value", "")]
+    values = [w.value for w in walked(root) if isinstance(w, ipywidgets.HTML)]
+    assert not [v for v in values if "image/webp" in v or "<img class=unit-maps" in v]
+    assert [v for v in values if "<path" in v]
 
 
 def test_addresses_of_a_page_are_those_of_its_views(atlas):

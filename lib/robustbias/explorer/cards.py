@@ -83,12 +83,14 @@ def _sights(row: pd.Series, seen: Sights, sheet: Sheet, words: list[str]) -> str
             f"<svg viewBox='0 0 {CANVAS} {CANVAS}'><path d='{path}'/></svg></i>"
         )
     alt = html.escape("; ".join(words), quote=True)
-    return (
+    found = (
         f"<div class=unit-tiles role=img aria-label='Its top images, its region outlined: {alt}'>"
         f"{''.join(tiles)}</div>"
-        f"<img class=unit-maps src='{strip(seen.maps[unit], top)}' "
-        "alt='its activation maps of these images'>"
     )
+    if sheet.shown:  # a map of a first layer is nearly the image itself
+        source = strip(seen.maps[unit], top)
+        found += f"<img class=unit-maps src='{source}' alt='its activation maps of these images'>"
+    return found
 
 
 def _bars(ious: pd.DataFrame) -> str:

@@ -28,7 +28,7 @@ def page(atlas: Atlas, *, n_units: int = 6, show_images: bool = True) -> widgets
 
     Args:
         n_units: Units of a network in each view of a layer.
-        show_images: False leaves images out; outlines and maps stay.
+        show_images: False leaves out images, and maps, which may be as good as images.
     """
     views = atlas.views()
     ranking: Ranking = {
