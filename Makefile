@@ -47,8 +47,7 @@ lab: $(READY) ## open the chapters in JupyterLab
 
 # One image at a time gains nothing from threads, and two cores lose much to them.
 explorer: $(READY) ## serve the unit explorer, live, on this machine
-	@OMP_NUM_THREADS=1 $(BIN)/voila lib/robustbias/explorer/app.ipynb --Voila.ip=127.0.0.1 \
-		--Voila.tornado_settings websocket_max_message_size=67108864
+	@OMP_NUM_THREADS=1 $(BIN)/voila lib/robustbias/explorer/app.ipynb --Voila.ip=127.0.0.1
 
 serve: book ## serve the rendered book on this machine
 	@$(BIN)/python -m http.server --bind 127.0.0.1 --directory $(dir $(PAGE)) 8000
