@@ -1,5 +1,7 @@
 """All claims of the book in one table, read from the notebooks that tested them."""
 
+import re
+
 import pandas as pd
 
 from robustbias import files, manifest, provenance
@@ -44,10 +46,10 @@ def read(contents: edition.Contents) -> pd.DataFrame:
         for path in notebooks
         for claim in records(path, CLAIMS)
     ]
-    table = pd.DataFrame(rows)
-    # "C10" after "C2": the number counts, then the part's name
-    order = [] if table.empty else table["id"].str.extract(r"(\d+)")[0].astype(int)
-    return table.iloc[pd.Series(order).argsort(kind="stable")] if len(order) else table
+    # "C10" after "C2"; the parts of a claim as it lists them, whichever study tested them first
+    parts = list(dict.fromkeys(row["id"] for row in rows))
+    rows.sort(key=lambda row: (int(re.search(r"\d+", row["id"])[0]), parts.index(row["id"])))
+    return pd.DataFrame(rows)
 
 
 def verdicts(table: pd.DataFrame) -> pd.DataFrame:
