@@ -110,7 +110,7 @@ def test_an_unknown_claim_lists_the_known_ones_and_an_empty_table_says_what_to_d
 
 def test_a_reused_claim_id_raises():
     with pytest.raises(ValueError, match="exists already"):
-        claims.claim("C1")(lambda table: [])
+        claims.claim("C1", "again")(lambda table: [])
 
 
 def test_registered_claims_are_whole_json_files_by_study(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from robustbias import discussion, figures, published
-from robustbias.book import findings
+from robustbias.book import findings, pages
 from robustbias.errors import UserError
 from robustbias.mimes import CLAIMS
 
@@ -63,6 +63,13 @@ def test_conditions_of_one_statement_are_joined_and_counted(table):
     assert (alone["verdict"], alone["text"]) == ("contradicted", "-0.50 [-0.70, -0.30]")
 
 
+def test_the_overview_counts_verdicts_by_claim_and_study(contents):
+    lines = pages.overview(contents).splitlines()
+    assert lines[0] == "| claim | Icon world | Tiny-ImageNet |"
+    assert lines[2].endswith("| 1 supported, 1 undetermined, 1 contradicted | 1 supported |")
+    assert lines[3] == "| C10: C10 | 1 supported | – |"
+
+
 def test_without_any_claim_the_reader_is_told_what_to_run(monkeypatch):
     monkeypatch.setattr(findings.edition, "contents", lambda executed: {})
     with pytest.raises(UserError, match="no chapter has tested a claim yet; run `make book`"):
@@ -82,7 +89,7 @@ def test_the_words_name_where_a_statement_held_and_where_it_did_not(table):
 
 def test_an_open_verdict_says_how_much_more_data_would_decide_it(table):
     (row,) = discussion.undetermined(table).to_dict("records")
-    assert row["condition"] == "96 px"
+    assert row["statistic"] == "R minus S, 96 px"
     assert row["more data"] == "× 4.0"  # half width 0.2 at a distance of 0.1: twice too wide
 
 

@@ -43,7 +43,7 @@ display({"text/plain": "claims", mime + "claims+json": [claim]}, raw=True)
 display({"text/plain": "made", mime + "provenance+json": {"commit": "a" * 40}}, raw=True)
 """
 FRONT = {
-    "book/intro.md": "# Toy book\n\n```{include} made/findings.md\n```\n",
+    "book/intro.md": "# Toy book\n\n```{include} made/overview.md\n```\n",
     "book/provenance.md": "# Provenance\n\n```{include} made/provenance.md\n```\n",
     "book/_toc.yml": "format: jb-book\nroot: intro\nparts:\n- caption: Record\n"
     "  chapters: [{file: provenance}]\n",

@@ -59,13 +59,12 @@ def undetermined(claims: pd.DataFrame) -> pd.DataFrame:
     open_ = claims[claims["verdict"] == "undetermined"]
     half = (open_["high"] - open_["low"]) / 2
     factor = (half / (open_["value"] - open_["threshold"]).abs()) ** 2
+    where = zip(open_["statistic"], open_["condition"], strict=True)
     shown = pd.DataFrame(
         {
-            "claim": open_["id"],
+            "statistic": [", ".join(filter(None, words)) for words in where],
             "study": open_["title"],
             "architecture": [architecture(name) for name in open_["architecture"]],
-            "condition": open_["condition"],
-            "statistic": open_["statistic"],
             "measured": open_["measured"],
             "n": open_["n"],
             "more data": [f"× {x:.1f}" if x < 100 else "× 100 or more" for x in factor],

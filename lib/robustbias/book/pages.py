@@ -4,8 +4,9 @@ from typing import Any
 
 from robustbias import manifest
 from robustbias.book.edition import Contents
-from robustbias.book.findings import read, verdicts
+from robustbias.book.findings import VERDICTS, read, verdicts
 from robustbias.book.records import records
+from robustbias.claims import TITLES
 from robustbias.manifest import NetworkEntry, StudyEntry
 from robustbias.mimes import PROVENANCE
 from robustbias.names import architecture
@@ -32,6 +33,22 @@ def findings(contents: Contents) -> str:
         lines.append([named, title, *(found.get(name, "–") for name in architectures)])
         last = statement
     return table(["claim", "study", *map(architecture, architectures)], lines)
+
+
+def overview(contents: Contents) -> str:
+    """A line a claim: how many of its verdicts are of each kind, on every study."""
+    claims = read(contents)
+    if claims.empty:
+        return "*No claim has been tested yet.*"
+    cells = verdicts(claims)
+    cells = cells.assign(claim=cells["id"].str.partition(".")[0])
+    studies = list(dict.fromkeys(cells["title"]))
+    lines = []
+    for id, own in cells.groupby("claim", sort=False):
+        counts = [own.loc[own["title"] == study, "verdict"].value_counts() for study in studies]
+        words = [", ".join(f"{n[v]} {v}" for v in VERDICTS if v in n) for n in counts]
+        lines.append([f"{id}: {TITLES.get(id, id)}", *(word or "–" for word in words)])
+    return table(["claim", *studies], lines)
 
 
 def study_page(entry: StudyEntry) -> str:

@@ -29,7 +29,7 @@ def stage(contents: Contents, conclusions: list[Path], folder: Path) -> Path:
     shutil.copytree(PUBLISHED, folder, ignore=shutil.ignore_patterns(*manifest.studies()))
     made = folder / "made"
     made.mkdir()
-    (made / "findings.md").write_text(pages.findings(contents), encoding="utf-8")
+    (made / "overview.md").write_text(pages.overview(contents), encoding="utf-8")
     (made / "provenance.md").write_text(pages.provenance(contents), encoding="utf-8")
     for study, paths in contents.items():
         _stage_study(study, paths, folder / study)

@@ -12,7 +12,7 @@ from robustbias.claims import (  # noqa: F401  (they register their claims)
     shape,
     smoothness,
 )
-from robustbias.claims.registry import TESTS, claim, tested
+from robustbias.claims.registry import TESTS, TITLES, claim, tested
 from robustbias.claims.verdicts import Claim, Verdicts, joint
 
-__all__ = ["TESTS", "Claim", "Verdicts", "claim", "joint", "tested"]
+__all__ = ["TESTS", "TITLES", "Claim", "Verdicts", "claim", "joint", "tested"]

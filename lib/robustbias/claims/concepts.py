@@ -34,7 +34,7 @@ PARTS = (
 )  # fmt: skip
 
 
-@claim("C4")
+@claim("C4", "R's units detect textures and colours rather than objects")
 def concepts(table: pd.DataFrame) -> Iterator[Claim]:
     """Differences of the shares of detectors among all units of all probed layers."""
     rows = table[

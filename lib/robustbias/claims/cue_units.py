@@ -40,7 +40,7 @@ PARTS = (
 )  # fmt: skip
 
 
-@claim("C6")
+@claim("C6", "texture detectors serve shape too, and R's units are generalists")
 def cue_units(table: pd.DataFrame) -> Iterator[Claim]:
     """Means over units of `measures.cue_units`; a part without such units is left out."""
     for part in PARTS:

@@ -27,7 +27,7 @@ PARTS = {
 DECISIONS = {"top1_difference": "top-1", "entry_level_difference": "entry-level accuracy"}
 
 
-@claim("C2")
+@claim("C2", "R does better on images without texture")
 def distortions(table: pd.DataFrame) -> Iterator[Claim]:
     """Paired differences of accuracy from `measures.ood` on each kind of texture-less images."""
     for condition, (id, images) in PARTS.items():
@@ -46,7 +46,7 @@ def distortions(table: pd.DataFrame) -> Iterator[Claim]:
             )
 
 
-@claim("C2c")
+@claim("C2c", "R does not withstand corruptions better as a whole")
 def corruptions(table: pd.DataFrame) -> Iterator[Claim]:
     """Difference of the mean corruption error; above 0 the robust network is the worse one."""
     for row in table[table["metric"] == "mce_difference"].itertuples():

@@ -40,7 +40,7 @@ PARTS = (
 )  # fmt: skip
 
 
-@claim("C5")
+@claim("C5", "R's units respond to fewer types of inputs")
 def input_types(table: pd.DataFrame) -> Iterator[Claim]:
     """Differences of the means over all units of all probed layers; below 0 is the claim."""
     rows = table[(table["regime"] == "robust - standard") & (table["layer"] == "all")]

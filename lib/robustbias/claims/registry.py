@@ -8,15 +8,20 @@ from robustbias.claims.verdicts import Claim, Verdicts
 from robustbias.errors import UserError
 
 TESTS: dict[str, Callable[[pd.DataFrame], Iterable[Claim]]] = {}
+TITLES: dict[str, str] = {}
 
 
-def claim(id: str) -> Callable:
-    """Decorator: the function turns a measure's table into the parts of claim `id`."""
+def claim(id: str, title: str) -> Callable:
+    """Decorator: the function turns a measure's table into the parts of claim `id`.
+
+    Args:
+        title: The claim in a line, as an overview shows it.
+    """
 
     def registered(function: Callable[[pd.DataFrame], Iterable[Claim]]) -> Callable:
         if id in TESTS:
             raise ValueError(f"claim {id!r} exists already: choose another id")
-        TESTS[id] = function
+        TESTS[id], TITLES[id] = function, title
         return function
 
     return registered

@@ -11,7 +11,7 @@ from robustbias.stats import Interval
 SOURCE = "Chen, Agarwal and Nguyen 2020, arXiv 2006.09373; Madry et al. 2018, arXiv 1706.06083"
 
 
-@claim("C0")
+@claim("C0", "R pays with clean accuracy and withstands attacks")
 def robustness(table: pd.DataFrame) -> Iterator[Claim]:
     """Paired differences of top-1 from `measures.accuracy`: clean, and at the training radius."""
     rows = table[table["metric"] == "top1_difference"]

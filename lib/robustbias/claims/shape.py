@@ -40,7 +40,7 @@ PARTS = (
 )  # fmt: skip
 
 
-@claim("C1")
+@claim("C1", "R decides by shape, S by texture")
 def shape(table: pd.DataFrame) -> Iterator[Claim]:
     """Decisions by mean probability, of the networks that form a pair, at every stimulus size."""
     rows = table[

@@ -46,7 +46,7 @@ PARTS = (
 )  # fmt: skip
 
 
-@claim("C3")
+@claim("C3", "R is smoother and blocks pixel noise")
 def smoothness(table: pd.DataFrame) -> Iterator[Claim]:
     """R over S, of the first layer or as the geometric mean of all; the paper says below 1."""
     rows = table[(table["regime"] == "robust / standard") & table["sigma"].isin([0.0, SIGMA])]
