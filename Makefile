@@ -35,7 +35,7 @@ book: $(READY) ## execute what changed and render the book; STUDY=name executes 
 	@echo "the book: $(CURDIR)/$(PAGE)"
 
 test: $(READY) ## run the tests
-	@$(BIN)/python -m pytest
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(CORES) --dist loadfile
 
 lint: $(READY) ## check style, and that chapters carry no outputs
 	@$(BIN)/ruff check .

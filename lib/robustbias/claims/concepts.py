@@ -7,7 +7,6 @@ import pandas as pd
 
 from robustbias.claims.registry import claim
 from robustbias.claims.verdicts import Claim
-from robustbias.stats import Interval
 
 SOURCE = "Chen, Agarwal and Nguyen 2020, arXiv 2006.09373, abstract"
 
@@ -44,14 +43,12 @@ def concepts(table: pd.DataFrame) -> Iterator[Claim]:
     ]
     for part in PARTS:
         for row in rows[rows["category"] == part.category].itertuples():
-            yield Claim(
+            yield Claim.of(
+                row,
                 id=part.id,
                 statement=part.statement,
                 source=SOURCE,
-                study=row.study,
-                architecture=row.architecture,
                 statistic=part.statistic,
-                interval=Interval(row.value, row.low, row.high, int(row.n)),
                 threshold=0.0,
                 above=part.above,
             )

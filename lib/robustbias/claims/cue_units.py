@@ -7,7 +7,6 @@ import pandas as pd
 
 from robustbias.claims.registry import claim
 from robustbias.claims.verdicts import Claim
-from robustbias.stats import Interval
 
 # Halfway between units that serve texture alone (0) and units that serve both cues alike (0.5).
 SERVES = 0.25
@@ -50,13 +49,11 @@ def cue_units(table: pd.DataFrame) -> Iterator[Claim]:
             & (table["metric"] == part.metric)
         )
         for row in table[about].itertuples():
-            yield Claim(
+            yield Claim.of(
+                row,
                 id=part.id,
                 statement=part.statement,
                 source=SOURCE,
-                study=row.study,
-                architecture=row.architecture,
                 statistic=part.statistic,
-                interval=Interval(row.value, row.low, row.high, int(row.n)),
                 threshold=part.threshold,
             )

@@ -10,7 +10,6 @@ import pandas as pd
 
 from robustbias.claims.registry import claim
 from robustbias.claims.verdicts import Claim
-from robustbias.stats import Interval
 
 SOURCE = "Chen, Agarwal and Nguyen 2020, arXiv 2006.09373, abstract"
 PUBLISHED = (
@@ -34,14 +33,12 @@ def distortions(table: pd.DataFrame) -> Iterator[Claim]:
         shown = table[(table["condition"] == condition) & table["metric"].isin(DECISIONS)]
         shown = shown.sort_values("metric", key=lambda m: m.map(list(DECISIONS).index))
         for row in shown.drop_duplicates("architecture").sort_index().itertuples():
-            yield Claim(
+            yield Claim.of(
+                row,
                 id=id,
                 statement=f"R networks beat S networks on {images}.",
                 source=SOURCE,
-                study=row.study,
-                architecture=row.architecture,
                 statistic=f"{DECISIONS[row.metric]} on {images}, R minus S",
-                interval=Interval(row.value, row.low, row.high, int(row.n)),
                 threshold=0.0,
             )
 
@@ -50,13 +47,11 @@ def distortions(table: pd.DataFrame) -> Iterator[Claim]:
 def corruptions(table: pd.DataFrame) -> Iterator[Claim]:
     """Difference of the mean corruption error; above 0 the robust network is the worse one."""
     for row in table[table["metric"] == "mce_difference"].itertuples():
-        yield Claim(
+        yield Claim.of(
+            row,
             id="C2c",
             statement="R networks do not generalise better to ImageNet-C's corruptions as a whole.",
             source=PUBLISHED,
-            study=row.study,
-            architecture=row.architecture,
             statistic=f"mCE (in per cent of {row.reference}), R minus S",
-            interval=Interval(row.value, row.low, row.high, int(row.n)),
             threshold=0.0,
         )

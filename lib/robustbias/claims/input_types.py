@@ -7,7 +7,6 @@ import pandas as pd
 
 from robustbias.claims.registry import claim
 from robustbias.claims.verdicts import Claim
-from robustbias.stats import Interval
 
 SOURCE = "Chen, Agarwal and Nguyen 2020, arXiv 2006.09373, abstract"
 
@@ -46,14 +45,12 @@ def input_types(table: pd.DataFrame) -> Iterator[Claim]:
     rows = table[(table["regime"] == "robust - standard") & (table["layer"] == "all")]
     for part in PARTS:
         for row in rows[rows["metric"] == part.metric].itertuples():
-            yield Claim(
+            yield Claim.of(
+                row,
                 id=part.id,
                 statement=part.statement,
                 source=SOURCE,
-                study=row.study,
-                architecture=row.architecture,
                 statistic=part.statistic,
-                interval=Interval(row.value, row.low, row.high, int(row.n)),
                 threshold=0.0,
                 above=False,
                 condition=f"judged by {row.judge}" if row.judge else "",

@@ -6,7 +6,6 @@ import pandas as pd
 
 from robustbias.claims.registry import claim
 from robustbias.claims.verdicts import Claim
-from robustbias.stats import Interval
 
 SOURCE = "Chen, Agarwal and Nguyen 2020, arXiv 2006.09373; Madry et al. 2018, arXiv 1706.06083"
 
@@ -34,11 +33,9 @@ def robustness(table: pd.DataFrame) -> Iterator[Claim]:
         )
     )
     for row in pd.concat([clean, attacked]).itertuples():
-        yield Claim(
+        yield Claim.of(
+            row,
             **{name: getattr(row, name) for name in shared},
             source=SOURCE,
-            study=row.study,
-            architecture=row.architecture,
-            interval=Interval(row.value, row.low, row.high, row.n),
             threshold=0.0,
         )

@@ -7,7 +7,6 @@ import pandas as pd
 
 from robustbias.claims.registry import claim
 from robustbias.claims.verdicts import Claim
-from robustbias.stats import Interval
 
 SOURCE = "Chen, Agarwal and Nguyen 2020, arXiv 2006.09373, abstract"
 
@@ -53,14 +52,12 @@ def shape(table: pd.DataFrame) -> Iterator[Claim]:
     for part in PARTS:
         about = (rows["regime"] == part.regime) & (rows["metric"] == part.metric)
         for row in rows[about].itertuples():
-            yield Claim(
+            yield Claim.of(
+                row,
                 id=part.id,
                 statement=part.statement,
                 source=SOURCE,
-                study=row.study,
-                architecture=row.architecture,
                 statistic=part.statistic,
-                interval=Interval(row.value, row.low, row.high, row.n),
                 threshold=part.threshold,
                 above=part.above,
                 condition=f"{row.size} px" if several else "",

@@ -7,7 +7,6 @@ import pandas as pd
 
 from robustbias.claims.registry import claim
 from robustbias.claims.verdicts import Claim
-from robustbias.stats import Interval
 
 SOURCE = "Chen, Agarwal and Nguyen 2020, arXiv 2006.09373, abstract"
 SIGMA = 0.08  # of the noise the verdict is about: ImageNet-C's mildest
@@ -57,14 +56,12 @@ def smoothness(table: pd.DataFrame) -> Iterator[Claim]:
         else:
             own = own[own["layer"] == "all"]
         for row in own.itertuples():
-            yield Claim(
+            yield Claim.of(
+                row,
                 id=part.id,
                 statement=part.statement,
                 source=SOURCE,
-                study=row.study,
-                architecture=row.architecture,
                 statistic=part.statistic,
-                interval=Interval(row.value, row.low, row.high, int(row.n)),
                 threshold=1.0,
                 above=False,
             )

@@ -45,6 +45,12 @@ class Claim:
     above: bool = True
     condition: str = ""
 
+    @classmethod
+    def of(cls, row: Any, **facts: Any) -> "Claim":
+        """The claim that a table's row measures: study, architecture and interval are the row's."""
+        interval = Interval(row.value, row.low, row.high, int(row.n))
+        return cls(study=row.study, architecture=row.architecture, interval=interval, **facts)
+
     @property
     def verdict(self) -> str:
         low, high = self.interval.low, self.interval.high
