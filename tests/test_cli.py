@@ -42,7 +42,7 @@ def test_every_verb_explains_itself(verb):
             ["train", "iconworld", "--network", "x"],
             "study iconworld has no network ['x']; it has: ",
         ),
-        (["measure", "taste"], "unknown measure 'taste'; known: accuracy"),
+        (["measure", "taste"], "unknown measure 'taste'; known: ablation, accuracy"),
         (["measure", "accuracy", "--study", "moon"], "unknown study 'moon'"),
         (["measure", "accuracy", "--set", "n_images"], "expected NAME=VALUE"),
         (["measure", "accuracy", "--set", "images=3"], "parameters of accuracy: no 'images'"),
