@@ -37,7 +37,9 @@ async function looked(page, width, theme) {
     formula_errors: all("mjx-merror").length,
     widgets: all(".jupyter-widgets").length,
     wanted_widgets: all('script[type="application/vnd.jupyter.widget-view+json"]').length,
-    grounds: all("article img").map((image) => view.getComputedStyle(image).backgroundColor),
+    // of figures; a picture inside a widget is no figure
+    grounds: all("article img").filter((image) => !image.closest(".jupyter-widgets"))
+      .map((image) => view.getComputedStyle(image).backgroundColor),
     text: root.querySelector("article").innerText,
   };
   frame.remove();
