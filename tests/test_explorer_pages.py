@@ -182,8 +182,9 @@ def voila(tmp_path_factory):
     server = subprocess.Popen(
         [
             sys.executable, "-m", "voila", folder / "app.ipynb", "--no-browser",
-            f"--port={port}", "--Voila.ip=127.0.0.1",
+            f"--port={port}",
         ],
+        cwd=Path(explorer.__file__).parent,  # where its voila.json is
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
@@ -203,6 +204,7 @@ def voila(tmp_path_factory):
 def test_the_live_app_attacks_an_upload_and_silences_units(voila, tmp_path):
     Image.fromarray(np.full((60, 80, 3), (200, 60, 40), np.uint8)).save(tmp_path / "red.png")
     (tmp_path / "notes.txt").write_text("no image")
+    (tmp_path / "large.png").write_bytes(bytes(30 * 2**20))
     figures = "document.querySelectorAll('.unit-looks figure').length"
     said = "document.querySelector('.unit-said').textContent"
     with chrome.opened() as page:
@@ -214,6 +216,8 @@ def test_the_live_app_attacks_an_upload_and_silences_units(voila, tmp_path):
 
         page.upload(".unit-upload", tmp_path / "notes.txt")
         page.until(f"{said}.includes('notes.txt is not an image')")
+        page.upload(".unit-upload", tmp_path / "large.png")
+        page.until(f"{said}.includes('large.png has 30 MB; expected at most 10')", 60)
         assert page.value(figures) == 0
         page.upload(".unit-upload", tmp_path / "red.png")
         page.until(f"{figures} == 2")
