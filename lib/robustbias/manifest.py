@@ -122,7 +122,11 @@ class Threat:
 
 @dataclasses.dataclass(frozen=True)
 class StudyEntry:
-    """A choice of images, network pairs and threat model."""
+    """A choice of images, network pairs and threat model.
+
+    `decides` is the display of the cue conflicts (`measures.conflict`) that decides claims about
+    shape bias; "" lets every display have its say.
+    """
 
     name: str
     title: str
@@ -137,6 +141,8 @@ class StudyEntry:
     attack_grid: tuple[float, ...]
     training: dict[str, Any] = dataclasses.field(default_factory=dict)
     world: dict[str, Any] = dataclasses.field(default_factory=dict)
+    painting: dict[str, Any] = dataclasses.field(default_factory=dict)
+    decides: str = ""
 
 
 def _one_of(what: str, value: str, allowed: tuple[str, ...]) -> None:
