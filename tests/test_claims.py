@@ -68,9 +68,9 @@ def test_c0_reads_clean_cost_and_the_gain_at_the_training_radius():
     assert found["C0.gain"].interval == Interval(0.4, 0.3, 0.5, 200)
 
 
-def shape_rows(sizes=(64,)) -> pd.DataFrame:
+def shape_rows(displays=("64 px",), decides="") -> pd.DataFrame:
     rows = []
-    for size in sizes:
+    for display in displays:
         for regime, condition, metric, value in (
             ("standard", "cue-conflict", "shape_bias", 0.3),
             ("robust", "cue-conflict", "shape_bias", 0.7),
@@ -80,7 +80,8 @@ def shape_rows(sizes=(64,)) -> pd.DataFrame:
             for aggregation in ("mean", "sum"):
                 rows.append({
                     "study": "toy", "architecture": "alexnet", "regime": regime, "pair": True,
-                    "eps": 0.5, "size": size, "condition": condition, "metric": metric,
+                    "eps": 0.5, "display": display, "decides": decides in ("", display),
+                    "condition": condition, "metric": metric,
                     "aggregation": aggregation, "category": "all", "value": value,
                     "low": value - 0.1, "high": value + 0.1, "n": 99,
                 })  # fmt: skip
@@ -94,11 +95,23 @@ def test_c1_has_three_parts_and_all_hold_when_r_follows_shape_and_s_texture():
     assert found[0].key == "c1_difference_alexnet"
 
 
-def test_every_stimulus_size_is_judged_and_named():
-    found = claims.tested("C1", shape_rows((64, 128))).claims
+def test_every_display_is_judged_and_named():
+    found = claims.tested("C1", shape_rows(("64 px", "128 px"))).claims
     assert len(found) == 6
     assert {claim.condition for claim in found} == {"64 px", "128 px"}
     assert found[1].key == "c1_difference_alexnet_128px"
+
+
+def test_a_display_that_does_not_decide_is_shown_beside():
+    table = shape_rows(("64 px", "painted"), decides="painted")
+    away = (table["display"] == "64 px") & (table["metric"] == "shape_bias_difference")
+    table.loc[away, ["value", "low", "high"]] = [-0.4, -0.5, -0.3]
+    verdicts = claims.tested("C1", table)
+    assert [claim.beside for claim in verdicts.claims] == [True, False] * 3
+    assert verdicts.claims[0].verdict == "contradicted"
+    text = str(verdicts.finding())
+    assert "more often than S networks.** Verdict: **supported**" in text
+    assert text.index("Shown beside") < text.index("**contradicted**")
 
 
 def test_an_unknown_claim_lists_the_known_ones_and_an_empty_table_says_what_to_do():

@@ -9,7 +9,7 @@ import torch
 import toy_study
 from robustbias import figures, published
 from robustbias.figures import theme
-from robustbias.measures import accuracy, conflict, conflict_trials, shape_bias
+from robustbias.measures import accuracy, conflict, conflict_trials, displays, shape_bias
 from robustbias.measures.examples import adversarial_examples
 
 mpl.use("Agg")
@@ -70,7 +70,7 @@ def test_hidden_images_are_not_in_the_figure(show):
     clean = np.moveaxis(examples.clean.numpy(), 1, -1)
     is_photo = [np.abs(image - clean).max((1, 2, 3)).min() < 0.2 for image in drawn_images]
     assert any(is_photo) == show
-    stimuli = study.source.cue_conflict(8)
+    stimuli = displays(study)
     shown = figures.stimuli_with_decisions(
         stimuli, conflict_trials(study), architecture="alexnet", n=4, show_images=show
     )

@@ -11,10 +11,13 @@ from robustbias.errors import UserError
 from robustbias.mimes import CLAIMS
 
 
-def claim(id, verdict, *, study="iconworld", architecture="alexnet", condition="", value=0.3):
+def claim(
+    id, verdict, *, study="iconworld", architecture="alexnet", condition="", value=0.3, beside=False
+):
     return {
         "id": id, "statement": f"Statement of {id}.", "statistic": "R minus S", "study": study,
         "architecture": architecture, "condition": condition, "value": value, "threshold": 0.0,
+        "beside": beside,
         "low": value - 0.2, "high": value + 0.2, "n": 50, "verdict": verdict,
         "measured": f"{value:.2f} [{value - 0.2:.2f}, {value + 0.2:.2f}]",
     }  # fmt: skip

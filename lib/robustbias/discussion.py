@@ -56,7 +56,7 @@ def undetermined(claims: pd.DataFrame) -> pd.DataFrame:
     Args:
         claims: `book.findings.registered`.
     """
-    open_ = claims[claims["verdict"] == "undetermined"]
+    open_ = claims[(claims["verdict"] == "undetermined") & ~claims["beside"]]
     half = (open_["high"] - open_["low"]) / 2
     factor = (half / (open_["value"] - open_["threshold"]).abs()) ** 2
     where = zip(open_["statistic"], open_["condition"], strict=True)

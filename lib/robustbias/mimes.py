@@ -4,6 +4,7 @@ import html
 from typing import Any
 
 CLAIMS = "application/vnd.robustbias.claims+json"
+HEADLINES = "application/vnd.robustbias.headlines+json"
 PROVENANCE = "application/vnd.robustbias.provenance+json"
 
 

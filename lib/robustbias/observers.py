@@ -53,7 +53,7 @@ def summary(files: Iterable[Path], *, seed: int = 0) -> pd.DataFrame:
 
 
 def written(study: Any, folder: Path) -> list[Path]:
-    """The answers of a study's networks to its cue conflicts, a file a network and stimulus size.
+    """The answers of a study's networks to its cue conflicts, a file a network and display.
 
     In the format of `decisions.read` and of model-vs-human, whose tools can read them on.
     """
@@ -61,11 +61,11 @@ def written(study: Any, folder: Path) -> list[Path]:
     trials = trials[trials["aggregation"] == "mean"]
     return [
         decisions.write(
-            folder / f"cue-conflict_{network}_{size}px_session_1.csv",
+            folder / f"cue-conflict_{network}_{display.replace(' ', '')}_session_1.csv",
             network,
             list(own["stimulus"]),
             list(own["object_response"]),
-            condition=f"{size}px",
+            condition=display.replace(" ", ""),
         )
-        for (network, size), own in trials.groupby(["network", "size"], sort=False)
+        for (network, display), own in trials.groupby(["network", "display"], sort=False)
     ]

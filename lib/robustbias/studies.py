@@ -19,6 +19,7 @@ from robustbias import manifest, provenance
 from robustbias.categories import class_names, membership
 from robustbias.errors import MissingData, UserError
 from robustbias.images.iconworld import IconWorld, World
+from robustbias.images.painting import Painting
 from robustbias.images.tiny_imagenet import TinyImageNet
 from robustbias.manifest import NetworkEntry, StudyEntry
 from robustbias.mimes import Footer
@@ -32,7 +33,8 @@ def _iconworld(entry: StudyEntry, device: torch.device, cue: str = "both") -> Ic
 
 
 def _tiny_imagenet(entry: StudyEntry, device: torch.device, cue: str = "both") -> TinyImageNet:
-    return TinyImageNet(entry.categories)
+    how = Painting(**entry.painting) if entry.painting else None
+    return TinyImageNet(entry.categories, painting=how)
 
 
 # one image source per kind of data set
@@ -156,7 +158,8 @@ def load(
     entry = dataclasses.replace(entry, architectures=chosen)
     networks = (manifest.network(n) for n in manifest.networks(name))
     here = (e for e in networks if zoo.weights_path(e).is_file())
-    entries = tuple(e for e in here if e.architecture in chosen)
+    painter = entry.painting.get("painter")  # makes images, and is compared with nothing
+    entries = tuple(e for e in here if e.architecture in chosen and e.name != painter)
     return Study(entry, entries, seed, chosen_device(device))
 
 

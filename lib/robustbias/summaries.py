@@ -31,7 +31,7 @@ def shape_bias(table: pd.DataFrame) -> pd.DataFrame:
     }
     keys = zip(shown["condition"], shown["aggregation"], shown["metric"], strict=True)
     shown = shown.assign(column=[words.get(key) for key in keys]).dropna(subset=["column"])
-    return _wide(shown, list(words.values()), "size")
+    return _wide(shown, list(words.values()), "display")
 
 
 def checks(table: pd.DataFrame) -> Prose:
@@ -90,9 +90,10 @@ def _wide(rows: pd.DataFrame, order: list[str] | None = None, *by: str) -> pd.Da
     order = order or list(dict.fromkeys(named["column"]))
     index = ["network", "training", *by]
     wide = named.pivot(index=index, columns="column", values="text")
+    ranks = [list(REGIMES.values()), *(list(dict.fromkeys(named[column])) for column in by)]
     lines = sorted(
         dict.fromkeys(named[index].itertuples(index=False, name=None)),
-        key=lambda line: (line[0], list(REGIMES.values()).index(line[1]), *line[2:]),
+        key=lambda line: (line[0], *(r.index(v) for r, v in zip(ranks, line[1:], strict=True))),
     )
     wide = wide.reindex(lines)[[column for column in order if column in wide]].fillna("")
     return wide.rename_axis(columns=None)

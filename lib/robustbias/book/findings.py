@@ -9,7 +9,7 @@ from robustbias.book import edition
 from robustbias.book.records import records
 from robustbias.claims import joint
 from robustbias.errors import UserError
-from robustbias.mimes import CLAIMS, Footer
+from robustbias.mimes import CLAIMS, HEADLINES, Footer
 
 VERDICTS = ("supported", "undetermined", "contradicted")
 
@@ -29,6 +29,12 @@ def registered(executed: list[str]) -> pd.DataFrame:
     if table.empty:
         raise UserError("no chapter has tested a claim yet; run `make book` first.")
     return table
+
+
+def numbers(executed: list[str]) -> list[dict]:
+    """The headline numbers of all chapters (`headlines.FIELDS`), read like the claims."""
+    contents = edition.contents(executed)
+    return [row for paths in contents.values() for path in paths for row in records(path, HEADLINES)]
 
 
 def footer(executed: list[str]) -> Footer:
@@ -53,14 +59,14 @@ def read(contents: edition.Contents) -> pd.DataFrame:
 
 
 def verdicts(table: pd.DataFrame) -> pd.DataFrame:
-    """One row a statement, study and architecture: the joint verdict over its conditions.
+    """One row a statement, study and architecture: the joint verdict over the conditions that decide.
 
     Columns: id, statement, study, title, architecture, verdict, text (what a cell of a table says:
     the measurement, or how many conditions gave which verdict).
     """
     names = ["id", "statement", "study", "title", "architecture"]
     rows = []
-    for key, parts in table.groupby(names, sort=False):
+    for key, parts in table[~table["beside"]].groupby(names, sort=False):
         found = list(parts["verdict"])
         text = parts["measured"].iloc[0]
         if len(found) > 1:

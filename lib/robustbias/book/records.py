@@ -1,4 +1,5 @@
-"""What an executed chapter says of itself, for programs: its claims and its provenance.
+"""What an executed chapter says of itself, for programs: its claims, its headline numbers and
+its provenance.
 
 Both travel inside the notebook, beside what a reader sees, so that a published chapter needs
 nothing but its own file.
@@ -10,14 +11,14 @@ from typing import Any
 import nbformat
 from nbformat import NotebookNode
 
-from robustbias.mimes import CLAIMS, PROVENANCE
+from robustbias.mimes import CLAIMS, HEADLINES, PROVENANCE
 
 
 def without_records(notebook: NotebookNode) -> NotebookNode:
     """The notebook without what is for programs alone: a page cannot show it."""
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
-            for mime in (CLAIMS, PROVENANCE):
+            for mime in (CLAIMS, HEADLINES, PROVENANCE):
                 output.get("data", {}).pop(mime, None)
     return notebook
 

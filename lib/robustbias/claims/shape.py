@@ -41,14 +41,14 @@ PARTS = (
 
 @claim("C1", "R decides by shape, S by texture")
 def shape(table: pd.DataFrame) -> Iterator[Claim]:
-    """Decisions by mean probability, of the networks that form a pair, at every stimulus size."""
+    """Decisions by mean probability, of the networks that form a pair, on every display."""
     rows = table[
         (table["aggregation"] == "mean")
         & (table["category"] == "all")
         & (table["condition"] != "shuffled")
         & table["pair"]
     ]
-    several = rows["size"].nunique() > 1
+    several = rows["display"].nunique() > 1
     for part in PARTS:
         about = (rows["regime"] == part.regime) & (rows["metric"] == part.metric)
         for row in rows[about].itertuples():
@@ -60,5 +60,6 @@ def shape(table: pd.DataFrame) -> Iterator[Claim]:
                 statistic=part.statistic,
                 threshold=part.threshold,
                 above=part.above,
-                condition=f"{row.size} px" if several else "",
+                condition=row.display if several else "",
+                beside=not row.decides,
             )

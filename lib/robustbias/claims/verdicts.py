@@ -32,6 +32,7 @@ class Claim:
 
     `above` says on which side of the threshold the claim puts the statistic; `condition` tells
     apart several measurements of it, for instance stimulus sizes ("" when there is but one).
+    What is measured `beside` is shown with its own verdict and decides nothing.
     """
 
     id: str
@@ -44,6 +45,7 @@ class Claim:
     threshold: float
     above: bool = True
     condition: str = ""
+    beside: bool = False
 
     @classmethod
     def of(cls, row: Any, **facts: Any) -> "Claim":
@@ -115,8 +117,13 @@ class Verdicts:
         lines = []
         for statement in dict.fromkeys(claim.statement for claim in self.claims):
             parts = [claim for claim in self.claims if claim.statement == statement]
-            lines += [f"**{statement}** Verdict: **{joint(part.verdict for part in parts)}**.", ""]
-            lines += [f"- {claim.sentence}" for claim in parts] + [""]
+            deciding = [claim for claim in parts if not claim.beside]
+            verdict = joint(claim.verdict for claim in deciding)
+            lines += [f"**{statement}** Verdict: **{verdict}**.", ""]
+            lines += [f"- {claim.sentence}" for claim in deciding] + [""]
+            if aside := [claim for claim in parts if claim.beside]:
+                lines += ["Shown beside, deciding nothing:", ""]
+                lines += [f"- {claim.sentence}" for claim in aside] + [""]
         return Prose("\n".join(lines))
 
     def glue(self) -> None:
@@ -144,7 +151,7 @@ class Verdicts:
         shown = self.table()[["id", "architecture", "condition", "statistic"]]
         shown = shown.assign(
             measured=[claim.measured for claim in self.claims],
-            verdict=[claim.verdict for claim in self.claims],
+            verdict=[claim.verdict + " (beside)" * claim.beside for claim in self.claims],
         )
         records = json.loads(json.dumps([c.record() for c in self.claims], default=float))
         return {

@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from robustbias import published
@@ -22,65 +23,67 @@ CUE_COLOURS = {"shape": "#D55E00", "texture": "#0072B2", "neither": "#777777"}
 
 
 def stimuli_with_decisions(
-    stimuli: CueConflict,
+    displays: dict[str, CueConflict],
     trials: pd.DataFrame,
     *,
     architecture: str,
     n: int = 8,
     show_images: bool = True,
 ) -> Figure:
-    """Cue-conflict stimuli, evenly spaced in the set, and what S and R said they are.
+    """Cue-conflict stimuli, evenly spaced in their set, and what S and R said they are.
 
     Args:
-        stimuli: Shown at the largest size that `trials` has.
+        displays: From `measures.displays`, or some of them; n stimuli of each.
         trials: From `measures.conflict_trials`.
         show_images: False shows the cues' names in place of the images.
     """
-    size = int(stimuli.pixels.shape[-1])
-    own = trials[
-        (trials["architecture"] == architecture)
-        & (trials["aggregation"] == "mean")
-        & (trials["size"] == size)
-    ]
-    regimes = {
-        regime: own[own["pair"] & (own["regime"] == regime)].set_index("stimulus")
-        for regime in ("standard", "robust")
-    }
-    names = list(regimes["standard"].index)
-    chosen = [names[i] for i in np.linspace(0, len(names) - 1, n).astype(int)]
+    own = trials[(trials["architecture"] == architecture) & (trials["aggregation"] == "mean")]
+    own = own[own["pair"] & own["regime"].isin(["standard", "robust"])]
     columns = min(n, 8)
-    figure, axes = canvas(-(-n // columns), columns, panel=(1.3, 2.05))
-    place = {name: i for i, name in enumerate(stimuli.names)}
+    rows = -(-n // columns)
+    figure, axes = canvas(rows * len(displays), columns, panel=(1.3, 2.05))
     for ax in axes.flat:
         ax.axis("off")
-    for ax, name in zip(axes.flat, chosen, strict=False):
-        ax.axis("on")
-        pixels = np.moveaxis(stimuli.pixels[place[name]].cpu().numpy(), 0, -1) / 255
-        picture(ax, pixels if show_images else None)
-        row = next(iter(regimes.values())).loc[name]
-        ax.set_title(f"{row['shape']} shape\n{row['texture']} texture", size="x-small")
-        for line, (letter, answers) in enumerate(zip("SR", regimes.values(), strict=True)):
-            if name not in answers.index:
-                continue
-            answer = answers.loc[name]
+    for (label, stimuli), block in zip(
+        displays.items(), np.split(axes, len(displays)), strict=True
+    ):
+        shown = own[own["display"] == label]
+        answers = {regime: rows.set_index("stimulus") for regime, rows in shown.groupby("regime")}
+        names = list(dict.fromkeys(shown["stimulus"]))
+        chosen = [names[i] for i in np.linspace(0, len(names) - 1, n).astype(int)]
+        for ax, name in zip(block.flat, chosen, strict=False):
+            ax.axis("on")
+            pixels = stimuli.pixels[stimuli.names.index(name)].cpu().numpy()
+            picture(ax, np.moveaxis(pixels, 0, -1) / 255 if show_images else None)
+            _called(ax, {regime: rows.loc[name] for regime, rows in answers.items()})
+        if len(displays) > 1:
+            block.flat[0].set_ylabel(label)
+    return figure
+
+
+def _called(ax: Axes, answers: dict[str, pd.Series]) -> None:
+    """The two cues above a stimulus, the answers of S and R below it."""
+    cues = next(iter(answers.values()))
+    ax.set_title(f"{cues['shape']} shape\n{cues['texture']} texture", size="x-small")
+    for line, (letter, regime) in enumerate((("S", "standard"), ("R", "robust"))):
+        if regime in answers:
             ax.text(
                 0.5,
                 -0.06 - 0.14 * line,
-                f"{letter}: {answer['object_response']}",
-                color=CUE_COLOURS[answer["decision"]],
+                f"{letter}: {answers[regime]['object_response']}",
+                color=CUE_COLOURS[answers[regime]["decision"]],
                 transform=ax.transAxes,
                 ha="center",
                 va="top",
                 size="small",
                 weight="bold",
             )
-    return figure
 
 
 def shape_bias_by_category(table: pd.DataFrame) -> Figure:
     """Shape bias by category of the shape: S and R, people, and the same network on ImageNet.
 
-    A panel an architecture and stimulus size; 95 % intervals over shape images.
+    A panel an architecture and display, of the last two; 95 % intervals over shape images.
 
     Args:
         table: From `measures.shape_bias`.
@@ -89,12 +92,13 @@ def shape_bias_by_category(table: pd.DataFrame) -> Figure:
     shown = shown[shown["category"] != "all"]
     categories = sorted(shown["category"].unique(), reverse=True)
     others = _published(categories, "shape_bias")
-    sizes, names = sorted(shown["size"].unique()), list(dict.fromkeys(shown["architecture"]))
+    displays, names = (list(dict.fromkeys(shown[c])) for c in ("display", "architecture"))
+    cells = list(itertools.product(displays[-2:], names))
     panel = (2.9, 0.24 * len(categories) + 0.7)
-    grid = (len(sizes), len(names)) if len(names) > 1 else (1, len(sizes))
+    grid = (len(cells) // len(names), len(names)) if len(names) > 1 else (1, len(cells))
     figure, axes = canvas(*grid, panel=panel, sharex=True, sharey=True)
-    for ax, (size, name) in zip(axes.flat, itertools.product(sizes, names), strict=True):
-        own = shown[(shown["size"] == size) & (shown["architecture"] == name)]
+    for ax, (display, name) in zip(axes.flat, cells, strict=True):
+        own = shown[(shown["display"] == display) & (shown["architecture"] == name)]
         for offset, regime in ((0.14, "standard"), (-0.14, "robust")):
             values = own[own["regime"] == regime].set_index("category").reindex(categories)
             y = np.arange(len(categories)) + offset
@@ -117,7 +121,7 @@ def shape_bias_by_category(table: pd.DataFrame) -> Figure:
             yticks=range(len(categories)),
             yticklabels=categories,
         )
-        ax.set_title(architecture(name) + (f", {size} px" if len(sizes) > 1 else ""))
+        ax.set_title(architecture(name) + (f", {display}" if len(displays) > 1 else ""))
     for ax in axes[-1]:
         ax.set_xlabel("← texture    shape bias    shape →")
     legend_below(figure, axes)
@@ -127,23 +131,23 @@ def shape_bias_by_category(table: pd.DataFrame) -> Figure:
 def shape_bias_summary(table: pd.DataFrame) -> Figure:
     """Shape bias with intervals and, below it, the coverage without which it means little.
 
-    A column of panels a stimulus size. Grey bars are the nulls: the same answers dealt to random
+    A column of panels a display. Grey bars are the nulls: the same answers dealt to random
     stimuli (middle 95 %). Triangles and the green line are published results.
 
     Args:
         table: From `measures.shape_bias`.
     """
-    sizes = sorted(table["size"].unique())
+    displays = list(dict.fromkeys(table["display"]))
     names = list(dict.fromkeys(table.loc[table["pair"], "architecture"]))
     categories = table.loc[table["category"] != "all", "category"].unique()
-    panel = (5.6 if len(sizes) == 1 else 2.6, 2.3)
-    figure, axes = canvas(2, len(sizes), panel=panel, sharex=True, sharey="row")
-    for (row, metric), (column, size) in itertools.product(
-        enumerate(("shape_bias", "coverage")), enumerate(sizes)
+    panel = (max(2.2, 5.6 / len(displays)), 2.3)
+    figure, axes = canvas(2, len(displays), panel=panel, sharex=True, sharey="row")
+    for (row, metric), (column, display) in itertools.product(
+        enumerate(("shape_bias", "coverage")), enumerate(displays)
     ):
         ax = axes[row, column]
         own = table[
-            (table["size"] == size)
+            (table["display"] == display)
             & (table["metric"] == metric)
             & (table["category"] == "all")
             & (table["aggregation"] == "mean")
@@ -175,7 +179,7 @@ def shape_bias_summary(table: pd.DataFrame) -> Figure:
             for paper in published.results("shape_bias", architecture="all").itertuples():
                 label = f"{paper.regime[0].upper()}, paper"
                 ax.axhline(paper.value, color=PALETTE[paper.regime], ls=":", lw=1.2, label=label)
-            ax.set_title(f"{size} px" if len(sizes) > 1 else "")
+            ax.set_title(display if len(displays) > 1 else "")
     axes[0, 0].set_ylabel("shape bias")
     axes[1, 0].set_ylabel("coverage")
     legend_below(figure, axes)

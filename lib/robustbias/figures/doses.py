@@ -27,14 +27,15 @@ def dose_response(table: pd.DataFrame, *, architecture: str, side: int) -> Figur
         & (table["aggregation"] == "mean")
         & (table["category"] == "all")
     ].sort_values("eps")
-    sizes = sorted(own["size"].unique())
-    colours = sns.color_palette("flare", len(sizes)) if len(sizes) > 1 else [PALETTE["robust"]]
+    displays = list(dict.fromkeys(own["display"]))
+    several = len(displays) > 1
+    colours = sns.color_palette("flare", len(displays)) if several else [PALETTE["robust"]]
     figure, axes = canvas(1, 2, panel=(3.8, 3.1), sharex=True)
     for ax, metric in zip(axes[0], ("shape_bias", "coverage"), strict=True):
-        for size, colour in zip(sizes, colours, strict=True):
-            series = own[(own["size"] == size) & (own["metric"] == metric)]
+        for display, colour in zip(displays, colours, strict=True):
+            series = own[(own["display"] == display) & (own["metric"] == metric)]
             label = f"{ARCHITECTURES.get(architecture, architecture)}, ours"
-            label += f", {size} px" if len(sizes) > 1 else ""
+            label += f", {display}" if several else ""
             x = series["eps"] * 224 / side
             style = {"ls": "-", "color": colour, "label": label}
             interval_points(ax, x, series, kind="robust", **style)

@@ -11,13 +11,19 @@ from robustbias.images import textures
 
 
 def swatches(
-    n: int, side: int, generator: torch.Generator
+    n: int,
+    side: int,
+    generator: torch.Generator,
+    families: dict[str, textures.Family] | None = None,
 ) -> tuple[UInt8[Tensor, "n 3 side side"], Int64[Tensor, " n"]]:
-    """Pixels, and which of `textures.FAMILIES` fills them; every family about equally often.
+    """Pixels, and which of the families fills them; every family about equally often.
 
     A pixel is brightness + tint + contrast * texture: the texture itself has no colour.
+
+    Args:
+        families: `textures.FAMILIES` when None.
     """
-    atlas, device = textures.atlas(generator), generator.device
+    atlas, device = textures.atlas(generator, families), generator.device
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
         return low + (high - low) * torch.rand(n, *shape, generator=generator, device=device)

@@ -5,6 +5,7 @@ order of their sorted WNIDs, images in the order of their class and number, whic
 files have.
 """
 
+import dataclasses
 import functools
 import hashlib
 import io
@@ -15,16 +16,26 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
+from torch import Tensor
 from tqdm import tqdm
 
 from robustbias import manifest
-from robustbias.categories import CATEGORIES, class_names, entry_level, known
+from robustbias.categories import CATEGORIES, class_names, entry_level, known, membership
 from robustbias.errors import MissingData, UserError
-from robustbias.images import CueConflict, Images, photographs, stimuli
+from robustbias.images import (
+    CueConflict,
+    Images,
+    painting,
+    photographs,
+    stimuli,
+    swatches,
+    textures,
+)
 from robustbias.images.cache import cached_pixels
 from robustbias.images.concepts import Concepts
 from robustbias.images.encoded import Encoded
 from robustbias.images.tiny_imagenet_files import encoded
+from robustbias.networks import zoo
 
 SIDE = 64
 SUBSETS = ("entry-level", "all")
@@ -41,6 +52,7 @@ class TinyImageNet:
     Args:
         categories: The categories of stimuli; all that the classes cover when empty.
         subset: "entry-level", the 26 classes of the categories, or "all", the 200.
+        painting: How stimuli are painted; None for a source without any.
         directory: Where the data sets lie; the data directory otherwise.
 
     Raises:
@@ -52,6 +64,7 @@ class TinyImageNet:
         categories: tuple[str, ...] = (),
         *,
         subset: str = "entry-level",
+        painting: painting.Painting | None = None,
         directory: Path | None = None,
     ):
         if subset not in SUBSETS:
@@ -66,6 +79,7 @@ class TinyImageNet:
             )
         chosen = set().union(*(covered[c] for c in self.categories))
         self.classes = tuple(w for w in self.wnids if subset == "all" or w in chosen)
+        self.painting = painting
         self.directory = directory or manifest.data_directory()
 
     def train(self, epoch: int = 0, seed: int = 0) -> Images:
@@ -87,6 +101,35 @@ class TinyImageNet:
     def edges(self, size: int = SIDE) -> Images:
         """Edge drawings, 10 a category; labels index the categories."""
         return stimuli.labelled(self._folder("edges"), size, self.categories)
+
+    def painted(self) -> CueConflict:
+        """Cue conflicts of photographs: the shape of one in the texture of another category's.
+
+        Some validation photographs of each category are shapes (`painting.choose`), each painted
+        with a texture of every other category: the object of another one, from edge to edge.
+
+        Raises:
+            MissingData: The object boxes or the painter's weights are not there.
+            UserError: A category with fewer such photographs, or a source without a painting.
+        """
+        painter, photos = self._painter(), self.val()
+        place = photographs.boxes(self._folder("tiny-imagenet"), photos)
+        belongs = membership(self.classes, self.categories).T > 0
+        chosen = painting.choose(painter, photos, place, belongs, self.painting.per_category)
+        paint = functools.partial(self._painted, painter)
+        return painting.conflicts(photos, place, chosen, self.categories, paint)
+
+    def stylized(self) -> Images:
+        """The validation photographs, painted with textures that belong to no category.
+
+        Raises:
+            MissingData: The painter's weights are not there.
+            UserError: A source without a painting.
+        """
+        painter, photos = self._painter(), self.val()
+        generator = torch.Generator().manual_seed(0)
+        fills, _ = swatches.swatches(len(photos), SIDE, generator, textures.FOREIGN)
+        return dataclasses.replace(photos, pixels=self._painted(painter, photos.pixels, fills))
 
     def concepts(self, n: int | None = None) -> Concepts:
         """n images with concept masks (all photographs when None), a fifth of them swatches.
@@ -111,7 +154,7 @@ class TinyImageNet:
 
     @functools.cached_property
     def digest(self) -> str:
-        """Hash of the classes, the decoded images, their labels and the stimuli."""
+        """Hash of the classes, the decoded images, their labels, the stimuli and the painter."""
         total = hashlib.blake2b(digest_size=8)
         total.update(" ".join((*self.classes, *self.categories)).encode())
         for split in (self.train(), self.val()):
@@ -120,7 +163,23 @@ class TinyImageNet:
         for name in ("cue-conflict", "filled-silhouettes", "edges"):
             folder = self._folder(name)
             total.update((stimuli.digest(folder) if folder.is_dir() else "absent").encode())
+        if self.painting is not None:
+            total.update(manifest.network(self.painting.painter).sha256.encode())
         return total.hexdigest()
+
+    def _painter(self) -> zoo.Network:
+        if self.painting is None:
+            raise UserError("this source has no painting; give its study a table [painting].")
+        return zoo.load(manifest.network(self.painting.painter))
+
+    def _painted(self, painter: zoo.Network, shapes: Tensor, fills: Tensor) -> Tensor:
+        """`painting.painted`, made once and kept on disk."""
+        wanted = hashlib.sha256(shapes.numpy().tobytes() + fills.numpy().tobytes()).hexdigest()
+        return cached_pixels(
+            "painted",
+            (painter.weights_hash, repr(self.painting), wanted),
+            lambda: painting.painted(painter, shapes, fills, self.painting).numpy(),
+        )
 
     def _folder(self, name: str) -> Path:
         return self.directory / manifest.dataset(name).path

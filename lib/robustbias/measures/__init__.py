@@ -11,7 +11,7 @@ column of its own. Every combination of the other columns occurs once.
 from robustbias.measures.ablation import ablation
 from robustbias.measures.accuracy import accuracy, accuracy_checks
 from robustbias.measures.attribution import attribution, attribution_examples
-from robustbias.measures.conflict import conflict_trials
+from robustbias.measures.conflict import conflict_trials, displays
 from robustbias.measures.cue_units import cue_units
 from robustbias.measures.dissection import concept_set, dissection
 from robustbias.measures.dissection import labels as unit_labels
@@ -40,6 +40,7 @@ __all__ = [
     "cue_parity",
     "cue_units",
     "decided_bias",
+    "displays",
     "dissection",
     "first_filters",
     "folder_accuracy",

@@ -12,12 +12,14 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 
-from robustbias.images import floats
+from robustbias.errors import UserError
+from robustbias.images import CueConflict, floats
 from robustbias.measures.registry import described, pairs
 from robustbias.networks import zoo
 from robustbias.tables import stored
 
 AGGREGATIONS = ("mean", "sum")
+PAINTED = "painted"
 
 
 def entry_level(
@@ -63,28 +65,53 @@ def calibrated(network: nn.Module, pixels: UInt8[Tensor, "n 3 h w"], batch: int 
     return network.eval()
 
 
+def displays(
+    study: Any, sizes: tuple[int, ...] | list[int] | None = None
+) -> dict[str, CueConflict]:
+    """The study's cue conflicts as they are shown: "64 px" for each size, and "painted".
+
+    Painted are those that a source makes of its own photographs, where the study says how.
+
+    Raises:
+        UserError: The study is decided by a display it does not have.
+    """
+    found = {f"{size} px": study.source.cue_conflict(size) for size in sizes or study.entry.sizes}
+    if study.entry.painting:
+        found[PAINTED] = study.source.painted()
+    if study.entry.decides not in ("", *found):
+        raise UserError(
+            f"study {study.name} is decided by {study.entry.decides!r}; expected one of the "
+            f"displays of its stimuli: {', '.join(found)}."
+        )
+    return found
+
+
 @stored
 def conflict_trials(
     study: Any, *, sizes: tuple[int, ...] | list[int] | None = None, null_seeds: int = 3
 ) -> pd.DataFrame:
     """Every network's answer to every cue-conflict stimulus, one row a trial.
 
-    Columns: study, network, architecture, regime (also `untrained`), eps, repeat, size,
-    aggregation, stimulus, shape, texture, object_response, decision (shape | texture | neither).
+    Columns: study, network, architecture, regime (also `untrained`), eps, repeat, display,
+    decides (whether claims rest on this display), aggregation, stimulus, shape, texture,
+    object_response, decision (shape | texture | neither).
 
     Args:
         sizes: Sides the stimuli are shown at, in pixels; the study's when None.
         null_seeds: Untrained networks of each architecture, told apart by `repeat`.
+
+    Raises:
+        UserError: As `displays`.
     """
     trials = []
-    for size in sizes or study.entry.sizes:
-        stimuli = study.source.cue_conflict(size)
+    for display, stimuli in displays(study, sizes).items():
         conflict = (stimuli.shape != stimuli.texture).nonzero()[:, 0]
         pixels = stimuli.pixels[conflict].to(study.device)
         categories = np.array(stimuli.categories)
         shown = pd.DataFrame(
             {
-                "size": size,
+                "display": display,
+                "decides": study.entry.decides in ("", display),
                 "stimulus": [stimuli.names[i] for i in conflict.tolist()],
                 "shape": categories[stimuli.shape[conflict].cpu()],
                 "texture": categories[stimuli.texture[conflict].cpu()],

@@ -22,7 +22,8 @@ from robustbias.measures.conflict import AGGREGATIONS, conflict_trials
 from robustbias.measures.registry import described, measure, pairs, tidy
 
 METRICS = ("shape_bias", "coverage", "shape", "texture", "neither")
-BY = ["study", "network", "architecture", "regime", "eps", "pair", "size", "aggregation"]
+BY = ["study", "network", "architecture", "regime", "eps", "pair"]
+BY += ["display", "decides", "aggregation"]
 
 
 def decided_bias(
@@ -81,7 +82,7 @@ def shape_bias(
     null_seeds: int = 3,
     draws: int = stats.DRAWS,
 ) -> pd.DataFrame:
-    """Shape bias of every network at every stimulus size, with its nulls and the S-R difference.
+    """Shape bias of every network on every display, with its nulls and the S-R difference.
 
     Rows, told apart by `condition`:
     - `cue-conflict`: metrics of `decided_bias`, for every aggregation; `category` is "all" or the
@@ -100,7 +101,7 @@ def shape_bias(
     trials = conflict_trials(study, sizes=sizes, null_seeds=null_seeds)
     generator = torch.Generator().manual_seed(study.seed)
     rows = []
-    for _, shown in trials.groupby("size"):
+    for _, shown in trials.groupby("display", sort=False):
         overall, boot = decided_bias(shown, BY, generator=generator, draws=draws)
         by_category, _ = decided_bias(
             shown[shown["aggregation"] == "mean"].assign(category=shown["shape"]),
@@ -161,7 +162,8 @@ def _paired(
             **described(study, pair["robust"]),
             "network": " - ".join(names),
             "regime": "robust - standard",
-            "size": own["size"].iloc[0],
+            "display": own["display"].iloc[0],
+            "decides": own["decides"].iloc[0],
             "aggregation": aggregation,
             "condition": "paired",
             "category": "all",
