@@ -1,11 +1,13 @@
 """All verdicts in one place: read from notebooks, joined, and put into words."""
 
+import json
+
 import nbformat
 import pandas as pd
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
-from robustbias import discussion, figures, published
+from robustbias import discussion, figures, manifest, published
 from robustbias.book import findings, pages
 from robustbias.errors import UserError
 from robustbias.mimes import CLAIMS
@@ -55,6 +57,22 @@ def test_claims_come_in_the_order_of_their_numbers_with_the_notebook_they_are_fr
     assert [id.split(".")[0] for id in table["id"]] == ["C2"] * 5 + ["C10"]
     assert set(table["notebook"]) == {"iconworld/02_x.ipynb", "tiny-imagenet/02_x.ipynb"}
     assert set(table["title"]) == {"Icon world", "Tiny-ImageNet"}
+
+
+def test_what_is_shown_beside_does_not_count(table):
+    beside = table.iloc[:1].assign(id="C2.part", verdict="contradicted", beside=True)
+    with_it = pd.concat([table, beside])
+    pd.testing.assert_frame_equal(findings.verdicts(with_it), findings.verdicts(table))
+    assert len(discussion.undetermined(with_it)) == len(discussion.undetermined(table))
+
+
+def test_a_study_page_says_what_each_training_took_and_how_to_repeat_it():
+    text = pages.study_page(manifest.study("iconworld"))
+    assert "robustbias train iconworld --network NAME" in text
+    (line,) = [row for row in text.splitlines() if row.startswith("| iconworld-googlenet-r | 36 ")]
+    record = json.loads((manifest.ROOT / "checkpoints/iconworld-googlenet-r.json").read_text())
+    assert f"| {record['seconds'] / 60:.0f} |" in line
+    assert f"| {record['rows'][-1]['adversarial']:.2f} |" in line
 
 
 def test_conditions_of_one_statement_are_joined_and_counted(table):

@@ -1,7 +1,7 @@
 """Training a study's networks one after the other, and their records."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pandas as pd
@@ -54,11 +54,38 @@ def publish(network: zoo.Network, report: dict[str, Any]) -> str:
 def records(names: Iterable[str]) -> pd.DataFrame:
     """The training records of several networks: a row an epoch, with the network's columns."""
     tables = []
-    for name in names:
-        entry = manifest.network(name)
+    for entry, report in _reports(names):
+        about = {k: getattr(entry, k) for k in ("architecture", "regime", "eps", "cue")}
+        tables.append(pd.DataFrame(report["rows"]).assign(network=entry.name, **about))
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+
+def ledger(names: Iterable[str]) -> pd.DataFrame:
+    """What each training took and where it ended, a row a network whose record is here.
+
+    Columns: network, epochs, minutes, images_per_second (median over epochs), device, threads,
+    clean and adversarial (validation accuracy after the last epoch), commit.
+    """
+    rows = []
+    for entry, report in _reports(names):
+        epochs = pd.DataFrame(report["rows"])
+        last = {name: epochs[name].iloc[-1] for name in ("clean", "adversarial")}
+        rows.append(
+            {
+                "network": entry.name,
+                "epochs": len(epochs),
+                "minutes": report["seconds"] / 60,
+                "images_per_second": epochs["images_per_second"].median(),
+                **{name: report[name] for name in ("device", "threads", "commit")},
+                **last,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _reports(names: Iterable[str]) -> Iterator[tuple[manifest.NetworkEntry, dict[str, Any]]]:
+    """Entry and training record of the networks that have one in the repository."""
+    for entry in map(manifest.network, names):
         path = (manifest.ROOT / entry.weights).with_suffix(".json")
         if path.is_file():
-            rows = pd.DataFrame(json.loads(path.read_text())["rows"])
-            about = {k: getattr(entry, k) for k in ("architecture", "regime", "eps", "cue")}
-            tables.append(rows.assign(network=name, **about))
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+            yield entry, json.loads(path.read_text())

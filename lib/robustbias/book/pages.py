@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from robustbias import manifest
+from robustbias import campaign, manifest, training
 from robustbias.book.edition import Contents
 from robustbias.book.findings import VERDICTS, read, verdicts
 from robustbias.book.records import records
@@ -63,7 +63,7 @@ def study_page(entry: StudyEntry) -> str:
             entry.summary.strip(),
             "## Images",
             "\n".join(_source(source) for source in sources),
-            f"Entry-level categories in play: {', '.join(entry.categories)}.",
+            f"Entry-level categories in play: {', '.join(entry.categories)}.{_decides(entry)}",
             "## Threat model",
             f"Robust networks are trained against {norm} perturbations of at most {threat.eps:g}, "
             f"found in {threat.steps} steps of projected gradient descent, and tested with "
@@ -74,8 +74,47 @@ def study_page(entry: StudyEntry) -> str:
                 ["network", "architecture", "trained on", "width", "weights"],
                 [_network(network) for network in networks],
             ),
+            *_trainings(entry),
         ]
     )
+
+
+def _decides(entry: StudyEntry) -> str:
+    if not entry.decides:
+        return ""
+    return (
+        f" Claims about shape bias rest on the stimuli displayed as *{entry.decides}*; other "
+        "displays stand beside."
+    )
+
+
+def _trainings(entry: StudyEntry) -> list[str]:
+    """What each training took, and the command that repeats it; nothing without any record."""
+    ledger = campaign.ledger(manifest.networks(entry.name))
+    if ledger.empty:
+        return []
+    lines = [
+        [
+            row.network,
+            row.epochs,
+            f"{row.minutes:.0f}",
+            f"{row.images_per_second:,.0f}",
+            f"{row.clean:.2f}",
+            f"{row.adversarial:.2f}",
+            f"{row.device}, {row.threads} thread{'s' * (row.threads > 1)}",
+            f"`{row.commit}`",
+        ]
+        for row in ledger.itertuples()
+    ]
+    header = ["network", "epochs", "minutes", "images/s", "clean", "adversarial", "device", "commit"]
+    return [
+        "## Training",
+        f"`robustbias train {entry.name} --network NAME` repeats one of them, `make train "
+        f"STUDY={entry.name}` all. Accuracies are of validation images after the last epoch, under "
+        f"{training.TEST_STEPS} steps at eps {entry.threat.eps:g}; times include them, on machines "
+        "that did other work as well. Records with every epoch lie beside the weights.",
+        table(header, lines),
+    ]
 
 
 def provenance(contents: Contents) -> str:
