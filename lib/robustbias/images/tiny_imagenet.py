@@ -109,8 +109,8 @@ class TinyImageNet:
         with a texture of every other category: the object of another one, from edge to edge.
 
         Raises:
-            MissingData: The object boxes or the painter's weights are not there.
-            UserError: A category with fewer such photographs, or a source without a painting.
+            MissingData: The object boxes, the painter or its weights are not there.
+            UserError: A category with too few such photographs.
         """
         painter, photos = self._painter(), self.val()
         place = photographs.boxes(self._folder("tiny-imagenet"), photos)
@@ -123,8 +123,7 @@ class TinyImageNet:
         """The validation photographs, painted with textures that belong to no category.
 
         Raises:
-            MissingData: The painter's weights are not there.
-            UserError: A source without a painting.
+            MissingData: The painter or its weights are not there.
         """
         painter, photos = self._painter(), self.val()
         generator = torch.Generator().manual_seed(0)
@@ -169,7 +168,7 @@ class TinyImageNet:
 
     def _painter(self) -> zoo.Network:
         if self.painting is None:
-            raise UserError("this source has no painting; give its study a table [painting].")
+            raise MissingData("this source has no painting; give its study a table [painting].")
         return zoo.load(manifest.network(self.painting.painter))
 
     def _painted(self, painter: zoo.Network, shapes: Tensor, fills: Tensor) -> Tensor:
