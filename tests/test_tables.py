@@ -10,6 +10,7 @@ import pytest
 import toy_study
 from robustbias import tables
 from robustbias.errors import UserError
+from robustbias.measures.registry import paired
 
 CALLS = []
 
@@ -87,6 +88,21 @@ def test_defaults_and_their_spelled_out_values_are_one_key():
     stored = tables.stored(doubled)
     stored(study)
     stored(study, times=1)
+    assert CALLS == [1]
+
+
+def test_a_measure_of_pairs_neither_sees_the_series_nor_depends_on_it():
+    study = toy_study.study()
+    series = toy_study.entry("toy-2", "robust", 2.0)
+    networks = {**study.networks, "toy-2": toy_study.HalfLooker("left")}
+    more = toy_study.study(entries=[*study.entries, series], networks=networks)
+    seen = paired(more)
+    assert [entry.name for entry in seen.entries] == ["toy-s", "toy-r"]
+    assert seen.source is more.source
+    assert len(more.entries) == 3
+    stored = tables.stored(doubled, of=paired)
+    stored(study)
+    stored(more)
     assert CALLS == [1]
 
 

@@ -112,11 +112,23 @@ def cached(
     return read(path)
 
 
-def stored(function: Callable[..., pd.DataFrame]) -> Callable[..., pd.DataFrame]:
-    """Decorator: `function(study, **arguments)` goes through the store, with all its networks."""
+def stored(
+    function: Callable[..., pd.DataFrame] | None = None,
+    *,
+    of: Callable[[Any], Any] = lambda study: study,
+) -> Callable[..., Any]:
+    """Decorator: `function(study, **arguments)` goes through the store, with all its networks.
+
+    Args:
+        of: study -> the part of it that the function gets to see. The table does not depend on
+            networks outside that part.
+    """
+    if function is None:
+        return functools.partial(stored, of=of)
 
     @functools.wraps(function)
     def from_store(study: Any, **arguments: Any) -> pd.DataFrame:
+        study = of(study)
         defaults = function.__kwdefaults__ or {}
         return cached(function, study, study.entries, **{**defaults, **arguments})
 

@@ -12,13 +12,13 @@ from robustbias import stats
 from robustbias.errors import UserError
 from robustbias.images import floats
 from robustbias.measures.decided import KINDS, Kind, decided, rule, sample
-from robustbias.measures.registry import described, measure, pairs, tidy
+from robustbias.measures.registry import described, measure, paired, pairs, tidy
 from robustbias.measures.silencing import generality, unit_answers
 from robustbias.measures.unit_means import unit_means
 from robustbias.networks import hooks, zoo
 
 
-@measure
+@measure(of=paired)
 def ablation(
     study: Any,
     *,

@@ -21,7 +21,7 @@ from robustbias.measures.attribution_maps import (
     regions,
 )
 from robustbias.measures.decided import spread_sample
-from robustbias.measures.registry import described, measure, pairs, tidy
+from robustbias.measures.registry import described, measure, paired, pairs, tidy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Explained:
 COLUMNS = ["study", "network", "architecture", "regime", "method", "region", "metric"]
 
 
-@measure
+@measure(of=paired)
 def attribution(
     study: Any,
     *,

@@ -17,7 +17,7 @@ from robustbias.images import broden
 from robustbias.images.concepts import Concepts
 from robustbias.measures.detectors import MEMORY, SHARE, Dissected, dissected
 from robustbias.measures.probed import probed_networks
-from robustbias.measures.registry import described, measure, pairs, tidy
+from robustbias.measures.registry import described, measure, paired, pairs, tidy
 
 THRESHOLD = 0.04  # IoU from which a unit counts as a detector
 UNIT = ["network", "layer", "unit"]
@@ -48,7 +48,7 @@ def concept_set(study: Any, name: str = "", n: int | None = None) -> Concepts:
     return found.to(study.device)
 
 
-@measure
+@measure(of=paired)
 def dissection(
     study: Any,
     *,

@@ -11,7 +11,7 @@ from torch import Tensor
 from robustbias import manifest, stats
 from robustbias.errors import UserError
 from robustbias.images import Images, corruptions, folders
-from robustbias.measures.registry import tidy
+from robustbias.measures.registry import paired, tidy
 from robustbias.measures.shown import Shown, networks, seen
 from robustbias.measures.tally import ALL, error_rows, rows
 from robustbias.tables import stored
@@ -57,7 +57,7 @@ def folder_accuracy(
     return _folder_accuracy(study, contents=found, n_images=n_images)
 
 
-@stored
+@stored(of=paired)
 def _folder_accuracy(study: Any, *, contents: dict[str, str], n_images: int) -> pd.DataFrame:
     generator = torch.Generator().manual_seed(study.seed)
     clean = {"top1": seen(study, study.source.val().to(study.device))["top1"]}

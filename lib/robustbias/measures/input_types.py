@@ -21,7 +21,7 @@ from robustbias.measures.input_kinds import (
     top_images,
 )
 from robustbias.measures.probed import probed_networks
-from robustbias.measures.registry import described, measure, pairs, tidy
+from robustbias.measures.registry import described, measure, paired, pairs, tidy
 from robustbias.networks import zoo
 
 JUDGES = {"distance": "standard", "distance_robust": "robust"}  # metric -> regime of the judge
@@ -29,7 +29,7 @@ METRICS = ("concepts", "effective_classes", *JUDGES)
 NETWORK = ["study", "network", "architecture", "regime", "eps", "pair"]
 
 
-@measure
+@measure(of=paired)
 def input_types(
     study: Any,
     *,

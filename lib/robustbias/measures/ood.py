@@ -21,14 +21,14 @@ from robustbias.images.distortions import (
     distorted,
     stimuli,
 )
-from robustbias.measures.registry import measure, tidy
+from robustbias.measures.registry import measure, paired, tidy
 from robustbias.measures.shown import Hits, Shown, networks, seen
 from robustbias.measures.tally import ALL, error_rows, rows
 
 CELLS = [(name, severity) for name in corruptions.NAMES for severity in corruptions.SEVERITIES]
 
 
-@measure
+@measure(of=paired)
 def ood(
     study: Any,
     *,

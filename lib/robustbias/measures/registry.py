@@ -1,5 +1,7 @@
 """What makes a function a measure: its name, the table store, and a tidy table."""
 
+import copy
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -11,16 +13,26 @@ REGISTRY: dict[str, Callable[..., pd.DataFrame]] = {}
 VALUES = ("value", "low", "high", "n")
 
 
-def measure(function: Callable[..., pd.DataFrame]) -> Callable[..., pd.DataFrame]:
+def measure(
+    function: Callable[..., pd.DataFrame] | None = None,
+    *,
+    of: Callable[[Any], Any] = lambda study: study,
+) -> Callable[..., Any]:
     """Decorator: register `function(study, *, ...) -> table` and keep its tables.
+
+    Args:
+        of: `paired` for a measure of S and R alone, whose tables then outlive a new network of the
+            series over radii.
 
     Raises:
         ValueError: the name is taken.
     """
+    if function is None:
+        return functools.partial(measure, of=of)
     name = function.__name__
     if name in REGISTRY:
         raise ValueError(f"measure {name!r} exists already: rename the new one")
-    REGISTRY[name] = tables.stored(function)
+    REGISTRY[name] = tables.stored(function, of=of)
     return REGISTRY[name]
 
 
@@ -62,3 +74,12 @@ def pairs(study: Any) -> dict[str, dict[str, Any]]:
         if described(study, entry)["pair"]:
             found.setdefault(entry.architecture, {})[entry.regime] = entry
     return found
+
+
+def paired(study: Any) -> Any:
+    """The study with the networks of its pairs alone, sharing images and networks with it."""
+    _ = study.source  # loaded before the copy, so that both have it
+    part = copy.copy(study)
+    entries = tuple(entry for pair in pairs(study).values() for entry in pair.values())
+    object.__setattr__(part, "entries", entries)  # it is frozen, and ours
+    return part

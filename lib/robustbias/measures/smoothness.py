@@ -12,14 +12,14 @@ from robustbias import stats
 from robustbias.errors import UserError
 from robustbias.images import Images
 from robustbias.measures.conflict import calibrated
-from robustbias.measures.registry import described, measure, pairs, tidy
+from robustbias.measures.registry import described, measure, paired, pairs, tidy
 from robustbias.measures.variation import filter_smoothness, map_smoothness, spatial_filters
 from robustbias.networks import zoo
 
 GROUP = ["layer", "condition"]
 
 
-@measure
+@measure(of=paired)
 def smoothness(
     study: Any,
     *,
