@@ -261,8 +261,11 @@ def test_the_same_call_gives_the_same_table_and_all_networks_see_the_same_images
 
 def test_the_claims_read_the_absolute_differences(table):
     found = {claim.id: claim for claim in claims.tested("C2", table).claims}
-    assert set(found) == {"C2.stylized", "C2.silhouettes"}
-    assert {claim.verdict for claim in found.values()} == {"supported"}
+    assert set(found) == {"C2.stylized", "C2.silhouettes", "C2.saturated", "C2.scrambled"}
+    assert found["C2.stylized"].verdict == found["C2.silhouettes"].verdict == "supported"
+    kept = rows(table, metric="top1_conditional_difference", condition="scrambled 4 x 4")
+    assert found["C2.scrambled"].interval.value == kept["value"].item()
+    assert not found["C2.scrambled"].above
     assert found["C2.silhouettes"].interval.n == 30
     (general,) = claims.tested("C2c", table).claims
     assert general.interval.value == rows(table, metric="mce_difference")["value"].item()

@@ -22,13 +22,26 @@ PARTS = {
     "silhouettes": ("C2.silhouettes", "silhouettes"),
     "black silhouettes": ("C2.black", "black silhouettes on white"),
 }
+ZHANG = "Zhang and Zhu 2019, arXiv 1905.09797"
+# condition -> the part's id, whether R is claimed above S, and the claim; among images that both
+# name rightly as they are, since S starts from the higher accuracy
+KEPT = {
+    "saturated, p = inf": (
+        "C2.saturated", True,
+        "R networks keep more of their right answers than S networks on saturated images.",
+    ),
+    "scrambled 4 x 4": (
+        "C2.scrambled", False,
+        "R networks lose more of their right answers than S networks when patches are scrambled.",
+    ),
+}  # fmt: skip
 # in this order: where a set of images has labels for both, the finer one decides
 DECISIONS = {"top1_difference": "top-1", "entry_level_difference": "entry-level accuracy"}
 
 
-@claim("C2", "R does better on images without texture")
+@claim("C2", "R does better without texture, S without shape")
 def distortions(table: pd.DataFrame) -> Iterator[Claim]:
-    """Paired differences of accuracy from `measures.ood` on each kind of texture-less images."""
+    """Paired differences of accuracy from `measures.ood`, with texture or shape taken away."""
     for condition, (id, images) in PARTS.items():
         shown = table[(table["condition"] == condition) & table["metric"].isin(DECISIONS)]
         shown = shown.sort_values("metric", key=lambda m: m.map(list(DECISIONS).index))
@@ -40,6 +53,20 @@ def distortions(table: pd.DataFrame) -> Iterator[Claim]:
                 source=SOURCE,
                 statistic=f"{DECISIONS[row.metric]} on {images}, R minus S",
                 threshold=0.0,
+            )
+    for condition, (id, above, statement) in KEPT.items():
+        shown = (table["condition"] == condition) & (
+            table["metric"] == "top1_conditional_difference"
+        )
+        for row in table[shown].itertuples():
+            yield Claim.of(
+                row,
+                id=id,
+                statement=statement,
+                source=ZHANG,
+                statistic=f"top-1 ({condition}; both right when clean), R minus S",
+                threshold=0.0,
+                above=above,
             )
 
 
