@@ -85,3 +85,18 @@ def test_the_footer_names_weights_data_code_and_device(iconworld):
     table = iconworld.inventory()
     assert list(table["network"]) == [e.name for e in iconworld.entries]
     assert (table["parameters"] > 10_000).all()
+
+
+def test_a_mistyped_key_of_the_painting_or_the_world_is_named():
+    entry = manifest.study("tiny-imagenet")
+    for table, message in (
+        ({"painter": "tiny-imagenet-painter", "stile": 3.0}, r"unknown key\(s\) \['stile'\]"),
+        ({"painter": "tiny-imagenet-painter", "steps": "many"}, "steps: expected int"),
+    ):
+        wrong = dataclasses.replace(entry, painting=table)
+        with pytest.raises(UserError, match=f"study tiny-imagenet: painting.*{message}"):
+            studies.source(wrong, torch.device("cpu"))
+    world = manifest.study("iconworld")
+    wrong = dataclasses.replace(world, world=world.world | {"sid": 64})
+    with pytest.raises(UserError, match="study iconworld: world: unknown key"):
+        studies.source(wrong, torch.device("cpu"))

@@ -156,7 +156,7 @@ def _typed(kind: Any, value: Any, where: str) -> Any:
     if dataclasses.is_dataclass(kind):
         if not isinstance(value, dict):
             raise UserError(f"{where}: expected a table, got {value!r}.")
-        return _entry(kind, value, where)
+        return filled(kind, value, where)
     if origin is tuple:
         if not isinstance(value, list | tuple):
             raise UserError(f"{where}: expected a list, got {value!r}.")
@@ -174,8 +174,15 @@ def _typed(kind: Any, value: Any, where: str) -> Any:
     return value
 
 
-def _entry(kind: type, table: dict[str, Any], where: str) -> Any:
-    """A dataclass from a TOML table; unknown, missing and mistyped keys are errors."""
+def filled(kind: type, table: dict[str, Any], where: str) -> Any:
+    """A dataclass from a TOML table.
+
+    Args:
+        where: What an error names as the table's place.
+
+    Raises:
+        UserError: Unknown, missing or mistyped keys.
+    """
     fields = {field.name: field for field in dataclasses.fields(kind)}
     if unknown := sorted(set(table) - set(fields)):
         raise UserError(f"{where}: unknown key(s) {unknown}; known: {sorted(fields)}.")
@@ -204,7 +211,7 @@ def _named(kind: type, what: str, folder: str, name: str) -> Any:
             f"Each is a file of data_manifest/{folder}."
         )
     where = f"data_manifest/{folder}/{name}.toml"
-    return _entry(kind, {"name": name, **_table(ROOT / where)}, where)
+    return filled(kind, {"name": name, **_table(ROOT / where)}, where)
 
 
 def datasets() -> tuple[str, ...]:
@@ -243,7 +250,7 @@ def _network_tables() -> dict[str, NetworkEntry]:
                 raise UserError(f"{where}: network {name!r} is defined twice; rename one.")
             shared = family.get("architecture", {}).get(table.get("architecture"), {})
             merged = {"name": name, **family.get("defaults", {}), **shared, **table}
-            entries[name] = _entry(NetworkEntry, merged, f"{where}: {name}")
+            entries[name] = filled(NetworkEntry, merged, f"{where}: {name}")
     return entries
 
 

@@ -29,11 +29,13 @@ PACKAGES = ("torch", "torchvision", "numpy", "pandas", "pyarrow", "pillow", "saf
 
 
 def _iconworld(entry: StudyEntry, device: torch.device, cue: str = "both") -> IconWorld:
-    return IconWorld(World(**entry.world), device=str(device), cue=cue)
+    world = manifest.filled(World, entry.world, f"study {entry.name}: world")
+    return IconWorld(world, device=str(device), cue=cue)
 
 
 def _tiny_imagenet(entry: StudyEntry, device: torch.device, cue: str = "both") -> TinyImageNet:
-    how = Painting(**entry.painting) if entry.painting else None
+    where = f"study {entry.name}: painting"
+    how = manifest.filled(Painting, entry.painting, where) if entry.painting else None
     return TinyImageNet(entry.categories, painting=how)
 
 
