@@ -17,6 +17,7 @@ from robustbias.figures.theme import (
     picture,
 )
 from robustbias.images import CueConflict
+from robustbias.measures.conflict import PAINTED
 from robustbias.names import REGIMES, architecture
 
 CUE_COLOURS = {"shape": "#D55E00", "texture": "#0072B2", "neither": "#777777"}
@@ -103,7 +104,8 @@ def shape_bias_by_category(table: pd.DataFrame) -> Figure:
             values = own[own["regime"] == regime].set_index("category").reindex(categories)
             y = np.arange(len(categories)) + offset
             interval_points(ax, y, values, kind=regime, label=REGIMES[regime], sideways=True)
-        for kind, label in (("human", "humans"), ("published", "same network, ImageNet")):
+        elsewhere = (("human", "humans"), ("published", "same network, ImageNet"))
+        for kind, label in elsewhere if display != PAINTED else ():
             wanted = "human" if kind == "human" else name
             values = others[others["architecture"] == wanted].set_index("category")["value"]
             ax.scatter(
@@ -163,16 +165,17 @@ def shape_bias_summary(table: pd.DataFrame) -> Figure:
             ax.vlines(
                 x, null["low"], null["high"], color="#cccccc", lw=9, zorder=0, label="shuffled"
             )
-        others = _published(categories, metric, "all").set_index("architecture")["value"]
-        ax.scatter(
-            np.arange(len(names)) - 0.36,
-            others.reindex(names),
-            marker=MARKERS["published"],
-            color=PALETTE["published"],
-            s=22,
-            label="same network, ImageNet",
-        )
-        ax.axhline(others["human"], color=PALETTE["human"], ls="--", lw=1.2, label="humans")
+        if display != PAINTED:  # nobody else has seen those
+            others = _published(categories, metric, "all").set_index("architecture")["value"]
+            ax.scatter(
+                np.arange(len(names)) - 0.36,
+                others.reindex(names),
+                marker=MARKERS["published"],
+                color=PALETTE["published"],
+                s=22,
+                label="same network, ImageNet",
+            )
+            ax.axhline(others["human"], color=PALETTE["human"], ls="--", lw=1.2, label="humans")
         ax.set(ylim=(-0.02, 1.02), xticks=range(len(names)), xlim=(-0.6, len(names) - 0.4))
         ax.set_xticklabels([architecture(name) for name in names], size="small")
         if row == 0:
