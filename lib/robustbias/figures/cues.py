@@ -177,7 +177,8 @@ def shape_bias_summary(table: pd.DataFrame) -> Figure:
             )
             ax.axhline(others["human"], color=PALETTE["human"], ls="--", lw=1.2, label="humans")
         ax.set(ylim=(-0.02, 1.02), xticks=range(len(names)), xlim=(-0.6, len(names) - 0.4))
-        ax.set_xticklabels([architecture(name) for name in names], size="small")
+        turned = {"rotation": 30, "ha": "right"} if len(displays) > 3 else {}
+        ax.set_xticklabels([architecture(name) for name in names], size="small", **turned)
         if row == 0:
             for paper in published.results("shape_bias", architecture="all").itertuples():
                 label = f"{paper.regime[0].upper()}, paper"
