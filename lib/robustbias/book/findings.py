@@ -47,7 +47,8 @@ def footer(executed: list[str]) -> Footer:
 def read(contents: edition.Contents) -> pd.DataFrame:
     """The claims that these notebooks tested, in order of their ids."""
     rows = [
-        {**claim, "title": manifest.study(study).title, "notebook": f"{study}/{path.name}"}
+        # a notebook published before anything was shown beside does not say so
+        {"beside": False, **claim, "title": manifest.study(study).title, "notebook": f"{study}/{path.name}"}
         for study, notebooks in contents.items()
         for path in notebooks
         for claim in records(path, CLAIMS)
