@@ -101,18 +101,19 @@ def _trainings(entry: StudyEntry) -> list[str]:
             f"{row.images_per_second:,.0f}",
             f"{row.clean:.2f}",
             f"{row.adversarial:.2f}",
-            f"{row.device}, {row.threads} thread{'s' * (row.threads > 1)}",
             f"`{row.commit}`",
         ]
         for row in ledger.itertuples()
     ]
-    header = ["network", "epochs", "minutes", "images/s", "clean", "adversarial", "device", "commit"]
+    header = ["network", "epochs", "minutes", "images/s", "clean", "adversarial", "commit"]
+    used = zip(ledger["device"], ledger["threads"], strict=True)
+    devices = " and ".join(dict.fromkeys(f"{name}, threads used: {n}" for name, n in used))
     return [
         "## Training",
         f"`robustbias train {entry.name} --network NAME` repeats one of them, `make train "
         f"STUDY={entry.name}` all. Accuracies are of validation images after the last epoch, under "
         f"{training.TEST_STEPS} steps at eps {entry.threat.eps:g}; times include them, on machines "
-        "that did other work as well. Records with every epoch lie beside the weights.",
+        f"that did other work as well: {devices}. Records with every epoch lie beside the weights.",
         table(header, lines),
     ]
 
