@@ -61,8 +61,8 @@ def test_numbers_travel_in_the_notebook_and_meet_the_verdicts(bias, tmp_path):
     assert numbers == bundle[HEADLINES]
     verdicts = pd.DataFrame(
         [
-            {"id": f"C1.{part}", "study": "toy", "architecture": "alexnet", "verdict": verdict}
-            for part, verdict in (("a", "supported"), ("b", "undetermined"))
+            {"claim": "C1", "study": "toy", "architecture": "alexnet", "verdict": verdict}
+            for verdict in ("supported", "undetermined")
         ]
     )
     table = headlines.table(numbers, verdicts, "toy")

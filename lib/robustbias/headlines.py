@@ -98,7 +98,6 @@ def table(records: list[dict], verdicts: pd.DataFrame, study: str) -> pd.DataFra
     ]
     cells = rows[["number", "architecture", "regime"]].assign(text=text)
     own = verdicts[verdicts["study"] == study]
-    own = own.assign(claim=own["id"].str.partition(".")[0])
     judged = [
         {"number": claim, "architecture": name, "regime": "robust", "text": joint(of["verdict"])}
         for (claim, name), of in own.groupby(["claim", "architecture"], sort=False)

@@ -33,8 +33,8 @@ def registered(executed: list[str]) -> pd.DataFrame:
 
 def numbers(executed: list[str]) -> list[dict]:
     """The headline numbers of all chapters (`headlines.FIELDS`), read like the claims."""
-    contents = edition.contents(executed)
-    return [row for paths in contents.values() for path in paths for row in records(path, HEADLINES)]
+    notebooks = [path for paths in edition.contents(executed).values() for path in paths]
+    return [row for path in notebooks for row in records(path, HEADLINES)]
 
 
 def footer(executed: list[str]) -> Footer:
@@ -47,8 +47,7 @@ def footer(executed: list[str]) -> Footer:
 def read(contents: edition.Contents) -> pd.DataFrame:
     """The claims that these notebooks tested, in order of their ids."""
     rows = [
-        # a notebook published before anything was shown beside does not say so
-        {"beside": False, **claim, "title": manifest.study(study).title, "notebook": f"{study}/{path.name}"}
+        {**claim, "title": manifest.study(study).title, "notebook": f"{study}/{path.name}"}
         for study, notebooks in contents.items()
         for path in notebooks
         for claim in records(path, CLAIMS)
@@ -60,10 +59,10 @@ def read(contents: edition.Contents) -> pd.DataFrame:
 
 
 def verdicts(table: pd.DataFrame) -> pd.DataFrame:
-    """One row a statement, study and architecture: the joint verdict over the conditions that decide.
+    """One row a statement, study and architecture: the joint verdict of the conditions that decide.
 
-    Columns: id, statement, study, title, architecture, verdict, text (what a cell of a table says:
-    the measurement, or how many conditions gave which verdict).
+    Columns: id, statement, study, title, architecture, claim (C2 of C2.stylized), verdict, text
+    (what a cell of a table says: the measurement, or how many conditions gave which verdict).
     """
     names = ["id", "statement", "study", "title", "architecture"]
     rows = []
@@ -74,5 +73,6 @@ def verdicts(table: pd.DataFrame) -> pd.DataFrame:
             counts = [f"{found.count(verdict)} {verdict}" for verdict in VERDICTS]
             there = [count for count in counts if not count.startswith("0 ")]
             text = ", ".join(there) if len(there) > 1 else f"all {len(found)}"
-        rows.append({**dict(zip(names, key, strict=True)), "verdict": joint(found), "text": text})
-    return pd.DataFrame(rows, columns=[*names, "verdict", "text"])
+        about = dict(zip(names, key, strict=True)) | {"claim": key[0].partition(".")[0]}
+        rows.append({**about, "verdict": joint(found), "text": text})
+    return pd.DataFrame(rows, columns=[*names, "claim", "verdict", "text"])

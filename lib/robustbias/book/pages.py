@@ -41,7 +41,6 @@ def overview(contents: Contents) -> str:
     if claims.empty:
         return "*No claim has been tested yet.*"
     cells = verdicts(claims)
-    cells = cells.assign(claim=cells["id"].str.partition(".")[0])
     studies = list(dict.fromkeys(cells["title"]))
     lines = []
     for id, own in cells.groupby("claim", sort=False):

@@ -1,7 +1,7 @@
 """What an executed chapter says of itself, for programs: its claims, its headline numbers and
 its provenance.
 
-Both travel inside the notebook, beside what a reader sees, so that a published chapter needs
+They travel inside the notebook, beside what a reader sees, so that a published chapter needs
 nothing but its own file.
 """
 
