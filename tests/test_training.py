@@ -1,5 +1,6 @@
 """Training learns, resumes bitwise, shares its work, and never leaves half a file."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -19,8 +20,9 @@ from toy_source import Dots
 
 HERE = Path(__file__).parent
 TOY = training.Recipe(
-    epochs=4, batch=32, rate=0.01, eps=0.5, steps=1, test_eps=0.1, test_images=16, bfloat16=False
-)
+    epochs=4, batch=32, rate=0.01, eps=0.5, steps=1, test_eps=0.1, test_images=16, bfloat16=False,
+    warm=0.25, ramp=0.25, average=0.9,
+)  # fmt: skip
 
 
 def trained(folder=None, how=TOY, source=None):
@@ -64,6 +66,82 @@ def test_an_interrupted_run_ends_with_the_weights_of_an_unbroken_one(tmp_path):
         assert torch.equal(value, weights(resumed)[name]), name
     same = ["epoch", "loss", "clean", "adversarial", "rate"]
     assert rows[same].equals(again[same])
+
+
+def test_the_average_is_what_is_tested_and_kept(monkeypatch):
+    """Against the definition: a_0 = w_0, a <- d a + (1 - d) w after every step."""
+    tested, latest = [], []
+    step = torch.optim.SGD.step
+
+    def recorded(optimizer, *args, **kwargs):
+        step(optimizer, *args, **kwargs)
+        latest.append(optimizer.param_groups[0]["params"][0].detach().clone())
+
+    monkeypatch.setattr(torch.optim.SGD, "step", recorded)
+    monkeypatch.setattr(
+        training,
+        "_tested",
+        lambda net, test, how: tested.append(next(net.parameters()).clone()) or {},
+    )
+    expected = next(network(classes=4).parameters()).clone()
+    net, _ = trained()
+    for k, value in enumerate(latest):
+        decay = min(0.9, (1 + k) / (10 + k))
+        expected = decay * expected + (1 - decay) * value
+    torch.testing.assert_close(next(net.parameters()), expected)
+    torch.testing.assert_close(tested[-1], expected)
+    assert not torch.allclose(expected, latest[-1], atol=1e-5)
+
+
+def test_a_warm_start_trains_on_clean_images_and_costs_no_attack(monkeypatch):
+    radii = []
+    perturbed = training.attacks.perturbed
+
+    def seen(net, pixels, labels, **how):
+        radii.append(how["eps"])
+        return perturbed(net, pixels, labels, **how)
+
+    monkeypatch.setattr(training.attacks, "perturbed", seen)
+    monkeypatch.setattr(training, "_tested", lambda *_: {})
+    _, rows = trained()
+    batches = len(Dots().train()) // TOY.batch
+    assert len(radii) < 3 * batches + 1  # the first of four epochs is clean
+    assert radii == sorted(radii)
+    assert max(radii) == TOY.eps
+    assert rows["eps"].tolist() == [0.0, 0.5, 0.5, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "still"),
+    [([0.3, 0.5, 0.5, 0.5], True), ([0.3, 0.4, 0.5, 0.6], False), ([0.5, 0.5], False)],
+)
+def test_a_plateau_is_three_robust_accuracies_within_one_standard_error(accuracies, still):
+    how = training.Recipe(epochs=len(accuracies), eps=0.5, test_images=100)
+    rows = [
+        {"epoch": k + 1, "clean": 0.9, "adversarial": value} for k, value in enumerate(accuracies)
+    ]
+    assert training.plateau(rows, how) is still
+
+
+def test_training_stops_when_robust_accuracy_stands_still(monkeypatch):
+    monkeypatch.setattr(training, "_tested", lambda *_: {"clean": 1.0, "adversarial": 0.5})
+    how = dataclasses.replace(TOY, epochs=12, patience=2)
+    _, rows = trained(how=how)
+    # the first test under the full radius is that of epoch 6; two more bring nothing better
+    assert len(rows) == 8
+
+
+def test_a_loss_that_is_not_finite_stops_with_one_error(tmp_path):
+    with pytest.raises(UserError, match=r"diverged.*smaller learning rate"):
+        trained(tmp_path, how=dataclasses.replace(TOY, rate=1e12, average=0.0))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"average": 1.0}, {"warm": 0.8, "ramp": 0.4}, {"warm": -0.1}, {"average": -1.0}]
+)
+def test_a_recipe_out_of_range_is_refused(wrong):
+    with pytest.raises(UserError, match="expected"):
+        training.Recipe(epochs=1, **wrong)
 
 
 def test_a_killed_process_goes_on_with_identical_weights(tmp_path):

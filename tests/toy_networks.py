@@ -22,6 +22,7 @@ def entry(**changes) -> NetworkEntry:
         "format": "safetensors",
         "licence": "MIT",
         "source": "a test",
+        "pair": "alexnet",
         "width": 0.05,
         "stem": 4,
     }

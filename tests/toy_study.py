@@ -30,10 +30,12 @@ class HalfLooker(nn.Module):
 
 
 def entry(name: str, regime: str, eps: float, cue: str = "both") -> NetworkEntry:
+    """The study's S and R have eps 0 and 0.5; another radius belongs to the series alone."""
+    pair = "alexnet" if cue == "both" and eps in (0.0, 0.5) else ""
     return NetworkEntry(
         name=name, title=name, architecture="alexnet", regime=regime, classes=3, size=SIDE,
         layers=(), dataset="toy", weights="", format="safetensors", licence="MIT",
-        source="made here", study="toy", cue=cue, norm="l2" if eps else "none", eps=eps,
+        source="made here", study="toy", cue=cue, pair=pair, norm="l2" if eps else "none", eps=eps,
     )  # fmt: skip
 
 

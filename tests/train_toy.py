@@ -20,7 +20,7 @@ if __name__ == "__main__":
     net = network(classes=4)
     how = training.Recipe(
         epochs=epochs, batch=32, rate=0.01, eps=eps, steps=1, test_eps=0.1, test_images=16,
-        bfloat16=False,
+        bfloat16=False, warm=0.1, ramp=0.2, average=0.95,
     )  # fmt: skip
     training.train(net, Dots(128), how, folder=folder, progress=False)
     rank = os.environ.get("RANK", "")

@@ -1,5 +1,6 @@
 """Training a study's networks one after the other, and their records."""
 
+import dataclasses
 import json
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -29,7 +30,8 @@ def train_study(
     for chosen in networks or own:
         entry = manifest.network(chosen)
         how = training.recipe(entry, study, **overrides)
-        source = studies.source(study, on, entry.cue)
+        shown = dataclasses.replace(study, world=study.world | entry.world)
+        source = studies.source(shown, on, entry.cue)
         network = zoo.untrained(entry, how.seed).to(on)
         rows = training.train(network, source, how, folder=STATES)
         if training.leads():

@@ -66,6 +66,9 @@ class NetworkEntry:
     `eps` is the training radius in [0, 1] pixel units (0 for a standard network); `mean` and
     `std` normalise inside the network; `size` is the training image side in pixels; `layers` are
     the probed modules; `sha256` is the weights file's hash ("" until trained or if unpublished).
+    `replicate` numbers independent trainings of one recipe, and is their seed. S and R that are
+    compared carry the same `pair`, networks that differ in one training parameter the same `series`.
+    `world` changes parameters of the embedded world for its training images.
     """
 
     name: str
@@ -81,6 +84,9 @@ class NetworkEntry:
     licence: str
     source: str
     study: str = ""
+    replicate: int = 0
+    pair: str = ""
+    series: str = ""
     cue: str = "both"
     norm: str = "none"
     eps: float = 0.0
@@ -93,6 +99,7 @@ class NetworkEntry:
     citation: str = ""
     expected: dict[str, float] = dataclasses.field(default_factory=dict)
     training: dict[str, Any] = dataclasses.field(default_factory=dict)
+    world: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         for field, allowed in {
@@ -125,7 +132,8 @@ class StudyEntry:
     """A choice of images, network pairs and threat model.
 
     `decides` is the display of the cue conflicts (`measures.conflict`) that decides claims about
-    shape bias; "" lets every display have its say.
+    shape bias; "" lets every display have its say. `replicates` are those of its networks that
+    chapters look at.
     """
 
     name: str
@@ -143,6 +151,7 @@ class StudyEntry:
     world: dict[str, Any] = dataclasses.field(default_factory=dict)
     painting: dict[str, Any] = dataclasses.field(default_factory=dict)
     decides: str = ""
+    replicates: tuple[int, ...] = (0,)
 
 
 def _one_of(what: str, value: str, allowed: tuple[str, ...]) -> None:

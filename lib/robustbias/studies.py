@@ -78,8 +78,7 @@ class Study:
     def network(self, architecture: str, regime: str) -> zoo.Network:
         """The S or the R (of the study's own radius) of an architecture."""
         for entry in self.entries:
-            own = entry.cue == "both" and entry.eps in (0.0, self.entry.threat.eps)
-            if own and (entry.architecture, entry.regime) == (architecture, regime):
+            if entry.pair and (entry.architecture, entry.regime) == (architecture, regime):
                 return self.network_named(entry.name)
         known = sorted({f"{e.architecture} {e.regime}" for e in self.entries})
         raise UserError(
@@ -161,7 +160,11 @@ def load(
     networks = (manifest.network(n) for n in manifest.networks(name))
     here = (e for e in networks if zoo.weights_path(e).is_file())
     painter = entry.painting.get("painter")  # makes images, and is compared with nothing
-    entries = tuple(e for e in here if e.architecture in chosen and e.name != painter)
+    entries = tuple(
+        e
+        for e in here
+        if e.architecture in chosen and e.replicate in entry.replicates and e.name != painter
+    )
     return Study(entry, entries, seed, chosen_device(device))
 
 

@@ -4,11 +4,18 @@ The loss is on adversarial images alone (Madry et al. 2018); eps = 0 is standard
 augmentation stay on the device, convolutions run channels-last in bfloat16 where the device has
 it. Everything random is a function of (seed, epoch), so a run that was killed goes on from its last
 whole epoch and ends with the weights of an unbroken one.
+
+Options: a clean warm start (the attack's radius is 0 at first, then grows), an exponential moving
+average of the weights (Izmailov et al. 2018, arXiv 1803.05407; for adversarial training Gowal et
+al. 2020, arXiv 2010.03593), and a stop when robust accuracy stands still (Rice et al. 2020,
+arXiv 2002.11569).
 """
 
+import copy
 import dataclasses
 import hashlib
 import json
+import math
 import time
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -37,8 +44,12 @@ class Recipe:
 
     Schedules: "one-cycle" (linear up over `warmup`, cosine down) or "step" (a tenth after every
     third of the epochs). `shift` is the random crop's padding in pixels, 0 for none. The attack's
-    radius grows linearly to `eps` over the first share `ramp` of the training: a network without
-    BatchNorm may never leave chance under the full radius from the start.
+    radius is 0 over the first share `warm` of the training (a clean warm start, which costs a
+    fraction of an adversarial one) and then grows linearly to `eps` over the share `ramp`: a
+    network without BatchNorm may never leave chance under the full radius from the start. `average`
+    is the decay per step of an exponential moving average of the weights, which is then what is
+    tested and kept; 0 for none. `patience` tests in a row that raise the best robust accuracy by no
+    more than one standard error end the training; 0 trains all epochs.
     """
 
     epochs: int
@@ -54,7 +65,10 @@ class Recipe:
     norm: str = "l2"
     eps: float = 0.0
     steps: int = 3
+    warm: float = 0.0
     ramp: float = 0.0
+    average: float = 0.0
+    patience: int = 0
     test_eps: float = 0.0
     test_images: int = 400
     test_every: int = 1
@@ -65,12 +79,21 @@ class Recipe:
         attacks.check(self.norm, self.eps, self.steps)
         if self.epochs < 1 or self.batch < 1 or self.test_every < 1:
             raise UserError("epochs, batch and test_every must be at least 1.")
+        if not 0 <= self.average < 1:
+            raise UserError(f"average = {self.average}; expected a decay of at least 0, below 1.")
+        if self.warm < 0 or self.ramp < 0 or self.warm + self.ramp > 1:
+            raise UserError(
+                f"warm = {self.warm}, ramp = {self.ramp}; expected shares of the training, at least "
+                "0 and together at most 1."
+            )
         if self.schedule not in ("one-cycle", "step"):
             raise UserError(f"unknown schedule {self.schedule!r}; known: one-cycle, step.")
 
     def eps_at(self, progress: float) -> float:
         """Radius of the training attack after a share of the training (0..1)."""
-        return self.eps * min(1.0, progress / self.ramp) if self.ramp else self.eps
+        if progress < self.warm:
+            return 0.0
+        return self.eps * min(1.0, (progress - self.warm) / self.ramp) if self.ramp else self.eps
 
     def rate_at(self, progress: float) -> float:
         """Learning rate after a share of the training (0..1)."""
@@ -104,6 +127,7 @@ def recipe(entry: manifest.NetworkEntry, study: manifest.StudyEntry, **overrides
         "steps": study.threat.steps,
         "test_eps": study.threat.eps,
         "eps": entry.eps,
+        "seed": entry.replicate,
         **shared,
         **own,
         **entry.training,
@@ -123,10 +147,11 @@ def train(
     folder: Path | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """Trains `network` in place and returns one row an epoch.
+    """Trains `network` in place and returns one row per epoch.
 
     Columns: epoch, loss, clean, adversarial (validation accuracies, NaN in epochs without a test),
-    seconds, images_per_second, rate. After every epoch the state is saved below `folder`, from
+    seconds, images_per_second, rate, eps (radius of the training attack at the epoch's end). With
+    weight averaging the accuracies and the final weights are those of the average. After every epoch the state is saved below `folder`, from
     which the same call goes on; interrupting loses at most the epoch under way. Under torchrun
     each process takes its share of every batch and process 0 saves.
     """
@@ -141,8 +166,9 @@ def train(
         nesterov=True,
         weight_decay=how.weight_decay,
     )
+    averaged = copy.deepcopy(network).requires_grad_(False) if how.average else None
     state = folder / f"{network.entry.name}.state.safetensors" if folder else None
-    rows = _resume(state, network, optimizer, how) if state else []
+    rows = _resume(state, network, averaged, optimizer, how) if state else []
     val = source.val()
     # at random, since a data set may be ordered by class, or in turns
     order = torch.randperm(len(val), generator=torch.Generator().manual_seed(how.seed))
@@ -155,9 +181,17 @@ def train(
         disable=not progress or rank > 0,
     )
     for epoch in range(len(rows), how.epochs):
+        if how.patience and stalled(rows, how):
+            break
         start = time.perf_counter()
         images = source.train(epoch, how.seed)
-        loss = _epoch(model, network, images, optimizer, how, epoch, rank, world)
+        loss = _epoch(model, network, averaged, images, optimizer, how, epoch, rank, world)
+        if not math.isfinite(loss):
+            raise UserError(
+                f"the loss of {network.entry.name} is {loss} in epoch {epoch + 1}: the training "
+                f"diverged. Give a smaller learning rate than {how.rate:g}, or a longer ramp; "
+                "the state before this epoch is kept."
+            )
         seconds = time.perf_counter() - start
         row = {
             "epoch": epoch + 1,
@@ -167,20 +201,62 @@ def train(
             "seconds": seconds,
             "images_per_second": len(images) / seconds,
             "rate": how.rate_at(epoch / how.epochs),
+            "eps": how.eps_at((epoch + 1) / how.epochs),
         }
         if (epoch + 1) % how.test_every == 0 or epoch + 1 == how.epochs:
-            row |= _tested(network, test, how)
+            row |= _tested(averaged or network, test, how)
         rows.append(row)
         if state and rank == 0:
-            _save(state, network, optimizer, how, rows)
+            _save(state, network, averaged, optimizer, how, rows)
         bar.set_postfix_str(
             f"loss {loss:.3f} clean {row['clean']:.3f} adv {row['adversarial']:.3f} "
             f"{row['images_per_second']:.0f} images/s"
         )
         bar.update()
     bar.close()
+    if averaged is not None:
+        network.load_state_dict(averaged.state_dict())
     network.eval().requires_grad_(False)
     return pd.DataFrame(rows)
+
+
+PLATEAU = 3  # tests in a row that must agree
+
+
+def plateau(rows: pd.DataFrame | list[dict], how: Recipe) -> bool:
+    """Whether the last three tests' robust accuracies lie within one standard error of each other.
+
+    For a network trained without an attack the clean accuracy is judged instead. The standard error
+    is the binomial one of `test_images` images.
+    """
+    tested = _tests(rows, how)
+    if len(tested) < PLATEAU:
+        return False
+    last = tested[-PLATEAU:]
+    return bool(max(last) - min(last) <= _standard_error(last[-1], how))
+
+
+def stalled(rows: pd.DataFrame | list[dict], how: Recipe) -> bool:
+    """Whether the last `patience` tests under the full radius brought no better robust accuracy."""
+    tested = _tests(rows, how)
+    if len(tested) <= how.patience:
+        return False
+    before, since = max(tested[: -how.patience]), max(tested[-how.patience :])
+    return bool(since <= before + _standard_error(before, how))
+
+
+def _tests(rows: pd.DataFrame | list[dict], how: Recipe) -> list[float]:
+    """Accuracies, under attack where there is one, of the tested epochs with the full radius."""
+    table = pd.DataFrame(rows)
+    if table.empty:
+        return []
+    column = "adversarial" if how.eps else "clean"
+    full = (table["epoch"] / how.epochs >= how.warm + how.ramp) & table[column].notna()
+    return [float(value) for value in table.loc[full, column]]
+
+
+def _standard_error(share: float, how: Recipe) -> float:
+    return math.sqrt(max(share * (1 - share), 1 / how.test_images) / how.test_images)
 
 
 def leads() -> bool:
@@ -205,6 +281,7 @@ def _seed(how: Recipe, epoch: int, rank: int) -> int:
 def _epoch(
     model: nn.Module,
     network: zoo.Network,
+    averaged: zoo.Network | None,
     images: Images,
     optimizer: torch.optim.Optimizer,
     how: Recipe,
@@ -245,15 +322,34 @@ def _epoch(
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
+        if averaged is not None:
+            _average(averaged, network, how.average, epoch * len(batches) + index)
         total += loss.detach()
     mean = total / len(batches)
     if world > 1:
         dist.all_reduce(mean)
-        for buffer in network.buffers():  # BatchNorm's statistics, so that all processes agree
+        # BatchNorm's statistics, so that all processes agree
+        for buffer in [*network.buffers(), *(averaged.buffers() if averaged else ())]:
             if buffer.is_floating_point():
                 dist.all_reduce(buffer)
                 buffer /= world
     return mean.item() / world
+
+
+@torch.no_grad()
+def _average(averaged: nn.Module, network: nn.Module, decay: float, step: int) -> None:
+    """One step of the moving average, BatchNorm's statistics included.
+
+    The decay grows over the first steps, (1 + step) / (10 + step), so that random initial weights
+    leave the average early.
+    """
+    weight = 1 - min(decay, (1 + step) / (10 + step))
+    pairs = list(zip(averaged.state_dict().values(), network.state_dict().values(), strict=True))
+    floating = [(a, b) for a, b in pairs if a.is_floating_point()]
+    torch._foreach_lerp_([a for a, _ in floating], [b for _, b in floating], weight)
+    for mine, latest in pairs:
+        if not mine.is_floating_point():
+            mine.copy_(latest)
 
 
 def augmented(
@@ -311,10 +407,17 @@ def _tested(network: zoo.Network, test: Images, how: Recipe) -> dict[str, float]
 
 
 def _save(
-    path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, how: Recipe, rows: list[dict]
+    path: Path,
+    network: nn.Module,
+    averaged: nn.Module | None,
+    optimizer: torch.optim.Optimizer,
+    how: Recipe,
+    rows: list[dict],
 ) -> None:
-    """Weights, momenta and record so far in one file, which is either whole or absent."""
+    """Weights, their average, momenta and record so far in one file, either whole or absent."""
     tensors = {f"weights.{n}": v.contiguous() for n, v in network.state_dict().items()}
+    if averaged is not None:
+        tensors |= {f"average.{n}": v.contiguous() for n, v in averaged.state_dict().items()}
     for name, parameter in network.named_parameters():
         tensors[f"momentum.{name}"] = optimizer.state[parameter]["momentum_buffer"].contiguous()
     header = {"recipe": json.dumps(dataclasses.asdict(how)), "rows": json.dumps(rows)}
@@ -323,7 +426,11 @@ def _save(
 
 
 def _resume(
-    path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, how: Recipe
+    path: Path,
+    network: nn.Module,
+    averaged: nn.Module | None,
+    optimizer: torch.optim.Optimizer,
+    how: Recipe,
 ) -> list[dict]:
     """Rows of the epochs already done, with weights and momenta put back; [] for a new run."""
     if not path.is_file():
@@ -338,8 +445,10 @@ def _resume(
             f"{path} is of a run with another recipe; delete it to start again, or give the "
             "parameters of that run."
         )
-    weights = {n.removeprefix("weights."): v for n, v in tensors.items() if n[0] == "w"}
-    network.load_state_dict(weights)
+    for prefix, model in (("weights.", network), ("average.", averaged)):
+        if model is not None:
+            named = {n.removeprefix(prefix): v for n, v in tensors.items() if n.startswith(prefix)}
+            model.load_state_dict(named)
     for name, parameter in network.named_parameters():
         # clone keeps the parameter's memory layout, in which sums run in the same order
         momentum = torch.empty_like(parameter).copy_(tensors[f"momentum.{name}"])
@@ -361,5 +470,6 @@ def record(network: zoo.Network, how: Recipe, rows: pd.DataFrame, data: str) -> 
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "seconds": float(rows["seconds"].sum()),
+        "plateau": plateau(rows, how),
         "rows": json.loads(rows.to_json(orient="records", double_precision=5)),
     }

@@ -63,7 +63,7 @@ def described(study: Any, entry: Any) -> dict[str, Any]:
         "architecture": entry.architecture,
         "regime": entry.regime,
         "eps": entry.eps,
-        "pair": entry.cue == "both" and entry.eps in (0.0, study.entry.threat.eps),
+        "pair": bool(entry.pair),
     }
 
 
