@@ -67,7 +67,7 @@ class NetworkEntry:
     `std` normalise inside the network; `size` is the training image side in pixels; `layers` are
     the probed modules; `sha256` is the weights file's hash ("" until trained or if unpublished).
     `replicate` numbers independent trainings of one recipe, and is their seed. S and R that are
-    compared carry the same `pair`, networks that differ in one training parameter the same `series`.
+    compared carry the same `pair`; networks that differ in one parameter carry the same `series`.
     `world` changes parameters of the embedded world for its training images.
     """
 

@@ -83,8 +83,8 @@ class Recipe:
             raise UserError(f"average = {self.average}; expected a decay of at least 0, below 1.")
         if self.warm < 0 or self.ramp < 0 or self.warm + self.ramp > 1:
             raise UserError(
-                f"warm = {self.warm}, ramp = {self.ramp}; expected shares of the training, at least "
-                "0 and together at most 1."
+                f"warm = {self.warm}, ramp = {self.ramp}; expected shares of the training, "
+                "at least 0 and together at most 1."
             )
         if self.schedule not in ("one-cycle", "step"):
             raise UserError(f"unknown schedule {self.schedule!r}; known: one-cycle, step.")
@@ -151,9 +151,11 @@ def train(
 
     Columns: epoch, loss, clean, adversarial (validation accuracies, NaN in epochs without a test),
     seconds, images_per_second, rate, eps (radius of the training attack at the epoch's end). With
-    weight averaging the accuracies and the final weights are those of the average. After every epoch the state is saved below `folder`, from
-    which the same call goes on; interrupting loses at most the epoch under way. Under torchrun
-    each process takes its share of every batch and process 0 saves.
+    weight averaging the accuracies and the final weights are those of the average.
+
+    After every epoch the state is saved below `folder`, from which the same call goes on;
+    interrupting loses at most the epoch under way. Under torchrun each process takes its share of
+    every batch and process 0 saves.
     """
     device = next(network.parameters()).device
     rank, world = _join(device)
