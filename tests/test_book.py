@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import nbformat
 import pytest
 import yaml
+from papermill.exceptions import PapermillExecutionError
 
 from robustbias import manifest
 from robustbias.book import execution, labels, pages, publication, vendor
@@ -68,10 +69,10 @@ def test_an_executed_chapter_has_its_parameters_and_no_path_of_this_machine(buil
     assert '"input_path": "chapters/01_lines.ipynb"' in text
 
 
-def test_a_failing_chapter_names_its_cell_and_leaves_nothing_under_the_final_name(copied):
+def test_a_failing_chapter_names_its_cell_and_leaves_the_run_before_as_it_was(copied):
     nbformat.write(chapter("X", "x", "1 / 0"), copied / "chapters/01_lines.ipynb")
     out = copied / "_build/notebooks/first/01_lines.ipynb"
-    assert out.exists()  # of the run before
+    before = out.read_bytes()
     run = command(copied, "robustbias", "run", "01_lines", "--study", "first", "--out", str(out))
     assert run.returncode == 2
     failed = out.with_suffix(".failed.ipynb")
@@ -80,12 +81,79 @@ def test_a_failing_chapter_names_its_cell_and_leaves_nothing_under_the_final_nam
     )
     assert str(failed) in run.stderr
     assert "Traceback" not in run.stderr
-    assert not out.exists()
+    assert out.read_bytes() == before
     executed = nbformat.read(failed, as_version=4)
     assert any("ZeroDivisionError" in str(cell.get("outputs")) for cell in executed.cells)
     assert sorted(path.name for path in out.parent.iterdir()) == [
-        "01_lines.failed.ipynb", "02_more.ipynb",
+        "01_lines.failed.ipynb", "01_lines.ipynb", "02_more.ipynb",
     ]  # fmt: skip
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Studies by any name, and a papermill that copies, or fails when the chapter says 1 / 0."""
+
+    def execute(source, target, **_):
+        notebook = nbformat.read(source, as_version=4)
+        if failing := any(cell.source == "1 / 0" for cell in notebook.cells):
+            notebook.metadata["papermill"] = {"exception": True}
+        nbformat.write(notebook, target)
+        if failing:
+            raise PapermillExecutionError(0, 1, "1 / 0", "ZeroDivisionError", "by zero", [])
+
+    monkeypatch.setattr(manifest, "study", lambda name: SimpleNamespace(name=name))
+    monkeypatch.setattr(execution.papermill, "execute_notebook", execute)
+
+
+def linked(kind, source, tmp_path):
+    """Another way to write the path of a chapter."""
+    link = tmp_path / "link.ipynb"
+    if kind == "symbolic link":
+        link.symlink_to(source)
+    elif kind == "hard link":
+        link.hardlink_to(source)
+    elif kind == "detour":
+        return source.parent / "none" / ".." / source.name
+    return link if link.exists() else source
+
+
+@pytest.mark.parametrize("kind", ["same", "symbolic link", "hard link", "detour"])
+@pytest.mark.parametrize("cell", ["n", "1 / 0"])
+def test_a_chapter_is_never_written_over(quick, tmp_path, kind, cell):
+    source = tmp_path / "mine.ipynb"
+    nbformat.write(chapter("X", "x", cell), source)
+    before, out = source.read_bytes(), linked(kind, source, tmp_path)
+    with pytest.raises(UserError, match=r"which is read; write to another file"):
+        execution.execute(source, "first", {}, out)
+    assert source.read_bytes() == before
+
+
+@pytest.mark.parametrize("cell", ["n", "1 / 0"])
+def test_the_record_of_a_failure_replaces_neither_chapter_nor_other_notebooks(
+    quick, tmp_path, cell
+):
+    source, other = tmp_path / "mine.failed.ipynb", tmp_path / "out.failed.ipynb"
+    nbformat.write(chapter("X", "x", cell), source)
+    nbformat.write(chapter("Y", "y"), other)
+    before = source.read_bytes(), other.read_bytes()
+    with pytest.raises(UserError, match="which is read"):
+        execution.execute(source, "first", {}, tmp_path / "mine.ipynb")
+    with pytest.raises(UserError, match="is not the record of a failed run"):
+        execution.execute(source, "first", {}, tmp_path / "out.ipynb")
+    assert (source.read_bytes(), other.read_bytes()) == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == [source.name, other.name]
+
+
+def test_the_record_of_a_failure_goes_when_the_chapter_works_again(quick, lines, tmp_path):
+    broken, out = tmp_path / "broken.ipynb", tmp_path / "out.ipynb"
+    nbformat.write(chapter("X", "x", "1 / 0"), broken)
+    with pytest.raises(UserError, match=r"The partial notebook is .*out\.failed\.ipynb"):
+        execution.execute(broken, "first", {}, out)
+    assert not out.exists()
+    assert out.with_suffix(".failed.ipynb").exists()
+    execution.execute(lines, "first", {}, out)
+    assert out.exists()
+    assert not out.with_suffix(".failed.ipynb").exists()
 
 
 def test_labels_get_the_study_where_they_are_defined_and_where_they_are_used():

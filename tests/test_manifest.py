@@ -112,3 +112,16 @@ def test_the_data_directory_is_a_setting(monkeypatch, tmp_path):
     assert manifest.data_directory() == tmp_path
     monkeypatch.delenv("ROBUSTBIAS_DATA")
     assert manifest.data_directory() == manifest.ROOT / "data"
+
+
+@pytest.mark.parametrize(
+    "place", ["data/set/index.csv", "chapters/01.ipynb", "data_manifest/studies/x.toml", "lib/x.py"]
+)
+def test_outputs_go_neither_to_the_data_nor_among_the_sources(tmp_path, monkeypatch, place):
+    monkeypatch.setattr(manifest, "ROOT", tmp_path)
+    monkeypatch.delenv("ROBUSTBIAS_DATA", raising=False)
+    manifest.check_output(tmp_path / "_build" / "table.csv")
+    (tmp_path / "link").symlink_to((tmp_path / place).parent)
+    for path in (tmp_path / place, tmp_path / "link" / "new.csv"):
+        with pytest.raises(UserError, match="which is only read; write to another folder"):
+            manifest.check_output(path)

@@ -68,9 +68,11 @@ def measure(
     out: Annotated[Path | None, typer.Option(help="Write the table here, as CSV.")] = None,
 ):
     """Measure a study's networks and print the table; it is kept, and a second time is read."""
-    from robustbias import measures, studies
+    from robustbias import manifest, measures, studies
     from robustbias.files import atomic
 
+    if out is not None:
+        manifest.check_output(out)
     if name not in measures.REGISTRY:
         raise UserError(f"unknown measure {name!r}; known: {', '.join(measures.REGISTRY)}.")
     function = measures.REGISTRY[name]
@@ -133,8 +135,9 @@ def decisions(
     device: Device = "auto",
 ):
     """Write a study's answers to its cue conflicts as per-trial CSVs, model-vs-human's format."""
-    from robustbias import observers, studies
+    from robustbias import manifest, observers, studies
 
+    manifest.check_output(out)
     for path in observers.written(studies.load(study, device=device), out):
         print(path)
 

@@ -23,6 +23,25 @@ def data_directory() -> Path:
     return Path(os.environ.get("ROBUSTBIAS_DATA", ROOT / "data")).expanduser()
 
 
+def check_output(path: Path, *inputs: Path) -> None:
+    """Refuses to write over what is read.
+
+    Raises:
+        UserError: `path` is one of `inputs`, be it by another name or link, or lies in the data
+            directory or among the repository's sources.
+    """
+    target = Path(path).resolve()
+    for read in map(Path, inputs):
+        if target == read.resolve() or (target.exists() and target.samefile(read)):
+            raise UserError(f"{path} is {read} itself, which is read; write to another file.")
+    sources = [ROOT / name for name in ("chapters", "checkpoints", "data_manifest", "lib")]
+    for folder in [data_directory(), *sources]:
+        if target.is_relative_to(folder.resolve()):
+            raise UserError(
+                f"{path} lies in {folder}, which is only read; write to another folder."
+            )
+
+
 @dataclasses.dataclass(frozen=True)
 class FileEntry:
     """One downloadable file; `extract` unpacks an archive into the data set's folder.

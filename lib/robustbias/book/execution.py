@@ -34,18 +34,25 @@ def defaults(chapter: Path) -> dict[str, Any]:
 def execute(chapter: Path, study: str, parameters: dict[str, Any], out: Path) -> Path:
     """Run a chapter on a study and write it, with outputs, to `out`.
 
-    When a cell fails, what was run is kept as NAME.failed.ipynb and nothing is left at `out`.
+    When a cell fails, what was run is kept as NAME.failed.ipynb, and `out` stays what it was.
 
     Raises:
-        UserError: Wrong parameters, or a failing cell; the message names the cell and its error.
+        UserError: Wrong parameters, an output that would replace what is read, or a failing cell;
+            the message names the cell and its error.
     """
+    failed = out.with_suffix(".failed.ipynb")
+    for written in (out, failed):
+        manifest.check_output(written, chapter)
+    if failed.exists() and not _of_a_failed_run(failed):
+        raise UserError(
+            f"{failed} is not the record of a failed run, and would be replaced by one; "
+            "rename it, or choose another output."
+        )
     known = defaults(chapter)
     if "study" in known:  # a closing chapter is of none
         parameters = {**parameters, "study": manifest.study(study).name}
     given = checked(chapter.stem, known, parameters)
-    failed = out.with_suffix(".failed.ipynb")
     os.environ.setdefault("TQDM_DISABLE", "1")  # in a page a progress bar is a hundred lines
-    out.unlink(missing_ok=True)
     with atomic(out) as partial:
         try:
             papermill.execute_notebook(
@@ -65,6 +72,14 @@ def execute(chapter: Path, study: str, parameters: dict[str, Any], out: Path) ->
         _anonymise(partial, chapter)
     failed.unlink(missing_ok=True)
     return out
+
+
+def _of_a_failed_run(path: Path) -> bool:
+    try:
+        notebook = nbformat.read(path, as_version=4)
+    except (OSError, ValueError, nbformat.ValidationError):
+        return False
+    return notebook.metadata.get("papermill", {}).get("exception") is True
 
 
 def _failure(error: PapermillExecutionError | DeadKernelError) -> str:
