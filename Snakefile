@@ -25,7 +25,8 @@ CORE = [
     for path in sorted(Path("lib/robustbias").rglob("*.py"))
     if path.stem not in SHELL and path.parent.name != "book"
 ]
-FACTS = sorted(path for path in Path("data_manifest").rglob("*") if path.is_file())
+FACTS = sorted(path for path in Path("data_manifest").glob("[!.]*") if path.is_file())
+FACTS += sorted(path for path in Path("data_manifest").glob("[!.]*/[!.]*") if path.is_file())
 
 
 def facts(wildcards):

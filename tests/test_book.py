@@ -1,6 +1,11 @@
 """The way from chapters to pages, on a toy repository: execution, staging, rendering."""
 
+import errno
 import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import nbformat
@@ -233,6 +238,77 @@ def test_publishing_keeps_chapters_and_renews_the_findings_in_the_readme(copied)
     run = command(copied, "robustbias", "publish", "second")
     assert run.returncode == 2
     assert "not executed on second: 01_lines, 02_more" in run.stderr
+
+
+@pytest.fixture
+def editions(tmp_path):
+    """A published folder of eight old chapters, and eight new ones to put there."""
+    for age in ("old", "new"):
+        (tmp_path / age).mkdir()
+        for i in range(8):
+            (tmp_path / age / f"{i:02d}.ipynb").write_text(age)
+    return (tmp_path / "old").rename(tmp_path / "first"), sorted((tmp_path / "new").iterdir())
+
+
+def of_age(folder):
+    """The age of a folder that is whole."""
+    texts = [path.read_text() for path in folder.iterdir()]
+    assert len(texts) == 8
+    (age,) = set(texts)
+    return age
+
+
+@pytest.mark.parametrize("step", range(11))
+def test_a_failure_at_any_step_of_publishing_leaves_the_old_edition(editions, monkeypatch, step):
+    folder, new = editions
+    steps = iter(range(100))
+
+    def failing(function):
+        def call(*arguments):
+            if next(steps) == step:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return function(*arguments)
+
+        return call
+
+    monkeypatch.setattr(publication.shutil, "copy", failing(shutil.copy))
+    monkeypatch.setattr(Path, "rename", failing(Path.rename))
+    if step < 10:  # 8 copies and 2 renames
+        with pytest.raises(UserError, match=r"could not publish .*No space left on device"):
+            publication._replaced(folder, new)
+    else:
+        publication._replaced(folder, new)
+    assert of_age(folder) == ("old" if step < 10 else "new")
+    assert sorted(path.name for path in folder.parent.iterdir()) == ["first", "new"]
+
+
+@pytest.mark.parametrize("step", range(12))
+def test_a_process_killed_while_publishing_leaves_a_whole_edition(editions, step):
+    folder, new = editions
+    code = f"""
+import os, pathlib, shutil, signal
+from robustbias.book import publication
+steps = iter(range(100))
+def fatal(function):
+    def call(*arguments, **options):
+        if next(steps) == {step}:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*arguments, **options)
+    return call
+for place, name in ((shutil, "copy"), (pathlib.Path, "rename"), (shutil, "rmtree")):
+    setattr(place, name, fatal(getattr(place, name)))
+folder = pathlib.Path({str(folder)!r})
+publication._replaced(folder, sorted(folder.with_name("new").iterdir()))
+"""
+    run = subprocess.run([sys.executable, "-c", code], check=False)
+    assert run.returncode == -signal.SIGKILL
+    between_the_renames = step == 9
+    assert folder.exists() != between_the_renames
+    publication._recover(folder)
+    assert of_age(folder) == ("old" if step < 10 else "new")
+    assert sorted(path.name for path in folder.parent.iterdir()) == ["first", "new"]
+    publication._replaced(folder, new)
+    assert of_age(folder) == "new"
 
 
 def test_a_readme_without_the_marks_is_an_error():

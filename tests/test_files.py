@@ -1,5 +1,9 @@
 """Files are whole or absent."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from robustbias import files
@@ -37,6 +41,51 @@ def test_a_full_disk_is_one_clear_error(tmp_path):
 
     with pytest.raises(UserError, match="No space left.*Nothing was left"):
         write()
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_pattern_meets_a_temporary_file(tmp_path):
+    path = tmp_path / "01_table.csv.gz"
+    with files.atomic(path) as partial:
+        partial.write_text("half")
+        assert partial.name == path.name  # pandas, for one, compresses by the suffix
+        assert not list(tmp_path.glob("*.gz"))
+        assert not list(tmp_path.glob("[!.]*"))
+
+
+def test_a_folder_that_cannot_be_is_one_clear_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(UserError, match=r"could not write .*File exists"),
+        files.atomic(tmp_path / "file" / "table.txt"),
+    ):
+        pass
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root writes everywhere")
+def test_a_read_only_folder_is_one_clear_error(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(UserError, match="Permission denied"), files.atomic(tmp_path / "table.txt"):
+        pass
+
+
+def test_a_full_disk_is_one_clear_error_for_weights_too(tmp_path):
+    """Safetensors reports it as an error of its own; a limit on file sizes stands for the disk."""
+    code = f"""
+import resource, signal, pathlib, torch, safetensors.torch
+from robustbias import files
+from robustbias.errors import UserError
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    with files.atomic(pathlib.Path({str(tmp_path)!r}) / "a.safetensors") as partial:
+        safetensors.torch.save_file({{"a": torch.ones(10000)}}, partial)
+except UserError as error:
+    print(error)
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "could not write" in run.stdout
+    assert "File too large" in run.stdout
     assert not list(tmp_path.iterdir())
 
 

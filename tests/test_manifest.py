@@ -1,5 +1,9 @@
 """Every entry of the manifest is complete, and a wrong one is refused with one clear error."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from robustbias import manifest
@@ -105,6 +109,47 @@ def test_a_hash_is_written_into_its_own_entry_alone(written):
     after = path.read_text().splitlines()
     assert [line for line in after if not line.startswith("sha256")] == before
     assert len(after) == len(before) + 2
+
+
+WRITER = """
+import sys
+from robustbias import manifest
+for i in range(60):
+    manifest.set_hash(sys.argv[1], f"{i:064d}")
+    manifest._network_tables.cache_clear()
+    assert manifest.networks() == ("n", "m")
+    assert manifest.network(sys.argv[1]).sha256 == f"{i:064d}"
+"""
+
+
+def test_processes_that_write_hashes_lose_none_and_readers_see_whole_files(written, tmp_path):
+    path = written(NETWORK + NETWORK.replace("network.n", "network.m"))
+    environment = {**os.environ, "ROBUSTBIAS_ROOT": str(tmp_path)}
+    both = [
+        subprocess.Popen([sys.executable, "-c", WRITER, name], env=environment) for name in "nm"
+    ]
+    assert [process.wait(timeout=120) for process in both] == [0, 0]
+    manifest._network_tables.cache_clear()
+    assert {manifest.network(name).sha256 for name in "nm"} == {f"{59:064d}"}
+    assert [p.name for p in path.parent.iterdir()] == ["mine.toml"]
+
+
+def test_leftovers_of_a_killed_process_are_not_read(written):
+    path = written(NETWORK)
+    path.with_name(".mine.toml.ab12.toml").write_text(NETWORK)
+    (path.parent / ".partial-ab12").mkdir()
+    (path.parent / ".partial-ab12" / "mine.toml").write_text("half [")
+    assert manifest.networks() == ("n",)
+    studies = path.parent.with_name("studies")
+    studies.mkdir()
+    (studies / ".x.toml").write_text("")
+    assert manifest.studies() == ()
+
+
+def test_the_hash_of_an_unknown_network_is_refused(written):
+    written(NETWORK)
+    with pytest.raises(UserError, match=r"no \[network\.x\]"):
+        manifest.set_hash("x", "a" * 64)
 
 
 def test_the_data_directory_is_a_setting(monkeypatch, tmp_path):

@@ -229,7 +229,11 @@ def _table(path: Path) -> dict[str, Any]:
 
 
 def _names(folder: str) -> tuple[str, ...]:
-    return tuple(sorted(path.stem for path in (ROOT / "data_manifest" / folder).glob("*.toml")))
+    return tuple(path.stem for path in _paths(folder))
+
+
+def _paths(folder: str) -> list[Path]:
+    return sorted((ROOT / "data_manifest" / folder).glob("[!.]*.toml"))
 
 
 def _named(kind: type, what: str, folder: str, name: str) -> Any:
@@ -266,7 +270,7 @@ def study(name: str) -> StudyEntry:
 def _network_tables() -> dict[str, NetworkEntry]:
     """All networks; a file holds a family: `[defaults]` and one `[network.NAME]` each."""
     entries: dict[str, NetworkEntry] = {}
-    for path in sorted((ROOT / "data_manifest" / "networks").glob("*.toml")):
+    for path in _paths("networks"):
         family, where = _table(path), f"data_manifest/networks/{path.name}"
         if unknown := sorted(set(family) - {"defaults", "architecture", "network"}):
             raise UserError(
@@ -296,17 +300,29 @@ def network(name: str) -> NetworkEntry:
 
 
 def set_hash(name: str, sha256: str) -> None:
-    """Writes a network's weights hash into its entry; nothing else in the file changes."""
-    for path in sorted((ROOT / "data_manifest" / "networks").glob("*.toml")):
-        text = path.read_text(encoding="utf-8")
-        head, mark, rest = text.partition(f"[network.{name}]\n")
-        if not mark:
-            continue
-        entry, between, after = rest.partition("\n[")
-        lines = [line for line in entry.split("\n") if not line.startswith("sha256")]
-        at = 1 + next(i for i, line in enumerate(lines) if line.startswith("weights"))
-        lines.insert(at, f'sha256 = "{sha256}"')
-        entry = "\n".join(lines)
-        with files.atomic(path) as partial:
-            partial.write_text(head + mark + entry + between + after, encoding="utf-8")
-        _network_tables.cache_clear()
+    """Writes a network's weights hash into its entry; nothing else in the file changes.
+
+    Other processes may do the same for other networks at the same time.
+
+    Raises:
+        UserError: No file of networks has the entry, or the disk refused the write.
+    """
+    with files.locked(ROOT / "_build" / "locks" / "networks.lock"):
+        for path in _paths("networks"):
+            text = path.read_text(encoding="utf-8")
+            if f"[network.{name}]\n" in text:
+                with files.atomic(path) as partial:
+                    partial.write_text(_with_hash(text, name, sha256), encoding="utf-8")
+                break
+        else:
+            raise UserError(f"no [network.{name}] in data_manifest/networks; add the entry.")
+    _network_tables.cache_clear()
+
+
+def _with_hash(text: str, name: str, sha256: str) -> str:
+    head, mark, rest = text.partition(f"[network.{name}]\n")
+    entry, between, after = rest.partition("\n[")
+    lines = [line for line in entry.split("\n") if not line.startswith("sha256")]
+    at = 1 + next(i for i, line in enumerate(lines) if line.startswith("weights"))
+    lines.insert(at, f'sha256 = "{sha256}"')
+    return head + mark + "\n".join(lines) + between + after

@@ -1,5 +1,6 @@
 """The published edition: executed chapters kept in the repository, and the findings in README."""
 
+import contextlib
 import re
 import shutil
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 from robustbias import manifest
 from robustbias.book import edition, pages
 from robustbias.errors import UserError
-from robustbias.files import atomic
+from robustbias.files import atomic, locked
 
 _BLOCK = re.compile(r"(<!-- findings -->\n).*?(<!-- end of findings -->)", re.S)
 
@@ -19,20 +20,74 @@ def publish(study: str) -> list[Path]:
         UserError: The study is unknown, or a chapter was not executed on it.
     """
     manifest.study(study)
+    with locked(manifest.ROOT / "_build" / "locks" / "publication.lock"):
+        return _published(study)
+
+
+def _published(study: str) -> list[Path]:
+    folder, readme = edition.PUBLISHED / study, manifest.ROOT / "README.md"
+    _recover(folder)
     executed = edition.notebooks(study, executed=True)
     if missing := [path.stem for path in executed if not path.exists()]:
         raise UserError(
             f"not executed on {study}: {', '.join(missing)}; run `make publish STUDY={study}`."
         )
-    folder = edition.PUBLISHED / study
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    published = [Path(shutil.copy(path, folder / path.name)) for path in executed]
-    readme = manifest.ROOT / "README.md"
+    renewed(readme.read_text(encoding="utf-8"), "")  # its marks are there
+    published = _replaced(folder, executed)
     with atomic(readme) as partial:
-        text = renewed(readme.read_text(encoding="utf-8"), pages.findings(edition.contents([])))
-        partial.write_text(text, encoding="utf-8")
+        text = readme.read_text(encoding="utf-8")
+        found = pages.findings(edition.contents([]))
+        partial.write_text(renewed(text, found), encoding="utf-8")
     return [*published, readme]
+
+
+def _replaced(folder: Path, sources: list[Path]) -> list[Path]:
+    """Makes the files all that is in the folder; a reader sees the old ones or the new ones.
+
+    They are copied to a hidden folder beside it, then the two folders change places. Stopped
+    between these two renames, the next call puts the old folder back first.
+
+    Raises:
+        UserError: The disk refused the write; the folder is as it was.
+    """
+    new, old = _new(folder), _old(folder)
+    try:
+        new.mkdir(parents=True)
+        for source in sources:
+            shutil.copy(source, new / source.name)
+        if folder.exists():
+            folder.rename(old)
+        new.rename(folder)
+    except OSError as error:
+        raise UserError(
+            f"could not publish to {folder}: {error.strerror or error}. What was published "
+            "before is unchanged; free some space or make the folder writable, and try again."
+        ) from error
+    finally:
+        _recover(folder)
+    return [folder / source.name for source in sources]
+
+
+def _new(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.new")
+
+
+def _old(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.old")
+
+
+def _recover(folder: Path) -> None:
+    """Ends a replacement that was stopped: puts the old folder back where there is none.
+
+    What cannot be removed stays for the next call.
+    """
+    new, old = _new(folder), _old(folder)
+    with contextlib.suppress(OSError):
+        if old.exists() and not folder.exists():
+            old.rename(folder)
+    if folder.exists():  # else the old folder is all there is
+        shutil.rmtree(old, ignore_errors=True)
+    shutil.rmtree(new, ignore_errors=True)
 
 
 def renewed(text: str, findings: str) -> str:

@@ -26,7 +26,7 @@ def stage(contents: Contents, conclusions: list[Path], folder: Path) -> Path:
     if missing := [str(path) for path in every if not path.exists()]:
         raise UserError(f"not executed yet: {', '.join(missing)}; run `make book`.")
     shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(PUBLISHED, folder, ignore=shutil.ignore_patterns(*manifest.studies()))
+    shutil.copytree(PUBLISHED, folder, ignore=shutil.ignore_patterns(".*", *manifest.studies()))
     made = folder / "made"
     made.mkdir()
     (made / "overview.md").write_text(pages.overview(contents), encoding="utf-8")
