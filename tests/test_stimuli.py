@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -48,6 +50,21 @@ def test_pixels_are_untouched_at_the_stored_side(conflicts):
     found = stimuli.cue_conflict(conflicts, 8, ("cat", "dog"))
     stored = np.asarray(Image.open(conflicts / "cat" / "cat3-dog12.png"))
     np.testing.assert_array_equal(found.pixels[0].permute(1, 2, 0).numpy(), stored)
+
+
+@pytest.mark.parametrize("read", [stimuli.cue_conflict, stimuli.labelled])
+def test_changed_stimuli_are_read_again_though_size_and_time_are_kept(conflicts, read):
+    file = conflicts / "cat" / "cat3-dog12.png"
+    saved(conflicts, "cat/cat3-dog12.png", np.full((8, 8, 3), 10))
+    before, status, digest = read(conflicts, 8), file.stat(), stimuli.digest(conflicts)
+    saved(conflicts, "cat/cat3-dog12.png", np.full((8, 8, 3), 20))
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert (file.stat().st_size, file.stat().st_mtime_ns) == (status.st_size, status.st_mtime_ns)
+    after = read(conflicts, 8)
+    assert stimuli.digest(conflicts) != digest
+    at = before.names.index("cat3-dog12")
+    assert before.pixels[at].unique().tolist() == [10]
+    assert after.pixels[at].unique().tolist() == [20]
 
 
 def test_a_smaller_side_averages_instead_of_skipping_pixels(tmp_path, image_cache):

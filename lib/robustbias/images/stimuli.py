@@ -18,9 +18,9 @@ from torchvision.transforms.v2 import functional as F
 
 from robustbias.categories import CATEGORIES, known
 from robustbias.errors import MissingData, UserError
+from robustbias.files import sha256
 from robustbias.images import CueConflict, Images
 from robustbias.images.cache import cached_pixels
-from robustbias.images.encoded import stamp
 from robustbias.images.names import Cues, cues
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -78,8 +78,7 @@ def digest(folder: Path) -> str:
     """Hash of every stimulus' name and content below the folder, 16 hex digits."""
     total = hashlib.sha256()
     for file in _files(folder):
-        content = hashlib.sha256(file.read_bytes()).hexdigest()
-        total.update(f"{file.relative_to(folder).as_posix()} {content}\n".encode())
+        total.update(f"{file.relative_to(folder).as_posix()} {sha256(file)}\n".encode())
     return total.hexdigest()[:16]
 
 
@@ -110,7 +109,8 @@ def _pixels(files: tuple[Path, ...], size: int) -> UInt8[Tensor, "n 3 h w"]:
     """The files' pixels at one side, from the cache when they were read before."""
     if size < 1:
         raise UserError(f"stimulus size {size}; expected a side of 1 pixel or more.")
-    key = [str(size), *(f"{file.parent} {stamp(file)}" for file in files)]
+    with ThreadPoolExecutor() as pool:  # by content, as `digest`: times and sizes may be kept
+        key = [str(size), *pool.map(sha256, files)]
     return cached_pixels("stimuli", key, lambda: _resized(files, size))
 
 
