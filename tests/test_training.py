@@ -327,3 +327,12 @@ def test_a_published_network_is_loaded_with_the_hash_of_its_record(tmp_path, mon
         assert len(report["commit"]) >= 7
     finally:
         manifest._network_tables.cache_clear()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("name", ["rate", "eps", "ramp", "average"])
+def test_a_training_parameter_is_finite(name, value):
+    with pytest.raises(UserError, match=f"{name} = .*expected a finite number"):
+        training.recipe(
+            manifest.network("iconworld-alexnet-r"), manifest.study("iconworld"), **{name: value}
+        )

@@ -5,6 +5,7 @@ Facts about a network or a data set live there; no code branches on a name.
 
 import dataclasses
 import functools
+import math
 import os
 import tomllib
 import types
@@ -199,6 +200,8 @@ def _typed(kind: Any, value: Any, where: str) -> Any:
         return float(value)
     if type(value) is not kind:
         raise UserError(f"{where}: expected {kind.__name__}, got {value!r}.")
+    if kind is float and not math.isfinite(value):
+        raise UserError(f"{where}: expected a finite number, got {value!r}.")
     return value
 
 

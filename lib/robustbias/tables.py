@@ -66,12 +66,12 @@ def write(table: pd.DataFrame, path: Path, provenance: dict[str, Any]) -> None:
     note = json.dumps(provenance, sort_keys=True, default=str).encode()
     arrow = arrow.replace_schema_metadata({**arrow.schema.metadata, METADATA: note})
     with files.atomic(path) as partial:
-        pq.write_table(arrow, partial)
+        pq.write_table(arrow, partial, write_page_checksum=True)
 
 
 def read(path: Path) -> pd.DataFrame:
     """A stored table; its provenance is in `table.attrs["provenance"]`."""
-    arrow = pq.read_table(path)
+    arrow = pq.read_table(path, page_checksum_verification=True)
     table = arrow.to_pandas()
     table.attrs = {"provenance": json.loads(arrow.schema.metadata[METADATA])}
     return table
@@ -98,7 +98,13 @@ def cached(
         return read(path)
     except FileNotFoundError:
         pass
-    except (pa.ArrowInvalid, KeyError, OSError):  # damaged from outside: measure again
+    except (
+        pa.ArrowException,
+        KeyError,
+        OSError,
+        TypeError,
+        ValueError,
+    ):  # damaged from outside: measure again
         path.unlink(missing_ok=True)
     started = time.perf_counter()
     table = function(study, **arguments)

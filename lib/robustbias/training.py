@@ -76,6 +76,9 @@ class Recipe:
     bfloat16: bool = True
 
     def __post_init__(self):
+        numbers = {k: v for k, v in dataclasses.asdict(self).items() if isinstance(v, float)}
+        if wrong := [f"{k} = {v}" for k, v in numbers.items() if not math.isfinite(v)]:
+            raise UserError(f"training parameter {', '.join(wrong)}; expected a finite number.")
         attacks.check(self.norm, self.eps, self.steps)
         if self.epochs < 1 or self.batch < 1 or self.test_every < 1:
             raise UserError("epochs, batch and test_every must be at least 1.")

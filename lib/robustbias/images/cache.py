@@ -36,8 +36,19 @@ def cached_pixels(
     """
     name = hashlib.sha256("\n".join(key).encode()).hexdigest()[:24]
     path = folder() / kind / f"{name}.npy"
-    if not path.exists():
+    if not path.exists() or (mapped := _mapped(path)) is None:
         array = pixels()
         with atomic(path) as partial, open(partial, "wb") as file:
             np.save(file, array)  # a plain write: a full disk is an error here, not a lost map
-    return torch.from_numpy(np.load(path, mmap_mode="c"))  # changed in memory, never in the file
+        mapped = np.load(path, mmap_mode="c")
+    return torch.from_numpy(mapped)  # changed in memory, never in the file
+
+
+def _mapped(path: Path) -> UInt8[np.ndarray, "n 3 h w"] | None:
+    """The stored array, None when the file is cut off or no array of pixels."""
+    try:
+        array = np.load(path, mmap_mode="c")
+    except (OSError, ValueError, EOFError):
+        return None
+    whole = array.dtype == np.uint8 and array.nbytes + array.offset == path.stat().st_size
+    return array if whole else None
