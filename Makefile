@@ -6,8 +6,7 @@ PYTHON ?= python3
 READY := .venv/.ready
 BIN := .venv/bin
 PAGE := _build/html/index.html
-SNAKEMAKE = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --cores $(CORES) --quiet all \
-	--rerun-incomplete $(if $(STUDY),--config study=$(STUDY))
+BUILD = $(BIN)/robustbias build --cores $(CORES) $(if $(STUDY),--study $(STUDY))
 
 # For verbs that need a study.
 named = $(if $(STUDY),,$(error say which study: make $@ STUDY=name))
@@ -31,7 +30,7 @@ $(READY): requirements.txt pyproject.toml
 	@touch $@
 
 book: $(READY) ## execute what changed and render the book; STUDY=name executes that study too
-	@$(SNAKEMAKE) -- book
+	@$(BUILD) book
 	@echo "the book: $(CURDIR)/$(PAGE)"
 
 test: $(READY) ## run the tests
@@ -62,7 +61,7 @@ bench: $(READY) ## time the slow parts, one JSON line each
 
 publish: $(READY) ## execute STUDY=name and put its chapters, with outputs, into book/STUDY
 	$(named)
-	@$(SNAKEMAKE) -- executed
+	@$(BUILD) executed
 	@$(BIN)/robustbias publish $(STUDY)
 
 clean: ## remove what was generated, .venv excepted

@@ -1,10 +1,12 @@
 """The way from chapters to pages, on a toy repository: execution, staging, rendering."""
 
 import errno
+import os
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,15 +18,20 @@ from papermill.exceptions import PapermillExecutionError
 from robustbias import manifest
 from robustbias.book import execution, labels, pages, publication, vendor
 from robustbias.errors import UserError
-from toy_book import chapter, command, repository
+from toy_book import chapter, command, repository, started
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
     """A toy repository whose book was executed and rendered once."""
     root = repository(tmp_path_factory.mktemp("toy"))
-    run = command(root, "snakemake", "--cores", "2", "--quiet", "all", "--", "book")
+    run = command(root, "robustbias", "build", "--cores", "2")
     assert run.returncode == 0, run.stdout + run.stderr
+    assert run.stderr == ""
+    assert sorted(run.stdout.splitlines()) == [
+        "executing 01_lines on first", "executing 02_more on first", "executing 09_end",
+        "rendering",
+    ]  # fmt: skip
     return root
 
 
@@ -215,6 +222,44 @@ def test_one_changed_parameter_executes_one_chapter(copied):
     edition = "execute: [first]\nparameters: {first: {02_more: {n: 4}}}\n"
     (copied / "book/edition.yml").write_text(edition)
     assert planned(copied) == {"execute": 1, "conclude": 1, "render": 1, "book": 1, "total": 4}
+
+
+def test_a_second_build_is_refused_while_one_runs_and_goes_through_once_it_was_killed(copied):
+    waiting = "import os, time\nopen('started', 'w').close()\n"
+    waiting += "while not os.path.exists('go'): time.sleep(0.1)"
+    nbformat.write(chapter("X", "x", waiting), copied / "chapters/01_lines.ipynb")
+    first = started(copied, "robustbias", "build", "executed")
+    deadline = time.monotonic() + 120
+    while not (copied / "chapters/started").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+
+    second = command(copied, "robustbias", "build", "executed")
+    assert second.returncode == 2
+    assert second.stderr.startswith(f"error: another build is running here (process {first.pid});")
+
+    os.killpg(first.pid, signal.SIGKILL)
+    first.communicate(timeout=60)
+    (copied / "chapters/go").touch()
+    third = command(copied, "robustbias", "build", "executed")
+    assert third.returncode == 0, third.stderr
+    assert third.stdout == "executing 01_lines on first\n"
+
+
+def test_a_build_that_fails_says_why(copied):
+    run = command(copied, "robustbias", "build", "--study", "nosuch")
+    assert run.returncode == 2
+    assert run.stderr.startswith("error: unknown study 'nosuch'; known: first, second.")
+
+    run = command(copied, "robustbias", "build", "nosuch")
+    assert run.returncode == 2
+    assert run.stderr.startswith("error: the build stopped: No rule to produce nosuch")
+
+    nbformat.write(chapter("X", "x", "1 / 0"), copied / "chapters/01_lines.ipynb")
+    run = command(copied, "robustbias", "build", "executed")
+    assert run.returncode == 2
+    assert "cell [4] failed with ZeroDivisionError" in run.stderr
+    assert run.stderr.endswith("error: the build stopped: At least one job did not complete "
+                               "successfully.\n")  # fmt: skip
 
 
 def test_an_edition_that_names_no_chapter_is_an_error(copied):

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from robustbias import cli
 from toy_book import chapter, repository
 
-VERBS = ("fetch", "doctor", "train", "measure", "run", "book", "publish", "shape-bias")
+VERBS = ("fetch", "doctor", "train", "measure", "run", "book", "build", "publish", "shape-bias")
 HEADER = "subj,session,trial,rt,object_response,category,condition,imagename\n"
 
 

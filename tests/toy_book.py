@@ -108,6 +108,13 @@ def repository(root: Path) -> Path:
 
 def command(root: Path, *words: str, **settings) -> subprocess.CompletedProcess:
     """A program of this environment, run on the repository at `root`."""
+    with started(root, *words, **settings) as process:
+        out, error = process.communicate(timeout=300)
+    return subprocess.CompletedProcess(words, process.returncode, out, error)
+
+
+def started(root: Path, *words: str, **settings) -> subprocess.Popen:
+    """The same, not waited for, in a process group that a test can signal."""
     bin = Path(sys.executable).parent
     environment = {
         **os.environ,
@@ -116,9 +123,10 @@ def command(root: Path, *words: str, **settings) -> subprocess.CompletedProcess:
         "OMP_NUM_THREADS": "1",
         **settings,
     }
-    return subprocess.run(
+    return subprocess.Popen(
         [bin / words[0], *words[1:]],
-        cwd=root, env=environment, capture_output=True, text=True, check=False, timeout=300,
+        cwd=root, env=environment, text=True, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
 
 

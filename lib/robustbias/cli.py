@@ -110,11 +110,23 @@ def book(
         list[str] | None, typer.Argument(help="Studies executed in this build.")
     ] = None,
 ):
-    """Render the book from chapters executed before (`make book` executes and renders)."""
+    """Render the book from chapters executed before (`build` executes and renders)."""
     from robustbias.book import edition, rendering
 
     contents = edition.contents(edition.studies(",".join(studies or [])))
     print(rendering.render(contents, edition.conclusions()))
+
+
+@app.command()
+def build(
+    rule: Annotated[str, typer.Argument(help="A rule of the Snakefile.")] = "book",
+    study: Annotated[str, typer.Option(help="Execute this study too.")] = "",
+    cores: Annotated[int, typer.Option(min=1, help="Chapters executed at a time.")] = 1,
+):
+    """Execute what changed and render the book (`make book`); one build at a time."""
+    from robustbias.book import workflow
+
+    workflow.build(rule, study, cores)
 
 
 @app.command()
