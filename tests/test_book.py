@@ -16,8 +16,9 @@ import yaml
 from papermill.exceptions import PapermillExecutionError
 
 from robustbias import manifest
-from robustbias.book import execution, labels, pages, publication, vendor
-from robustbias.errors import UserError
+from robustbias.book import execute as book_execute
+from robustbias.book import pages, render
+from robustbias.utils import UserError
 from toy_book import chapter, command, repository, started
 
 
@@ -61,7 +62,7 @@ def planned(root):
 def test_a_wrong_parameter_stops_a_chapter_before_it_runs(lines, tmp_path, monkeypatch):
     monkeypatch.setattr(manifest, "study", lambda name: SimpleNamespace(name=name))
     with pytest.raises(UserError, match="parameters of 01_lines: no 'm'"):
-        execution.execute(lines, "first", {"m": 1}, tmp_path / "out.ipynb")
+        book_execute.execute(lines, "first", {"m": 1}, tmp_path / "out.ipynb")
     assert not (tmp_path / "out.ipynb").exists()
 
 
@@ -71,7 +72,7 @@ def test_a_chapter_whose_parameter_is_no_literal_is_refused(tmp_path):
     notebook.cells[1].source = "n = 2 * 3"
     nbformat.write(notebook, path)
     with pytest.raises(UserError, match="n = 2 \\* 3 is not a literal"):
-        execution.defaults(path)
+        book_execute.defaults(path)
 
 
 def test_an_executed_chapter_has_its_parameters_and_no_path_of_this_machine(built):
@@ -114,7 +115,7 @@ def quick(monkeypatch):
             raise PapermillExecutionError(0, 1, "1 / 0", "ZeroDivisionError", "by zero", [])
 
     monkeypatch.setattr(manifest, "study", lambda name: SimpleNamespace(name=name))
-    monkeypatch.setattr(execution.papermill, "execute_notebook", execute)
+    monkeypatch.setattr(book_execute.papermill, "execute_notebook", execute)
 
 
 def linked(kind, source, tmp_path):
@@ -136,7 +137,7 @@ def test_a_chapter_is_never_written_over(quick, tmp_path, kind, cell):
     nbformat.write(chapter("X", "x", cell), source)
     before, out = source.read_bytes(), linked(kind, source, tmp_path)
     with pytest.raises(UserError, match=r"which is read; write to another file"):
-        execution.execute(source, "first", {}, out)
+        book_execute.execute(source, "first", {}, out)
     assert source.read_bytes() == before
 
 
@@ -149,9 +150,9 @@ def test_the_record_of_a_failure_replaces_neither_chapter_nor_other_notebooks(
     nbformat.write(chapter("Y", "y"), other)
     before = source.read_bytes(), other.read_bytes()
     with pytest.raises(UserError, match="which is read"):
-        execution.execute(source, "first", {}, tmp_path / "mine.ipynb")
+        book_execute.execute(source, "first", {}, tmp_path / "mine.ipynb")
     with pytest.raises(UserError, match="is not the record of a failed run"):
-        execution.execute(source, "first", {}, tmp_path / "out.ipynb")
+        book_execute.execute(source, "first", {}, tmp_path / "out.ipynb")
     assert (source.read_bytes(), other.read_bytes()) == before
     assert sorted(path.name for path in tmp_path.iterdir()) == [source.name, other.name]
 
@@ -160,10 +161,10 @@ def test_the_record_of_a_failure_goes_when_the_chapter_works_again(quick, lines,
     broken, out = tmp_path / "broken.ipynb", tmp_path / "out.ipynb"
     nbformat.write(chapter("X", "x", "1 / 0"), broken)
     with pytest.raises(UserError, match=r"The partial notebook is .*out\.failed\.ipynb"):
-        execution.execute(broken, "first", {}, out)
+        book_execute.execute(broken, "first", {}, out)
     assert not out.exists()
     assert out.with_suffix(".failed.ipynb").exists()
-    execution.execute(lines, "first", {}, out)
+    book_execute.execute(lines, "first", {}, out)
     assert out.exists()
     assert not out.with_suffix(".failed.ipynb").exists()
 
@@ -171,9 +172,9 @@ def test_the_record_of_a_failure_goes_when_the_chapter_works_again(quick, lines,
 def test_labels_get_the_study_where_they_are_defined_and_where_they_are_used():
     notebook = chapter("Lines", "eps")
     notebook.cells[0].source += " Not fig-epsilon, not config-eps."
-    found = labels.labels([notebook])
+    found = render.labels([notebook])
     assert found == {"ch-eps", "fig-eps", "eq-eps"}
-    new = labels.relabelled(notebook, found, "toy")
+    new = render.relabelled(notebook, found, "toy")
     assert new.cells[0].source.startswith("(ch-eps-toy)=")
     assert "{numref}`fig-eps-toy` and {eq}`eq-eps-toy`" in new.cells[0].source
     assert new.cells[0].source.endswith("Not fig-epsilon, not config-eps.")
@@ -316,13 +317,13 @@ def test_a_failure_at_any_step_of_publishing_leaves_the_old_edition(editions, mo
 
         return call
 
-    monkeypatch.setattr(publication.shutil, "copy", failing(shutil.copy))
+    monkeypatch.setattr(pages.shutil, "copy", failing(shutil.copy))
     monkeypatch.setattr(Path, "rename", failing(Path.rename))
     if step < 10:  # 8 copies and 2 renames
         with pytest.raises(UserError, match=r"could not publish .*No space left on device"):
-            publication._replaced(folder, new)
+            pages._replaced(folder, new)
     else:
-        publication._replaced(folder, new)
+        pages._replaced(folder, new)
     assert of_age(folder) == ("old" if step < 10 else "new")
     assert sorted(path.name for path in folder.parent.iterdir()) == ["first", "new"]
 
@@ -332,7 +333,7 @@ def test_a_process_killed_while_publishing_leaves_a_whole_edition(editions, step
     folder, new = editions
     code = f"""
 import os, pathlib, shutil, signal
-from robustbias.book import publication
+from robustbias.book import pages
 steps = iter(range(100))
 def fatal(function):
     def call(*arguments, **options):
@@ -343,22 +344,22 @@ def fatal(function):
 for place, name in ((shutil, "copy"), (pathlib.Path, "rename"), (shutil, "rmtree")):
     setattr(place, name, fatal(getattr(place, name)))
 folder = pathlib.Path({str(folder)!r})
-publication._replaced(folder, sorted(folder.with_name("new").iterdir()))
+pages._replaced(folder, sorted(folder.with_name("new").iterdir()))
 """
     run = subprocess.run([sys.executable, "-c", code], check=False)
     assert run.returncode == -signal.SIGKILL
     between_the_renames = step == 9
     assert folder.exists() != between_the_renames
-    publication._recover(folder)
+    pages._recover(folder)
     assert of_age(folder) == ("old" if step < 10 else "new")
     assert sorted(path.name for path in folder.parent.iterdir()) == ["first", "new"]
-    publication._replaced(folder, new)
+    pages._replaced(folder, new)
     assert of_age(folder) == "new"
 
 
 def test_a_readme_without_the_marks_is_an_error():
     with pytest.raises(UserError, match="found 0 such pairs"):
-        publication.renewed("# Readme", "findings")
+        pages.renewed("# Readme", "findings")
 
 
 def test_a_warning_stops_the_book_and_the_old_pages_stay(copied):
@@ -375,8 +376,8 @@ def test_a_warning_stops_the_book_and_the_old_pages_stay(copied):
 
 def test_without_npm_the_pages_ask_a_cdn(copied, monkeypatch):
     shutil.rmtree(copied / "_build/vendor", ignore_errors=True)
-    monkeypatch.setattr(vendor.shutil, "which", lambda name: None)
-    assert not vendor.scripts(copied / "_build/vendor")
+    monkeypatch.setattr(render.shutil, "which", lambda name: None)
+    assert not render.scripts(copied / "_build/vendor")
     run = command(copied, "robustbias", "book", "first", PATH="/nowhere")
     assert run.returncode == 0, run.stderr
     page = (copied / "_build/html/first/02_more.html").read_text()

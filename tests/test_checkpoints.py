@@ -15,8 +15,8 @@ import torch
 import torchvision
 
 from robustbias import manifest
-from robustbias.errors import MissingData, UserError
 from robustbias.networks import checkpoints, zoo
+from robustbias.utils import MissingData, UserError
 from toy_networks import entry, network
 
 

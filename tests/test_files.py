@@ -6,13 +6,13 @@ import sys
 
 import pytest
 
-from robustbias import files
-from robustbias.errors import UserError
+from robustbias import utils
+from robustbias.utils import UserError
 
 
 def test_a_file_takes_its_name_only_when_it_is_whole(tmp_path):
     path = tmp_path / "folder" / "table.txt"
-    with files.atomic(path) as partial:
+    with utils.atomic(path) as partial:
         partial.write_text("whole")
         assert not path.exists()
     assert path.read_text() == "whole"
@@ -24,7 +24,7 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_nothing_beside_it(tmp_path
     path.write_text("old")
 
     def write():
-        with files.atomic(path) as partial:
+        with utils.atomic(path) as partial:
             partial.write_text("ne")
             raise RuntimeError("half way")
 
@@ -36,7 +36,7 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_nothing_beside_it(tmp_path
 
 def test_a_full_disk_is_one_clear_error(tmp_path):
     def write():
-        with files.atomic(tmp_path / "table.txt"):
+        with utils.atomic(tmp_path / "table.txt"):
             raise OSError(28, "No space left on device")
 
     with pytest.raises(UserError, match="No space left.*Nothing was left"):
@@ -46,7 +46,7 @@ def test_a_full_disk_is_one_clear_error(tmp_path):
 
 def test_no_pattern_meets_a_temporary_file(tmp_path):
     path = tmp_path / "01_table.csv.gz"
-    with files.atomic(path) as partial:
+    with utils.atomic(path) as partial:
         partial.write_text("half")
         assert partial.name == path.name  # pandas, for one, compresses by the suffix
         assert not list(tmp_path.glob("*.gz"))
@@ -57,7 +57,7 @@ def test_a_folder_that_cannot_be_is_one_clear_error(tmp_path):
     (tmp_path / "file").write_text("")
     with (
         pytest.raises(UserError, match=r"could not write .*File exists"),
-        files.atomic(tmp_path / "file" / "table.txt"),
+        utils.atomic(tmp_path / "file" / "table.txt"),
     ):
         pass
 
@@ -65,7 +65,7 @@ def test_a_folder_that_cannot_be_is_one_clear_error(tmp_path):
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root writes everywhere")
 def test_a_read_only_folder_is_one_clear_error(tmp_path):
     tmp_path.chmod(0o500)
-    with pytest.raises(UserError, match="Permission denied"), files.atomic(tmp_path / "table.txt"):
+    with pytest.raises(UserError, match="Permission denied"), utils.atomic(tmp_path / "table.txt"):
         pass
 
 
@@ -73,12 +73,12 @@ def test_a_full_disk_is_one_clear_error_for_weights_too(tmp_path):
     """Safetensors reports it as an error of its own; a limit on file sizes stands for the disk."""
     code = f"""
 import resource, signal, pathlib, torch, safetensors.torch
-from robustbias import files
-from robustbias.errors import UserError
+from robustbias import utils
+from robustbias.utils import UserError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 try:
-    with files.atomic(pathlib.Path({str(tmp_path)!r}) / "a.safetensors") as partial:
+    with utils.atomic(pathlib.Path({str(tmp_path)!r}) / "a.safetensors") as partial:
         safetensors.torch.save_file({{"a": torch.ones(10000)}}, partial)
 except UserError as error:
     print(error)
@@ -91,6 +91,6 @@ except UserError as error:
 
 def test_sha256_is_that_of_the_standard_test_vector(tmp_path):
     (tmp_path / "abc").write_bytes(b"abc")
-    assert files.sha256(tmp_path / "abc") == (
+    assert utils.sha256(tmp_path / "abc") == (
         "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     )

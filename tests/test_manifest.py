@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from robustbias import manifest
-from robustbias.errors import UserError
 from robustbias.networks import zoo
+from robustbias.utils import UserError
 
 NETWORK = """
 [network.n]

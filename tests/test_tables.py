@@ -9,8 +9,8 @@ import pytest
 
 import toy_study
 from robustbias import tables
-from robustbias.errors import UserError
-from robustbias.measures.registry import paired
+from robustbias.studies import paired
+from robustbias.utils import UserError
 
 CALLS = []
 
@@ -78,7 +78,7 @@ def test_arguments_and_the_set_of_networks_are_in_the_key():
 def test_a_changed_line_of_a_measures_code_is_another_key(monkeypatch):
     study = toy_study.study()
     tables.cached(doubled, study, study.entries)
-    monkeypatch.setattr(tables.sources, "digest", lambda modules: "edited")
+    monkeypatch.setattr(tables, "digest", lambda modules: "edited")
     tables.cached(doubled, study, study.entries)
     assert len(CALLS) == 2
 

@@ -3,6 +3,7 @@
 Facts about a network or a data set live there; no code branches on a name.
 """
 
+import ast
 import dataclasses
 import functools
 import math
@@ -13,8 +14,8 @@ import typing
 from pathlib import Path
 from typing import Any
 
-from robustbias import files
-from robustbias.errors import UserError
+from robustbias import utils
+from robustbias.utils import UserError
 
 ROOT = Path(os.environ.get("ROBUSTBIAS_ROOT", Path(__file__).resolve().parents[2]))
 
@@ -310,11 +311,11 @@ def set_hash(name: str, sha256: str) -> None:
     Raises:
         UserError: No file of networks has the entry, or the disk refused the write.
     """
-    with files.locked(ROOT / "_build" / "locks" / "networks.lock"):
+    with utils.locked(ROOT / "_build" / "locks" / "networks.lock"):
         for path in _paths("networks"):
             text = path.read_text(encoding="utf-8")
             if f"[network.{name}]\n" in text:
-                with files.atomic(path) as partial:
+                with utils.atomic(path) as partial:
                     partial.write_text(_with_hash(text, name, sha256), encoding="utf-8")
                 break
         else:
@@ -329,3 +330,60 @@ def _with_hash(text: str, name: str, sha256: str) -> str:
     at = 1 + next(i for i, line in enumerate(lines) if line.startswith("weights"))
     lines.insert(at, f'sha256 = "{sha256}"')
     return head + mark + "\n".join(lines) + between + after
+
+
+# -- --------------------------------------------------------------------------------------------
+# Parameters as a person types them: literals, checked by name and by the type of a default.
+
+
+def value(text: str) -> Any:
+    """A parameter's value as typed on a command line: a Python literal, else the text itself."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def settings(texts: list[str] | None) -> dict[str, Any]:
+    """NAME=VALUE texts as a dictionary. Raises UserError for a text of another form."""
+    pairs = [text.partition("=") for text in texts or []]
+    if wrong := ["".join(pair) for pair in pairs if not pair[0] or not pair[1]]:
+        raise UserError(f"{wrong[0]!r} is no setting; expected NAME=VALUE, for instance seed=1.")
+    return {name: value(text) for name, _, text in pairs}
+
+
+def checked(owner: str, known: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """The given parameters, if `owner` has them all and they are of its defaults' types.
+
+    An int may stand for a float and a tuple for a list; a default of None takes anything.
+
+    Raises:
+        UserError: Unknown or mistyped parameters; the message lists the valid ones.
+    """
+    wrong = [
+        f"{name} = {value!r} is not {_kind(known[name])}" if name in known else f"no {name!r}"
+        for name, value in given.items()
+        if name not in known or not _fits(known[name], value)
+    ]
+    if wrong:
+        valid = ", ".join(f"{name}: {_kind(value)} = {value!r}" for name, value in known.items())
+        raise UserError(f"parameters of {owner}: {'; '.join(wrong)}. Valid: {valid}.")
+    return given
+
+
+def _kind(default: Any) -> str:
+    """What a parameter takes, in words: `list of int`."""
+    if isinstance(default, list | tuple):
+        return f"list of {type(default[0]).__name__}" if default else "list"
+    return "any" if default is None else type(default).__name__
+
+
+def _fits(default: Any, value: Any) -> bool:
+    """Whether a value can stand where the default stands."""
+    if default is None:
+        return True
+    if isinstance(default, list | tuple):
+        return isinstance(value, list | tuple) and all(
+            _fits(default[0], item) for item in value if default
+        )
+    return type(value) is type(default) or (type(default) is float and type(value) is int)

@@ -12,8 +12,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from robustbias import files
-from robustbias.errors import MissingData, UserError
+from robustbias import utils
+from robustbias.utils import MissingData, UserError
 
 
 def save(network: nn.Module, path: Path, metadata: dict[str, str] | None = None) -> str:
@@ -26,9 +26,9 @@ def save(network: nn.Module, path: Path, metadata: dict[str, str] | None = None)
         name: (value.half() if value.is_floating_point() and value.ndim > 1 else value).contiguous()
         for name, value in network.state_dict().items()
     }
-    with files.atomic(path) as partial:
+    with utils.atomic(path) as partial:
         safetensors.torch.save_file(state, partial, metadata)
-    return files.sha256(path)
+    return utils.sha256(path)
 
 
 def read(path: Path, sha256: str = "") -> dict[str, Tensor]:
@@ -52,7 +52,7 @@ def read(path: Path, sha256: str = "") -> dict[str, Tensor]:
             f"{path} is a web page, not a checkpoint: a download server answered with an error "
             "page. Delete the file and fetch it again."
         )
-    if sha256 and (found := files.sha256(path)) != sha256:
+    if sha256 and (found := utils.sha256(path)) != sha256:
         raise UserError(
             f"{path} has sha256 {found[:12]}..., the manifest says {sha256[:12]}...; the file is "
             "damaged or another version. Fetch or train it again, or correct the manifest."
