@@ -15,7 +15,9 @@ from typer.testing import CliRunner
 from robustbias import cli
 from toy_book import chapter, repository
 
-VERBS = ("fetch", "doctor", "train", "measure", "run", "book", "build", "publish", "shape-bias")
+VERBS = (
+    "fetch", "doctor", "train", "measure", "run", "book", "build", "publish", "verify", "shape-bias"
+)  # fmt: skip
 HEADER = "subj,session,trial,rt,object_response,category,condition,imagename\n"
 
 
@@ -52,6 +54,10 @@ def test_every_verb_explains_itself(verb):
         (["decisions", "iconworld", "--out", "checkpoints"], "which is only read; write to"),
         (["run", "02_shape_bias", "--out", "chapters/new.ipynb"], "which is only read; write to"),
         (["publish", "moon"], "unknown study 'moon'"),
+        (["verify", "moon"], "unknown study 'moon'"),
+        (["verify", "--against", "there"], "--against has the notebooks of one study: name it"),
+        (["verify", "iconworld", "--against", "there"], "there: no executed chapter"),
+        (["verify", "iconworld", "--tables", "there"], "--tables there: expected another table"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -14,8 +14,8 @@ from robustbias import manifest
 from robustbias.manifest import ROOT
 
 TOP = {
-    "README.md", "LICENSE", "CITATION.cff", "CHANGELOG.md", "Makefile", "Snakefile", "_config.yml",
-    "requirements.txt", "requirements.lock", "pyproject.toml", "book", "chapters", "lib", "data_manifest",
+    "README.md", "LICENSE", "CITATION.cff", "CHANGELOG.md", "SECURITY.md", "Makefile", "Snakefile",
+    "_config.yml", "requirements.txt", "requirements.lock", "pyproject.toml", "book", "chapters", "lib", "data_manifest",
     "checkpoints", "tests", "benchmarks",
 }  # fmt: skip
 HOME = re.compile(r"(?<![\w.])/(?:home|root|Users|work|tmp)/\w")

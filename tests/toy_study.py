@@ -101,5 +101,6 @@ def study(**changes) -> Study:
         "name": "toy", "seed": 0, "device": "cpu", "entry": facts, "categories": CATEGORIES,
         "source": Source(), "entries": entries,
         "networks": {"toy-s": HalfLooker("right"), "toy-r": HalfLooker("left")},
+        "tables": {},
         **changes,
     })  # fmt: skip

@@ -84,13 +84,17 @@ SOURCES: dict[str, Callable[..., Any]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """One study on one device. `entries` are its networks whose weights are on this machine."""
+    """One study on one device. `entries` are its networks whose weights are on this machine.
+
+    `tables` collects the summaries of the tables that it was asked for, by file.
+    """
 
     entry: StudyEntry
     entries: tuple[NetworkEntry, ...]
     seed: int
     device: torch.device
     started: float = dataclasses.field(default_factory=time.perf_counter)
+    tables: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -159,7 +163,7 @@ class Study:
         }
         rows |= {f"weights of {e.name}": e.sha256[:12] for e in self.entries}
         rows |= {name: importlib.metadata.version(name) for name in PACKAGES}
-        return Footer(rows)
+        return Footer(rows, self.tables.values())
 
 
 def load(

@@ -12,6 +12,7 @@ import functools
 import hashlib
 import importlib.util
 import json
+import math
 import os
 import pkgutil
 import time
@@ -173,6 +174,25 @@ def provenance(table: pd.DataFrame) -> dict[str, Any]:
     return table.attrs.get("provenance", {})
 
 
+def summary(table: pd.DataFrame) -> dict[str, Any]:
+    """A stored table in a few numbers, by which another run of it can be judged.
+
+    Keys: measure, arguments, rows, columns ({numeric column: count, mean, std, min, quartiles and
+    max of its finite cells}), digest (of all cells, text too, in any order of the rows: it finds
+    the one changed cell in a million that a mean does not show).
+    """
+    made, numbers = provenance(table), table.select_dtypes("number").astype(float)
+    columns = numbers.replace([math.inf, -math.inf], math.nan).items()
+    digest = int(pd.util.hash_pandas_object(table, index=False).sum())
+    return {
+        "measure": made["measure"],
+        "arguments": made["arguments"],
+        "rows": len(table),
+        "columns": {name: column.describe().dropna().to_dict() for name, column in columns},
+        "digest": f"{digest:016x}",
+    }
+
+
 def cached(
     function: Callable[..., pd.DataFrame], study: Study, entries: Iterable[Any], **arguments: Any
 ) -> pd.DataFrame:
@@ -186,9 +206,9 @@ def cached(
     depends = dependencies(function, study, entries, arguments)
     path = folder() / study.name / f"{name}-{key(depends)}.parquet"
     try:
-        return read(path)
+        table = read(path)
     except FileNotFoundError:
-        pass
+        table = None
     except (
         pa.ArrowException,
         KeyError,
@@ -197,6 +217,24 @@ def cached(
         ValueError,
     ):  # damaged from outside: measure again
         path.unlink(missing_ok=True)
+        table = None
+    used = dict(study.tables)
+    if table is None:
+        table = _measured(function, study, arguments, depends, path)
+    # Without what was read on the way: a second time, when this table is here, it is not read.
+    study.tables.clear()
+    study.tables.update({**used, path.stem: summary(table)})
+    return table
+
+
+def _measured(
+    function: Callable[..., pd.DataFrame],
+    study: Any,
+    arguments: dict[str, Any],
+    depends: dict[str, Any],
+    path: Path,
+) -> pd.DataFrame:
+    """A table measured now and kept at `path`, as read back from there."""
     started = time.perf_counter()
     table = function(study, **arguments)
     made = {

@@ -6,7 +6,7 @@ import html
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -109,8 +109,19 @@ HEADLINES = "application/vnd.robustbias.headlines+json"
 PROVENANCE = "application/vnd.robustbias.provenance+json"
 
 
+TABLES = "application/vnd.robustbias.tables+json"
+
+
 class Footer(dict):
-    """Facts by name: a notebook shows them as a table and keeps them as a provenance record."""
+    """Facts by name: a notebook shows them as a table and keeps them as a provenance record.
+
+    Beside them it keeps, without showing them, summaries of the measured tables that it used
+    (`tables.summary`): with those another run can be compared table by table.
+    """
+
+    def __init__(self, facts: dict[str, Any], tables: Iterable[dict[str, Any]] = ()):
+        super().__init__(facts)
+        self.tables = list(tables)
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         rows = [(html.escape(str(name)), html.escape(str(value))) for name, value in self.items()]
@@ -119,6 +130,7 @@ class Footer(dict):
             "text/plain": "\n".join(f"{name}: {value}" for name, value in self.items()),
             "text/html": f'<table class="dataframe"><tbody>{body}</tbody></table>',
             PROVENANCE: {name: str(value) for name, value in self.items()},
+            TABLES: self.tables,
         }
 
 

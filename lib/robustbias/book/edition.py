@@ -68,6 +68,11 @@ def notebooks(study: str, *, executed: bool) -> list[Path]:
     return sorted((PUBLISHED / study).glob("[0-9]*.ipynb"))
 
 
+def verified(study: str) -> Path:
+    """Where the outcome of the last re-computation of a study's published chapters is kept."""
+    return PUBLISHED / study / "verified.json"
+
+
 def conclusions() -> list[Path]:
     """The closing chapters with outputs, of this build."""
     return [BUILD / "notebooks" / path.name for path in chapters(closing=True)]

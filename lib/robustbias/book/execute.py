@@ -2,7 +2,10 @@
 
 import ast
 import os
+import subprocess
 import sys
+from collections.abc import Iterable
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from robustbias import manifest
+from robustbias.book import edition
 from robustbias.manifest import checked
 from robustbias.utils import UserError, atomic
 
@@ -79,6 +83,36 @@ def _of_a_failed_run(path: Path) -> bool:
     except (OSError, ValueError, nbformat.ValidationError):
         return False
     return notebook.metadata.get("papermill", {}).get("exception") is True
+
+
+def execute_study(
+    study: str, chapters: Iterable[str], out: Path, *, jobs: int = 1, tables: Path | None = None
+) -> None:
+    """Run chapters of a study into the folder `out`, with the edition's parameters, as `make book`.
+
+    Args:
+        jobs: How many run at a time, each in a process and on one thread.
+        tables: The table store, if it is not the usual one.
+
+    Raises:
+        UserError: A chapter is unknown, or some failed; the message quotes them all.
+    """
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment |= {"ROBUSTBIAS_TABLES": str(tables)} if tables else {}
+
+    def failure(source: Path) -> str:
+        print(f"executing {source.stem} on {study}", file=sys.stderr, flush=True)
+        program = Path(sys.executable).with_name("robustbias")
+        command = [program, "run", source.stem, "--study", study, "--out", out / source.name]
+        given = edition.parameters(study, source.stem).items()
+        command += [f"--set={name}={value!r}" for name, value in given]
+        run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        return run.stderr.strip().removeprefix("error: ") if run.returncode else ""
+
+    sources = [edition.chapter(name) for name in chapters]
+    with ThreadPool(jobs) as pool:
+        if failures := list(filter(None, pool.imap(failure, sources))):
+            raise UserError("\n".join(failures))
 
 
 def _failure(error: PapermillExecutionError | DeadKernelError) -> str:

@@ -1,6 +1,7 @@
 """Pages that the build writes: findings, one page per study, provenance. All are markdown."""
 
 import contextlib
+import json
 import re
 import shutil
 from pathlib import Path
@@ -134,6 +135,7 @@ def provenance(contents: Contents) -> str:
         own = [name for name, each in values.items() if len(set(each)) > 1]
         sections += [
             f"## {manifest.study(study).title}",
+            _verified(study),
             table(["all chapters", ""], shared),
             table(
                 ["chapter", *own],
@@ -141,6 +143,20 @@ def provenance(contents: Contents) -> str:
             ),
         ]
     return "\n\n".join(sections)
+
+
+def _verified(study: str) -> str:
+    """What the last re-computation of a study's published chapters found."""
+    path = edition.verified(study)
+    if not path.is_file():
+        return f"The published numbers were not computed again yet (`make verify STUDY={study}`)."
+    facts = json.loads(path.read_text(encoding="utf-8"))
+    return (
+        f"{facts['agree']:,} of {facts['numbers']:,} published numbers and verdicts were computed "
+        f"again and agree (tolerance {facts['tolerance']:g}, largest relative deviation "
+        f"{facts['largest_relative']:.2g}): {facts['device']}, threads: {facts['threads']}, "
+        f"{facts['date']}, commit `{facts['commit']}`."
+    )
 
 
 def _source(entry: manifest.DatasetEntry) -> str:
