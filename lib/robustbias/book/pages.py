@@ -110,7 +110,7 @@ def _trainings(entry: StudyEntry) -> list[str]:
         f"`robustbias train {entry.name} --network NAME` repeats one of them, `make train "
         f"STUDY={entry.name}` all. Accuracies are of validation images after the last epoch, under "
         f"{training.TEST_STEPS} steps at eps {entry.threat.eps:g}; times include them, on machines "
-        f"that did other work as well: {devices}. Records with every epoch lie beside the weights.",
+        f"that did other work as well: {devices}. Records of every epoch are with the weights.",
         table(header, lines),
     ]
 
