@@ -4,10 +4,10 @@ import pandas as pd
 import pytest
 
 import toy_study
+from robustbias import studies
 from robustbias.adversarial_training import report as adversarial_training_report
 from robustbias.adversarial_training.measure import accuracy, accuracy_checks
 from robustbias.shape_bias import report as shape_bias_report
-from robustbias.shape_bias import trials
 from robustbias.shape_bias.measure import cue_parity, shape_bias
 
 
@@ -15,7 +15,7 @@ from robustbias.shape_bias.measure import cue_parity, shape_bias
 def _toy(tmp_path, monkeypatch):
     monkeypatch.setenv("ROBUSTBIAS_TABLES", str(tmp_path))
     monkeypatch.setattr(
-        trials.zoo, "untrained", lambda entry, seed: toy_study.HalfLooker("left", 0.0)
+        studies.zoo, "untrained", lambda entry, seed: toy_study.HalfLooker("left", 0.0)
     )
 
 
