@@ -7,12 +7,12 @@ import pytest
 import torch
 
 import toy_study
-from robustbias import plotting
+from robustbias import plotting, studies
 from robustbias.adversarial_training import figures as adversarial_training_figures
 from robustbias.adversarial_training.measure import accuracy, adversarial_examples
 from robustbias.ood_generalization import figures as ood_generalization_figures
 from robustbias.shape_bias import figures as shape_bias_figures
-from robustbias.shape_bias import published, trials
+from robustbias.shape_bias import published
 from robustbias.shape_bias.measure import shape_bias
 from robustbias.shape_bias.trials import conflict_trials, displays
 
@@ -23,7 +23,7 @@ mpl.use("Agg")
 def _toy(tmp_path, monkeypatch):
     monkeypatch.setenv("ROBUSTBIAS_TABLES", str(tmp_path))
     monkeypatch.setattr(
-        trials.zoo, "untrained", lambda entry, seed: toy_study.HalfLooker("left", 0.0)
+        studies.zoo, "untrained", lambda entry, seed: toy_study.HalfLooker("left", 0.0)
     )
 
 

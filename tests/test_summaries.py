@@ -6,12 +6,12 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 import toy_study
+from robustbias import studies
 from robustbias.adversarial_training import report as adversarial_training_report
 from robustbias.adversarial_training.measure import accuracy, accuracy_checks
 from robustbias.findings import report as findings_report
 from robustbias.findings.measure import records, without_records
 from robustbias.shape_bias import report as shape_bias_report
-from robustbias.shape_bias import trials
 from robustbias.shape_bias.measure import cue_parity, shape_bias
 from robustbias.utils import HEADLINES
 
@@ -20,7 +20,7 @@ from robustbias.utils import HEADLINES
 def _toy(tmp_path, monkeypatch):
     monkeypatch.setenv("ROBUSTBIAS_TABLES", str(tmp_path))
     monkeypatch.setattr(
-        trials.zoo, "untrained", lambda entry, seed: toy_study.HalfLooker("left", 0.0)
+        studies.zoo, "untrained", lambda entry, seed: toy_study.HalfLooker("left", 0.0)
     )
 
 

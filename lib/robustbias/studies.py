@@ -26,7 +26,6 @@ from robustbias.images.style_transfer import Painting
 from robustbias.images.tiny_imagenet import TinyImageNet
 from robustbias.manifest import NetworkEntry, StudyEntry
 from robustbias.networks import zoo
-from robustbias.networks.zoo import calibrated
 from robustbias.utils import Footer, MissingData, UserError
 
 # -- --------------------------------------------------------------------------------------------
@@ -273,26 +272,27 @@ def paired(study: Study) -> Any:
     return part
 
 
-# -- --------------------------------------------------------------------------------------------
-# The networks whose units are looked into: S and R of each architecture, and one untrained.
+def networks_with_controls(
+    study: Study, pixels: UInt8[Tensor, "n 3 h w"], controls: int = 1
+) -> Iterator[tuple[dict[str, Any], zoo.Network, int]]:
+    """(columns that describe it, network, repeat), architecture by architecture.
 
-
-CALIBRATION = 400  # images that set the BatchNorm statistics of an untrained network
-
-
-def probed_networks(
-    study: Study, pixels: UInt8[Tensor, "n 3 h w"]
-) -> Iterator[tuple[dict[str, Any], zoo.Network]]:
-    """(columns that describe it, network), architecture by architecture.
+    First the networks trained on both cues, then the random-initialisation controls (regime
+    `untrained`), numbered by `repeat`.
 
     Args:
-        pixels: What an untrained network's BatchNorm statistics are taken from.
+        pixels: Images that the controls' BatchNorm statistics are taken from.
+        controls: Random initialisations per architecture.
     """
-    for architecture, pair in pairs(study).items():
-        for entry in pair.values():
-            yield described(study, entry), study.network_named(entry.name)
-        entry = pair.get("standard") or pair["robust"]
-        null = {"network": f"untrained-{architecture}", "regime": "untrained"}
-        network = zoo.untrained(entry, study.seed).to(study.device)
-        columns = described(study, entry) | null | {"eps": 0.0, "pair": False}
-        yield columns, calibrated(network, pixels[:CALIBRATION])
+    entries = [entry for entry in study.entries if entry.cue == "both"]
+    for architecture in dict.fromkeys(entry.architecture for entry in entries):
+        for entry in entries:
+            if entry.architecture == architecture:
+                yield described(study, entry), study.network_named(entry.name), 0
+        if pair := pairs(study).get(architecture):
+            entry = pair.get("standard") or pair["robust"]
+            control = {"network": f"untrained-{architecture}", "regime": "untrained"}
+            columns = described(study, entry) | control | {"eps": 0.0, "pair": False}
+            for repeat in range(controls):
+                network = zoo.untrained(entry, study.seed + repeat).to(study.device)
+                yield columns, zoo.calibrated(network, pixels), repeat
