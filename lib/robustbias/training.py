@@ -19,7 +19,7 @@ import math
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import pandas as pd
 import safetensors
@@ -33,6 +33,7 @@ from tqdm import tqdm
 
 from robustbias import attacks, manifest, studies, utils
 from robustbias.images import Images, floats
+from robustbias.images.source import Source
 from robustbias.networks import checkpoints, zoo
 from robustbias.utils import UserError
 
@@ -107,15 +108,6 @@ class Recipe:
             return self.rate * max(progress, 1e-3) / self.warmup
         half_turn = torch.tensor((progress - self.warmup) / (1 - self.warmup) * torch.pi)
         return self.rate * (1 + half_turn.cos().item()) / 2
-
-
-@runtime_checkable
-class Source(Protocol):
-    """What training needs of a data set."""
-
-    def train(self, epoch: int, seed: int) -> Images: ...
-
-    def val(self) -> Images: ...
 
 
 def recipe(entry: manifest.NetworkEntry, study: manifest.StudyEntry, **overrides: Any) -> Recipe:

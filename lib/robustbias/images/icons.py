@@ -1,4 +1,4 @@
-"""The bank of object drawings: icon glyphs and a few drawings of our own, as masks.
+"""The bank of object drawings as masks: icon glyphs, and a few drawings made for this project.
 
 `data_manifest/designs.toml` says which drawing stands for which category and which are held out.
 """
@@ -92,7 +92,7 @@ def load() -> Designs:
 
 
 def _font(name: str, entry: dict[str, str]) -> ImageFont.FreeTypeFont:
-    spec = importlib.util.find_spec(entry["package"])  # found, not imported: qtawesome wants Qt
+    spec = importlib.util.find_spec(entry["package"])  # not imported: qtawesome needs Qt
     if spec is None or not spec.submodule_search_locations:
         raise MissingData(
             f"the icon font {name!r} comes with the package {entry['package']!r}, which is not "
