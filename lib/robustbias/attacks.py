@@ -198,12 +198,10 @@ def _linf_start(pixels: Tensor, eps: float, generator: torch.Generator | None) -
 
 _start = {"l2": _l2_start, "linf": _linf_start}
 
-
 _direction = {
     "l2": lambda gradient: gradient / _length(gradient).clamp_min(1e-20),
     "linf": torch.sign,
 }
-
 
 _project = {
     "l2": lambda delta, eps: delta * (eps / _length(delta).clamp_min(eps)),

@@ -60,8 +60,6 @@ def device_name(device: torch.device) -> str:
 
 
 CALIBRATION = 400  # images that set the BatchNorm statistics of an untrained network
-
-
 PACKAGES = ("torch", "torchvision", "numpy", "pandas", "pyarrow", "pillow", "safetensors")
 
 

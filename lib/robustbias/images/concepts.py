@@ -162,7 +162,6 @@ SHADES = {
     "yellow": (0xFFFF00, 0xFFD700, 0xF0E68C),
 }
 
-
 # linear sRGB to XYZ over the white point (IEC 61966-2-1)
 _XYZ = (
     (0.4124 / 0.95047, 0.3576 / 0.95047, 0.1805 / 0.95047),

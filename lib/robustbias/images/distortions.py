@@ -76,8 +76,6 @@ def _black_on_white(drawn: Bool[Tensor, "n h w"]) -> UInt8[Tensor, "n 3 h w"]:
 
 
 LOW, HIGH = 0.125, 0.25  # cycles per pixel; the highest a grid of pixels can hold is 0.5
-
-
 BLUR = 0.02  # standard deviation of the filters' Gaussian, in sides of the image
 
 
@@ -223,7 +221,6 @@ DISTORTIONS: dict[str, Distortion] = {
     "high-pass noise 0.08": Distortion(partial(noisy, sigma=0.08, low=HIGH), "nothing (noise)"),
 }
 
-
 # condition -> (such images of a source, what they lack)
 STIMULI: dict[str, tuple[Callable[[Source], Images], str]] = {
     "stylized": (lambda source: source.stylized(), "texture"),
@@ -232,7 +229,6 @@ STIMULI: dict[str, tuple[Callable[[Source], Images], str]] = {
     "edges": (lambda source: source.edges(), "texture"),
     "texture only": (lambda source: source.texture_only(), "shape"),
 }
-
 
 ADVERSARIAL = "adversarial"
 

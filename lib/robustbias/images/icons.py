@@ -20,8 +20,6 @@ from robustbias import manifest, utils
 from robustbias.utils import MissingData, UserError
 
 SIDE = 96  # pixels of a stored mask; images of 64 pixels sample it at about 1.2 per pixel
-
-
 _DARK = 60  # of 255; OpenMoji draws its inner lines in black, which are cut out of the mask
 
 

@@ -34,10 +34,7 @@ COLOURS = {
     "grey": (0.0, 0.0, 0.0),
 }
 
-
 SCENES = ("plain", "gradient", "horizon", "clouds")
-
-
 _CHUNK = 256  # images rendered at once: the intermediate tensors stay in the cache
 
 

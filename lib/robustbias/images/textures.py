@@ -14,14 +14,8 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 Family = Callable[[Tensor, Tensor, torch.Generator], Tensor]
-
-
 SIDE = 512  # atlas pixels; one image pixel is ZOOM atlas pixels, so that sampling does not alias
-
-
 ZOOM = 2.0
-
-
 _TURN = 2 * math.pi / SIDE
 
 
@@ -109,7 +103,6 @@ FAMILIES: dict[str, Family] = {
     "rings": lambda x, y, g: _rings(x, y),
     "wood": lambda x, y, g: _wave(y + 14 * _wave(x, 3) + 5 * _wave(x, 7), 64),
 }
-
 
 # Of no category: for objects whose texture must carry no information.
 FOREIGN: dict[str, Family] = {

@@ -31,14 +31,8 @@ from robustbias.networks import zoo
 from robustbias.utils import MissingData, UserError
 
 SIDE = 64
-
-
 SUBSETS = ("entry-level", "all")
-
-
 BLOCK = 256  # images a thread decodes at a time
-
-
 BAR_FROM = 2_000  # images; decoding fewer takes no time worth a progress bar
 
 
