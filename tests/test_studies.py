@@ -87,7 +87,7 @@ def test_the_footer_names_weights_data_code_and_device(iconworld):
     assert (table["parameters"] > 10_000).all()
 
 
-def test_a_mistyped_key_of_the_painting_or_the_world_is_named():
+def test_a_mistyped_key_of_the_style_transfer_or_the_world_is_named():
     entry = manifest.study("tiny-imagenet")
     for table, message in (
         ({"painter": "tiny-imagenet-painter", "stile": 3.0}, r"unknown key\(s\) \['stile'\]"),

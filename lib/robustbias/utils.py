@@ -1,4 +1,4 @@
-"""Errors a user can act on: the command line prints them as one line, without a traceback."""
+"""Errors a user can act on, atomic files, hashes, display names, and what notebooks show."""
 
 import contextlib
 import hashlib
@@ -15,15 +15,14 @@ import safetensors
 
 
 class UserError(ValueError):
-    """Something the caller gave is wrong; the message says what, what was expected, what to do."""
+    """Something the caller gave is wrong; the message says what, what was expected, what to do.
+
+    The command line prints it as one line, without a traceback.
+    """
 
 
 class MissingData(UserError):  # noqa: N818 - it names a state, as FileNotFound would
     """A data set or a network's weights are not on this machine; the message says how to get it."""
-
-
-# -- --------------------------------------------------------------------------------------------
-# Files that are either whole or absent, and their hashes.
 
 
 @contextlib.contextmanager
@@ -31,8 +30,8 @@ def atomic(path: Path) -> Iterator[Path]:
     """A temporary path near `path` that takes its name only when the block ends well.
 
     It has the same file name (writers choose a format by the suffix) and lies in a hidden folder
-    beside the target, so that no pattern like *.toml meets it, not even when it is left behind by
-    a process that was killed.
+    next to the target, so that no pattern like *.toml matches it, even when a killed process has
+    left it behind.
 
     Raises:
         UserError: The disk refused the write (full, read-only); nothing is left behind.
@@ -86,26 +85,15 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-# -- --------------------------------------------------------------------------------------------
-# Encoded images of one split, as a reader of some layout found them.
-
-
 def stamp(path: Path) -> str:
     """Name, size and time of a file: changes when the file does."""
     status = path.stat()
     return f"{path.name} {status.st_size} {status.st_mtime_ns}"
 
 
-# -- --------------------------------------------------------------------------------------------
-# What a notebook carries for programs, beside what a reader sees.
-
-
+# MIME types of what a notebook carries for programs
 CLAIMS = "application/vnd.robustbias.claims+json"
-
-
 HEADLINES = "application/vnd.robustbias.headlines+json"
-
-
 PROVENANCE = "application/vnd.robustbias.provenance+json"
 
 
@@ -134,12 +122,8 @@ class Footer(dict):
         }
 
 
-# -- --------------------------------------------------------------------------------------------
-# Words the book shows for the ids that tables hold.
-
-
+# Display names of the ids in tables
 ARCHITECTURES = {"alexnet": "AlexNet", "googlenet": "GoogLeNet", "resnet50": "ResNet-50"}
-
 
 REGIMES = {
     "standard": "S (standard)",
@@ -150,12 +134,8 @@ REGIMES = {
 
 
 def architecture(id: str) -> str:
-    """The architecture as written in prose; an id without a display name as it is."""
+    """The architecture as written in prose; an id without a display name is returned as it is."""
     return ARCHITECTURES.get(id, id)
-
-
-# -- --------------------------------------------------------------------------------------------
-# Text that a notebook shows as prose.
 
 
 class Prose(str):

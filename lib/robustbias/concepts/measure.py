@@ -45,13 +45,8 @@ def concept_set(study: Study, name: str = "", n: int | None = None) -> Concepts:
                 "of kind 'broden', or \"\" for the study's own images."
             )
         found = broden.read(manifest.data_directory() / entry.path, n)
-    elif hasattr(study.source, "concepts"):
-        found = study.source.concepts(n)
     else:
-        raise UserError(
-            f"the images of study {study.name} have no concept masks; name a data set that has "
-            'some, like concepts="broden".'
-        )
+        found = study.source.concepts(n)
     return found.to(study.device)
 
 

@@ -1,4 +1,4 @@
-"""Looking into a network: capture layers, edit one, or run just a part of it.
+"""Captures the outputs of layers, edits one, or runs just a part of a network.
 
     captured   the outputs of layers during ordinary forward passes
     edited     a layer's output replaced by a function of it
@@ -128,14 +128,14 @@ _TRACES: weakref.WeakKeyDictionary[nn.Module, dict[str, Any]] = weakref.WeakKeyD
 def _parts(network: Network, layer: str) -> tuple[nn.Module, nn.Module | None]:
     """The body cut behind the layer; no second half where something bypasses the layer."""
     module(network, layer)  # raises for an unknown one
-    known = _TRACES.setdefault(network.body, {})
+    traces = _TRACES.setdefault(network.body, {})
     key = f"{layer} {network.body.training}"
-    if key not in known:
+    if key not in traces:
         graph = _Tracer(layer).trace(network.body)
         nodes = list(graph.nodes)
         (at,) = [n for n in nodes if n.op == "call_module" and n.target == layer]
-        known[key] = _before(network.body, nodes, at), _after(network.body, nodes, at)
-    return known[key]
+        traces[key] = _before(network.body, nodes, at), _after(network.body, nodes, at)
+    return traces[key]
 
 
 def _before(body: nn.Module, nodes: list[fx.Node], at: fx.Node) -> nn.Module:
@@ -161,19 +161,15 @@ def _after(body: nn.Module, nodes: list[fx.Node], at: fx.Node) -> nn.Module | No
     return fx.GraphModule(body, graph)
 
 
-# -- --------------------------------------------------------------------------------------------
-# How many kinds of images a unit responds to most, from responses alone; tensors in and out.
-
-
 @torch.no_grad()
 def peaks(
     network: Network, pixels: UInt8[Tensor, "n 3 h w"], layers: Sequence[str], batch: int = 200
 ) -> dict[str, Float[Tensor, "n u"]]:
     """The largest activation of each unit anywhere in each image."""
-    found: dict[str, list[Tensor]] = {layer: [] for layer in layers}
+    batches: dict[str, list[Tensor]] = {layer: [] for layer in layers}
     with captured(network, layers) as maps:
         for part in pixels.split(batch):
             network(floats(part))
             for layer in layers:
-                found[layer].append(maps[layer].amax((2, 3)))
-    return {layer: torch.cat(parts) for layer, parts in found.items()}
+                batches[layer].append(maps[layer].amax((2, 3)))
+    return {layer: torch.cat(parts) for layer, parts in batches.items()}

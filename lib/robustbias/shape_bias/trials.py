@@ -58,7 +58,7 @@ def displays(
     """
     found = {f"{size} px": study.source.cue_conflict(size) for size in sizes or study.entry.sizes}
     if study.entry.painting:
-        found[PAINTED] = study.source.painted()
+        found[PAINTED] = study.source.stylized_conflict()
     if study.entry.decides not in ("", *found):
         raise UserError(
             f"study {study.name} is decided by {study.entry.decides!r}; expected one of the "

@@ -19,7 +19,7 @@ from robustbias.networks import zoo
 from robustbias.studies import Study, described, paired, pairs
 from robustbias.tables import measure, tidy
 from robustbias.units_and_cues.ablation import spread_sample
-from robustbias.utils import UserError
+from robustbias.utils import MissingData, UserError
 
 # -- --------------------------------------------------------------------------------------------
 # Attribution maps, the regions they are summed over, and whether they add up.
@@ -192,11 +192,12 @@ def attribution(
     """
     if n_images < 1:
         raise UserError(f"n_images is {n_images}: give at least 1 image")
-    masks_of = getattr(study.source, "conflict_masks", None)
-    if masks_of is None:
-        return pd.DataFrame(columns=[*COLUMNS, "value", "low", "high", "n"])
     size = min(study.entry.sizes)
-    stimuli, masks = study.source.cue_conflict(size), masks_of(size)
+    try:
+        masks = study.source.conflict_masks(size)
+    except MissingData:
+        return pd.DataFrame(columns=[*COLUMNS, "value", "low", "high", "n"])
+    stimuli = study.source.cue_conflict(size)
     if masks.shape != (len(stimuli), *stimuli.pixels.shape[2:]):
         raise UserError(
             f"masks are {tuple(masks.shape)} for stimuli {tuple(stimuli.pixels.shape)}: expected "
@@ -231,9 +232,11 @@ def attribution_examples(
         raise UserError(
             f"no {architecture!r} networks in this study; here are: {', '.join(found)}."
         )
-    if not hasattr(study.source, "conflict_masks"):
-        return None
     size = min(study.entry.sizes)
+    try:
+        masks = study.source.conflict_masks(size)
+    except MissingData:
+        return None
     stimuli = study.source.cue_conflict(size)
     conflict = (stimuli.shape != stimuli.texture).cpu().nonzero()[:, 0]
     index = conflict[torch.linspace(0, len(conflict) - 1, n).long()]
@@ -247,8 +250,7 @@ def attribution_examples(
     words = stimuli.categories
     cue_pairs = zip(stimuli.shape[at].tolist(), stimuli.texture[at].tolist(), strict=True)
     titles = [f"{words[shape]} shape\n{words[texture]} texture" for shape, texture in cue_pairs]
-    masks = study.source.conflict_masks(size)[at].cpu()
-    return Explained(pixels.cpu(), masks, titles, maps, answers)
+    return Explained(pixels.cpu(), masks[at].cpu(), titles, maps, answers)
 
 
 def _explained(
