@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from robustbias.plotting import canvas
+from robustbias.plotting import canvas, without_frame
 from robustbias.utils import architecture
 
 # Colour and sign say the same, so that the matrix reads without colour too.
@@ -18,7 +18,7 @@ LOOK = {
 
 
 def verdict_matrix(cells: pd.DataFrame) -> Figure:
-    """A cell a statement, study and architecture: its verdict, and what was measured.
+    """One cell per statement, study and architecture: its verdict, and what was measured.
 
     Args:
         cells: `book.findings.verdicts`.
@@ -46,9 +46,7 @@ def verdict_matrix(cells: pd.DataFrame) -> Figure:
     ax.xaxis.tick_top()
     ax.set(xlim=(-0.5, len(places) - 0.5), ylim=(len(statements) - 0.5, -0.5))
     ax.tick_params(length=0)
-    ax.grid(False)
-    for spine in ax.spines.values():
-        spine.set_visible(False)
+    without_frame(ax)
     key = [_cell(0, 0, colour, label=f"{sign} {word}") for word, (colour, sign) in LOOK.items()]
     figure.legend(handles=key, loc="outside lower center", ncols=3, frameon=False, fontsize="small")
     return figure
