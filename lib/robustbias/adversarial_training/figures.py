@@ -4,18 +4,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from robustbias import plotting
 from robustbias.adversarial_training.measure import AdversarialExamples
-from robustbias.plotting import (
-    PAIR,
-    PALETTE,
-    REFERENCE,
-    architecture_panels,
-    canvas,
-    channels_last,
-    interval_points,
-    legend_below,
-    picture,
-)
+from robustbias.plotting import PAIR, PALETTE, REFERENCE
 from robustbias.utils import REGIMES
 
 
@@ -25,7 +16,7 @@ def training_records(records: pd.DataFrame) -> Figure:
     Args:
         records: Columns architecture, regime, epoch, clean, adversarial (fractions; may be NaN).
     """
-    figure, panels = architecture_panels(records, ["held-out accuracy"], sharey=True)
+    figure, panels = plotting.architecture_panels(records, ["held-out accuracy"], sharey=True)
     styles = (("clean", "-", "clean"), ("adversarial", "--", "under attack"))
     for own, (ax,) in panels:
         for regime in PAIR:
@@ -34,7 +25,7 @@ def training_records(records: pd.DataFrame) -> Figure:
                 label = f"{REGIMES[regime]}, {words}"
                 ax.plot(tested["epoch"], tested[column], style, color=PALETTE[regime], label=label)
         ax.set(xlabel="epoch", ylim=(-0.02, 1.02))
-    legend_below(figure)
+    plotting.legend_below(figure)
     return figure
 
 
@@ -51,18 +42,18 @@ def accuracy_curve(table: pd.DataFrame) -> Figure:
         & table["network"].isin(attacked)
         & table["steps"].isin([0, steps])
     ]
-    figure, panels = architecture_panels(rows, ["top-1 accuracy"], sharey=True)
+    figure, panels = plotting.architecture_panels(rows, ["top-1 accuracy"], sharey=True)
     for own, (ax,) in panels:
         for regime in PAIR:
             curve = own[own["regime"] == regime].sort_values("attack_eps")
             if curve.empty:
                 continue
             look = {"kind": regime, "label": REGIMES[regime], "ls": "-"}
-            interval_points(ax, curve["attack_eps"], curve, **look)
+            plotting.interval_points(ax, curve["attack_eps"], curve, **look)
             if regime == "robust":
                 ax.axvline(curve["eps"].iloc[0], color=REFERENCE, ls=":", label="training radius")
         ax.set(xlabel="attack radius eps", ylim=(-0.02, 1.02))
-    legend_below(figure)
+    plotting.legend_below(figure)
     return figure
 
 
@@ -77,17 +68,17 @@ def adversarial_examples(examples: AdversarialExamples, *, show_images: bool = T
     """
     regimes = [regime for regime in PAIR if regime in examples.attacked]
     n_rows = 1 + 2 * len(regimes) if show_images else len(regimes)
-    figure, axes = canvas(n_rows, len(examples.clean), panel=(1.5, 1.7))
-    clean = channels_last(examples.clean)
+    figure, axes = plotting.canvas(n_rows, len(examples.clean), panel=(1.5, 1.7))
+    clean = plotting.channels_last(examples.clean)
     words = [examples.classes[label] for label in examples.labels.tolist()]
     lines = iter(axes)
     if show_images:
         line = next(lines)
         line[0].set_ylabel("image")
         for ax, pixels, word in zip(line, clean, words, strict=True):
-            picture(ax, pixels, word)
+            plotting.picture(ax, pixels, word)
     for regime in regimes:
-        attacked = channels_last(examples.attacked[regime])
+        attacked = plotting.channels_last(examples.attacked[regime])
         answers = [examples.classes[label] for label in examples.predictions[regime].tolist()]
         answers = [
             f"{'=' if answer == word else '→'} {answer}"
@@ -101,10 +92,12 @@ def adversarial_examples(examples: AdversarialExamples, *, show_images: bool = T
             change = after - before
             gain = 0.5 / max(np.abs(change).max(), 1e-8)
             title = f"× {gain:.0f}" if show_images else f"{word} {answer} (× {gain:.0f})"
-            picture(ax, 0.5 + gain * change, title, "#555555" if show_images else PALETTE[regime])
+            plotting.picture(
+                ax, 0.5 + gain * change, title, "#555555" if show_images else PALETTE[regime]
+            )
         if show_images:
             line = next(lines)
             line[0].set_ylabel(f"what is shown to\n{REGIMES[regime][0]}")
             for ax, pixels, answer in zip(line, attacked, answers, strict=True):
-                picture(ax, pixels, answer, PALETTE[regime])
+                plotting.picture(ax, pixels, answer, PALETTE[regime])
     return figure

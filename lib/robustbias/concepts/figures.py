@@ -7,26 +7,14 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from robustbias import plotting
 from robustbias.concepts.measure import UnitExamples
-from robustbias.plotting import (
-    PAIR,
-    PALETTE,
-    REFERENCE,
-    architecture_panels,
-    canvas,
-    channels_last,
-    layer_means,
-    layer_panels,
-    legend_below,
-    offsets,
-    picture,
-    row_title,
-)
+from robustbias.plotting import PAIR, PALETTE, REFERENCE
 from robustbias.utils import REGIMES
 
 # positions and style of S, R and untrained networks in the panels by layer
 BY_LAYER = {
-    "positions": offsets((*PAIR, "untrained"), 0.15),
+    "positions": plotting.offsets((*PAIR, "untrained"), 0.15),
     "panel": (2.7, 1.8),
     "sharex": "col",
     "sharey": "row",
@@ -48,16 +36,18 @@ def detectors_by_layer(
         table: From `measure.dissection`.
     """
     by_category = [table[table["category"] == category] for category in categories]
-    means = [layer_means(rows, "detectors") for rows in by_category]
+    means = [plotting.layer_means(rows, "detectors") for rows in by_category]
     labels = [f"units that detect\n{category}" for category in categories]
-    figure, axes = layer_panels(means, labels, **BY_LAYER)
+    figure, axes = plotting.layer_panels(means, labels, **BY_LAYER)
+    names = list(dict.fromkeys(pd.concat(means)["architecture"]))
     for line, rows in zip(axes, by_category, strict=True):
-        null = layer_means(rows, "null_detectors")
+        null = plotting.layer_means(rows, "null_detectors")
         null = null[null["regime"].isin(PAIR)]
-        for ax, (_, own) in zip(line, null.groupby("architecture", sort=False), strict=True):
+        for ax, name in zip(line, names, strict=True):
+            own = null[null["architecture"] == name]
             highest = own.groupby("layer", sort=False)["value"].max().to_numpy()
             ax.plot(range(len(highest)), highest, color=REFERENCE, ls="--", lw=1, label="null")
-    legend_below(figure)
+    plotting.legend_below(figure)
     return figure
 
 
@@ -71,7 +61,7 @@ def best_iou(table: pd.DataFrame, threshold: float = 0.04) -> Figure:
     units = table[table["metric"].isin(["iou", "null_iou"])]
     keys = ["architecture", "regime", "metric", "layer", "unit"]
     best = units.groupby(keys, sort=False)["value"].max().reset_index()
-    figure, panels = architecture_panels(
+    figure, panels = plotting.architecture_panels(
         best, ["share of units above"], panel=(2.6, 2.8), sharex=True, sharey=True
     )
     grid = np.geomspace(0.002, 0.5, 200)
@@ -90,7 +80,7 @@ def best_iou(table: pd.DataFrame, threshold: float = 0.04) -> Figure:
         ax.set(xscale="log", ylim=(-0.02, 1.02), xlabel="best IoU of a unit")
         ax.set_xticks((0.005, 0.02, 0.1, 0.4), ["0.005", "0.02", "0.1", "0.4"])
         ax.minorticks_off()
-    legend_below(figure)
+    plotting.legend_below(figure)
     return figure
 
 
@@ -102,15 +92,15 @@ def unit_examples(examples: UnitExamples, *, show_images: bool = True) -> Figure
         show_images: False leaves the regions alone.
     """
     m, k = examples.regions.shape[:2]
-    figure, axes = canvas(m, k, panel=(1.15, 1.45))
+    figure, axes = plotting.canvas(m, k, panel=(1.15, 1.45))
     figure.get_layout_engine().set(rect=(0, 0, 1, 0.97))
     for i, (line, unit) in enumerate(zip(axes, examples.units.itertuples(), strict=True)):
         for j, ax in enumerate(line):
             region = examples.regions[i, j].cpu().numpy()
             if show_images:
-                picture(ax, channels_last(examples.pixels[i, j]) / 255)
+                plotting.picture(ax, plotting.channels_last(examples.pixels[i, j]) / 255)
             else:
-                picture(ax, np.repeat(0.93 - 0.35 * region[..., None], 3, -1))
+                plotting.picture(ax, np.repeat(0.93 - 0.35 * region[..., None], 3, -1))
             padded = np.pad(region, 1).astype(float)  # a region may reach the image's edge
             at = np.arange(len(padded)) - 1
             for colour, width in (("black", 2.6), (PALETTE[unit.regime], 1.4)):
@@ -119,5 +109,5 @@ def unit_examples(examples: UnitExamples, *, show_images: bool = True) -> Figure
             ax.set(xlim=(-1, len(region)), ylim=(len(region), -1))
         words = f"{REGIMES[unit.regime][0]}: {unit.layer}, unit {unit.unit}: {unit.concept} "
         words += f"({unit.category}), IoU {unit.iou:.2f}"
-        row_title(line[0], words, unit.regime, 1.06)
+        plotting.row_title(line[0], words, unit.regime, 1.06)
     return figure

@@ -4,15 +4,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from robustbias import plotting
 from robustbias.concepts.figures import BY_LAYER
-from robustbias.plotting import (
-    PALETTE,
-    REFERENCE,
-    architecture_panels,
-    layer_means,
-    layer_panels,
-    legend_below,
-)
+from robustbias.plotting import PALETTE, REFERENCE
 from robustbias.utils import REGIMES
 
 METRICS = {
@@ -36,14 +30,16 @@ def input_types_by_layer(table: pd.DataFrame) -> Figure:
         judge = table.loc[table["metric"] == metric, "judge"].iloc[0]
         judge = judge.removeprefix("an ").removesuffix(" network")
         labels.append(METRICS[metric] + (f"\n(by {judge})" if judge else ""))
-    figure, axes = layer_panels([layer_means(table, m) for m in metrics], labels, **BY_LAYER)
+    figure, axes = plotting.layer_panels(
+        [plotting.layer_means(table, m) for m in metrics], labels, **BY_LAYER
+    )
     chance = table.loc[table["regime"] == "chance", "value"].iloc[0]
     for line, metric in zip(axes, metrics, strict=True):
         level = chance if metric == "effective_classes" else 1.0
         for ax in line:
             ax.axhline(level, color=REFERENCE, ls="--", lw=1, label="random images")
             ax.set_ylim(bottom=0)
-    legend_below(figure)
+    plotting.legend_below(figure)
     return figure
 
 
@@ -54,7 +50,7 @@ def input_types_by_unit(table: pd.DataFrame) -> Figure:
         table: From `measure.input_types`.
     """
     units = table[(table["unit"] >= 0) & (table["metric"] == "effective_classes")]
-    figure, panels = architecture_panels(
+    figure, panels = plotting.architecture_panels(
         units, ["share of units"], panel=(2.6, 2.5), sharex=True, sharey=True
     )
     edges = np.arange(1, np.ceil(units["value"].max()) + 2) - 0.5
@@ -64,5 +60,5 @@ def input_types_by_unit(table: pd.DataFrame) -> Figure:
             share = np.histogram(values, edges)[0] / max(len(values), 1)
             ax.stairs(share, edges, color=PALETTE[regime], lw=1.6, label=REGIMES[regime])
         ax.set_xlabel("effective classes")
-    legend_below(figure)
+    plotting.legend_below(figure)
     return figure

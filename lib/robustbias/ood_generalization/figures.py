@@ -10,22 +10,11 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from robustbias import plotting
 from robustbias.images.corruptions.constants import NAMES, SEVERITIES
 from robustbias.images.distortions import removed
 from robustbias.ood_generalization.corruption_error import READINGS
-from robustbias.plotting import (
-    PAIR,
-    PALETTE,
-    architecture_panels,
-    canvas,
-    channels_last,
-    interval_points,
-    legend_below,
-    offsets,
-    picture,
-    placeholder,
-    regime_points,
-)
+from robustbias.plotting import PAIR, PALETTE
 from robustbias.shape_bias import published
 from robustbias.utils import architecture
 
@@ -44,13 +33,15 @@ def distortion_examples(examples: dict[str, Float[Tensor, "n 3 h w"]]) -> Figure
         examples: From `images.distortions.examples`.
     """
     columns = 3
-    figure, axes = canvas(-(-len(examples) // columns), columns, panel=(2.3, 1.0))
+    figure, axes = plotting.canvas(-(-len(examples) // columns), columns, panel=(2.3, 1.0))
     for ax in axes.flat:
         ax.axis("off")
     for ax, (name, images) in zip(axes.flat, examples.items(), strict=False):
         lost = removed(name)
         words = "" if lost.startswith("nothing") or not lost else f"\n– {lost}"
-        picture(ax, np.concatenate(list(channels_last(images)), axis=1), name + words)
+        plotting.picture(
+            ax, np.concatenate(list(plotting.channels_last(images)), axis=1), name + words
+        )
     return figure
 
 
@@ -67,15 +58,16 @@ def accuracy_by_distortion(table: pd.DataFrame) -> Figure:
     rows = table[(table["metric"] == metric) & table["group"].isin(["clean", "distortion"])]
     order = conditions(rows)[::-1]
     panel = (2.5, 0.24 * len(order) + 0.9)
-    figure, panels = architecture_panels(rows, panel=panel, sharey=True)
+    figure, panels = plotting.architecture_panels(rows, panel=panel, sharey=True)
     for own, (ax,) in panels:
-        for clean in own[own["condition"] == "clean"].itertuples():
-            if clean.regime in PAIR:
-                ax.axvline(clean.value, color=PALETTE[clean.regime], ls=":", lw=1)
-        regime_points(ax, own, "condition", order, offsets(PAIR, -0.3), sideways=True)
+        clean = own[own["condition"] == "clean"].set_index("regime")["value"]
+        for regime, offset in plotting.offsets(PAIR, -0.3).items():
+            if regime in clean:
+                ax.axvline(clean[regime], color=PALETTE[regime], ls=":", lw=1)
+            plotting.regime_points(ax, own, "condition", order, {regime: offset}, sideways=True)
         ax.set(xlim=(-0.03, 1.03), xticks=(0, 0.5, 1), xlabel=AXES[metric])
         _condition_axis(ax, order)
-    legend_below(figure)
+    plotting.legend_below(figure)
     return figure
 
 
@@ -88,15 +80,17 @@ def distortion_readings(table: pd.DataFrame) -> Figure:
     metric = decision(table)
     own = table[(table["regime"] == "robust - standard") & (table["group"] == "distortion")]
     order = conditions(own[own["metric"] == f"{metric}_difference"])[::-1]
-    positions = offsets(list(dict.fromkeys(own["architecture"])), -0.22)
-    figure, axes = canvas(1, 3, panel=(2.3, 0.24 * len(order) + 0.9), sharey=True)
+    positions = plotting.offsets(list(dict.fromkeys(own["architecture"])), -0.22)
+    figure, axes = plotting.canvas(1, 3, panel=(2.3, 0.24 * len(order) + 0.9), sharey=True)
     for ax, reading in zip(axes[0], READINGS, strict=True):
         differences = own[own["metric"] == f"{metric}{reading}_difference"]
         for i, (name, offset) in enumerate(positions.items()):
             rows = differences[differences["architecture"] == name].set_index("condition")
             look = {"fmt": "sD^"[i % 3], "color": ("#D55E00", "#E69F00", "#8a3d00")[i % 3], "ms": 4}
             look |= {"kind": "robust", "label": architecture(name), "sideways": True}
-            interval_points(ax, np.arange(len(order)) + offset, rows.reindex(order), **look)
+            plotting.interval_points(
+                ax, np.arange(len(order)) + offset, rows.reindex(order), **look
+            )
         ax.axvline(0, color="#777777", lw=1)
         ax.set_xlabel("← S   R minus S   R →")
         ax.set_title(WORDS[reading], size="small")
@@ -125,7 +119,7 @@ def corruption_heat(table: pd.DataFrame) -> Figure:
         index=["corruption", "severity"], columns="regime", values="value"
     )
     panels["ResNet-50, ImageNet"] = (imagenet["robust"] - imagenet["standard"]).unstack()
-    figure, axes = canvas(1, len(panels), panel=(1.9, 4.4), sharey=True)
+    figure, axes = plotting.canvas(1, len(panels), panel=(1.9, 4.4), sharey=True)
     for ax, (title, values) in zip(axes[0], panels.items(), strict=True):
         grid = values.reindex(index=NAMES, columns=SEVERITIES).to_numpy(float)
         image = ax.imshow(grid, cmap=AHEAD, vmin=-0.7, vmax=0.7, aspect="auto")
@@ -176,16 +170,16 @@ def corruption_sheet(
         show_images: False leaves grey panels (for photographs that must not be published).
     """
     rows, columns = pixels.shape[:2]
-    figure, axes = canvas(rows, columns, panel=(0.95, 0.8))
+    figure, axes = plotting.canvas(rows, columns, panel=(0.95, 0.8))
     figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
     for column, ax in enumerate(axes[0]):
         ax.set_title(f"severity {column}" if column else "clean", size="small")
     for name, line, images in zip(names, axes, pixels, strict=True):
         for ax, image in zip(line, images, strict=True):
             if show_images:
-                picture(ax, image, ax.get_title())
+                plotting.picture(ax, image, ax.get_title())
             else:
-                placeholder(ax, "")
+                plotting.placeholder(ax, "")
         words = name.replace("_", "\n")
         line[0].set_ylabel(words, rotation=0, ha="right", va="center", size="small")
     return figure

@@ -8,20 +8,9 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from robustbias import plotting
 from robustbias.images import CueConflict
-from robustbias.plotting import (
-    CUES,
-    MARKERS,
-    PAIR,
-    PALETTE,
-    canvas,
-    channels_last,
-    interval_points,
-    legend_below,
-    offsets,
-    picture,
-    regime_points,
-)
+from robustbias.plotting import CUES, MARKERS, PAIR, PALETTE
 from robustbias.shape_bias import published
 from robustbias.shape_bias.trials import PAINTED
 from robustbias.utils import REGIMES
@@ -47,7 +36,7 @@ def stimuli_with_decisions(
     own = own[own["pair"] & own["regime"].isin(PAIR)]
     columns = min(n, 8)
     rows = -(-n // columns)
-    figure, axes = canvas(rows * len(displays), columns, panel=(1.3, 2.05))
+    figure, axes = plotting.canvas(rows * len(displays), columns, panel=(1.3, 2.05))
     for ax in axes.flat:
         ax.axis("off")
     blocks = np.split(axes, len(displays))
@@ -57,8 +46,8 @@ def stimuli_with_decisions(
         chosen = [names[i] for i in np.linspace(0, len(names) - 1, n).astype(int)]
         for ax, name in zip(block.flat, chosen, strict=False):
             ax.axis("on")
-            pixels = channels_last(stimuli.pixels[stimuli.names.index(name)]) / 255
-            picture(ax, pixels if show_images else None)
+            pixels = plotting.channels_last(stimuli.pixels[stimuli.names.index(name)]) / 255
+            plotting.picture(ax, pixels if show_images else None)
             _cues_and_answers(ax, decisions[decisions["stimulus"] == name])
         if len(displays) > 1:
             block.flat[0].set_ylabel(label)
@@ -97,10 +86,12 @@ def shape_bias_by_category(table: pd.DataFrame) -> Figure:
     cells = list(itertools.product(displays[-2:], names))
     panel = (2.9, 0.24 * len(categories) + 0.7)
     grid = (len(cells) // len(names), len(names)) if len(names) > 1 else (1, len(cells))
-    figure, axes = canvas(*grid, panel=panel, sharex=True, sharey=True)
+    figure, axes = plotting.canvas(*grid, panel=panel, sharex=True, sharey=True)
     for ax, (display, name) in zip(axes.flat, cells, strict=True):
         own = rows[(rows["display"] == display) & (rows["architecture"] == name)]
-        regime_points(ax, own, "category", categories, offsets(PAIR, -0.28), sideways=True)
+        plotting.regime_points(
+            ax, own, "category", categories, plotting.offsets(PAIR, -0.28), sideways=True
+        )
         if display != PAINTED:  # people and ImageNet networks have not seen those
             for kind, observer, label in (
                 ("human", "human", "humans"),
@@ -115,7 +106,7 @@ def shape_bias_by_category(table: pd.DataFrame) -> Figure:
         ax.set_title(architecture_name(name) + (f", {display}" if len(displays) > 1 else ""))
     for ax in axes[-1]:
         ax.set_xlabel("← texture    shape bias    shape →")
-    legend_below(figure)
+    plotting.legend_below(figure)
     return figure
 
 
@@ -133,8 +124,8 @@ def shape_bias_summary(table: pd.DataFrame) -> Figure:
     ticks = np.arange(len(names))
     categories = table.loc[table["category"] != "all", "category"].unique()
     panel = (max(2.2, 5.6 / len(displays)), 2.3)
-    figure, axes = canvas(2, len(displays), panel=panel, sharex=True, sharey="row")
-    positions = offsets((*PAIR, "untrained"), 0.22)
+    figure, axes = plotting.canvas(2, len(displays), panel=panel, sharex=True, sharey="row")
+    positions = plotting.offsets((*PAIR, "untrained"), 0.22)
     for (row, metric), (column, display) in itertools.product(
         enumerate(("shape_bias", "coverage")), enumerate(displays)
     ):
@@ -147,7 +138,7 @@ def shape_bias_summary(table: pd.DataFrame) -> Figure:
             & (table["pair"] | (table["regime"] == "untrained"))
         ]
         measured = own[own["condition"] == "cue-conflict"]
-        regime_points(ax, measured, "architecture", names, positions)
+        plotting.regime_points(ax, measured, "architecture", names, positions)
         for null in own[(own["condition"] == "shuffled") & own["pair"]].itertuples():
             x = names.index(null.architecture) + positions[null.regime]
             look = {"color": "#cccccc", "lw": 9, "zorder": 0, "label": "shuffled"}
@@ -168,7 +159,7 @@ def shape_bias_summary(table: pd.DataFrame) -> Figure:
             ax.set_title(display if len(displays) > 1 else "")
     axes[0, 0].set_ylabel("shape bias")
     axes[1, 0].set_ylabel("coverage")
-    legend_below(figure)
+    plotting.legend_below(figure)
     return figure
 
 
@@ -200,14 +191,14 @@ def dose_response(table: pd.DataFrame, *, architecture: str, side: int) -> Figur
     displays = list(dict.fromkeys(own["display"]))
     several = len(displays) > 1
     colours = sns.color_palette("flare", len(displays)) if several else [PALETTE["robust"]]
-    figure, axes = canvas(1, 2, panel=(3.8, 3.1), sharex=True)
+    figure, axes = plotting.canvas(1, 2, panel=(3.8, 3.1), sharex=True)
     for ax, metric in zip(axes[0], ("shape_bias", "coverage"), strict=True):
         for display, colour in zip(displays, colours, strict=True):
             series = own[(own["display"] == display) & (own["metric"] == metric)]
             label = f"{architecture_name(architecture)}, ours"
             label += f", {display}" if several else ""
             look = {"kind": "robust", "label": label, "ls": "-", "color": colour}
-            interval_points(ax, series["eps"] * 224 / side, series, **look)
+            plotting.interval_points(ax, series["eps"] * 224 / side, series, **look)
         ax.set(xlabel="training radius, scaled to 224 px", ylim=(-0.02, 1.02))
         ax.set_ylabel(metric.replace("_", " "))
         ax.set_xscale("symlog", linthresh=0.5)
@@ -224,5 +215,5 @@ def dose_response(table: pd.DataFrame, *, architecture: str, side: int) -> Figur
         color=PALETTE["published"],
         label="ResNet-50, ImageNet (published)",
     )
-    legend_below(figure)
+    plotting.legend_below(figure)
     return figure

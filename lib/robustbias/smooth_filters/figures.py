@@ -7,25 +7,12 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from robustbias.plotting import (
-    PAIR,
-    PALETTE,
-    architecture_panels,
-    canvas,
-    channels_last,
-    grey,
-    layer_lines,
-    layer_means,
-    layer_panels,
-    legend_below,
-    offsets,
-    picture,
-    row_title,
-)
+from robustbias import plotting
+from robustbias.plotting import PAIR, PALETTE
 from robustbias.smooth_filters.measure import Responses
 from robustbias.utils import REGIMES, architecture
 
-POSITIONS = offsets(PAIR, 0.24)
+POSITIONS = plotting.offsets(PAIR, 0.24)
 
 
 def first_filters(
@@ -45,17 +32,17 @@ def first_filters(
         for (name, regime), weights in filters.items()
         for start in range(0, len(weights), columns)
     ]
-    figure, axes = canvas(len(rows), max(len(row[-1]) for row in rows), panel=(0.48, 0.66))
+    figure, axes = plotting.canvas(len(rows), max(len(row[-1]) for row in rows), panel=(0.48, 0.66))
     for line, (name, regime, start, weights) in zip(axes, rows, strict=True):
-        for ax, weight in itertools.zip_longest(line, channels_last(weights)):
+        for ax, weight in itertools.zip_longest(line, plotting.channels_last(weights)):
             if weight is None:
                 ax.axis("off")
             else:
-                picture(ax, 0.5 + 0.5 * weight / abs(weight).max())
+                plotting.picture(ax, 0.5 + 0.5 * weight / abs(weight).max())
         if start == 0:
             line[0].set_title(" ")  # keeps room for the words
             words = f"{architecture(name)}, {REGIMES[regime]}"
-            row_title(line[0], words, regime, 1.15, weight="bold")
+            plotting.row_title(line[0], words, regime, 1.15, weight="bold")
     return figure
 
 
@@ -69,7 +56,7 @@ def responses(examples: Responses, *, show_images: bool = True) -> Figure:
     """
     regimes = [regime for regime in REGIMES if regime in examples.units]
     n = max(len(units) for units in examples.units.values())
-    figure, axes = canvas(2 * len(regimes), n + 1, panel=(1.05, 1.12))
+    figure, axes = plotting.canvas(2 * len(regimes), n + 1, panel=(1.05, 1.12))
     noise = f"noise {examples.sigma:g}"
     for regime, (clean_row, noisy_row) in zip(regimes, axes.reshape(-1, 2, n + 1), strict=True):
         clean_maps, noisy_maps = examples.clean_maps[regime], examples.noisy_maps[regime]
@@ -77,12 +64,12 @@ def responses(examples: Responses, *, show_images: bool = True) -> Figure:
             (clean_row, "clean", examples.clean, clean_maps),
             (noisy_row, noise, examples.noisy, noisy_maps),
         ):
-            picture(line[0], channels_last(image) if show_images else None)
+            plotting.picture(line[0], plotting.channels_last(image) if show_images else None)
             line[0].set_ylabel(f"{REGIMES[regime][0]}, {kind}", color=PALETTE[regime], size="small")
             for i, ax in enumerate(line[1:]):
                 if i < len(maps):
                     top = float(max(clean_maps[i].max(), noisy_maps[i].max(), 1e-8))
-                    picture(ax, grey(maps[i], top))
+                    plotting.picture(ax, plotting.grey(maps[i], top))
                 else:
                     ax.axis("off")
         for ax, unit in zip(clean_row[1:], examples.units[regime].tolist(), strict=False):
@@ -98,8 +85,8 @@ def smoothness_by_layer(table: pd.DataFrame) -> Figure:
     Args:
         table: From `measure.smoothness`.
     """
-    means = layer_means(table, "tv_normalised")
-    figure, axes = layer_panels(
+    means = plotting.layer_means(table, "tv_normalised")
+    figure, axes = plotting.layer_panels(
         [means[means["condition"] == condition] for condition in ("filters", "maps")],
         ["TV / magnitude,\nfilters", "TV / magnitude,\nactivation maps"],
         POSITIONS | {"untrained": 0.0},
@@ -110,7 +97,7 @@ def smoothness_by_layer(table: pd.DataFrame) -> Figure:
         if container.get_label() == REGIMES["untrained"]:
             for artist in container.get_children():
                 artist.set_alpha(0.6)
-    legend_below(figure)
+    plotting.legend_below(figure)
     return figure
 
 
@@ -120,14 +107,14 @@ def noise_gain(table: pd.DataFrame) -> Figure:
     Args:
         table: From `measure.smoothness`.
     """
-    figure, panels = architecture_panels(
-        layer_means(table, "noise_gain"), ["noise gain"], panel=(3.2, 3.0), sharey=True
+    figure, panels = plotting.architecture_panels(
+        plotting.layer_means(table, "noise_gain"), ["noise gain"], panel=(3.2, 3.0), sharey=True
     )
     sigmas = sorted(table.loc[table["condition"] == "noise", "sigma"].unique(), reverse=True)
     for own, (ax,) in panels:
         for style, sigma in zip(itertools.cycle(("-", "--", ":", "-.")), sigmas, strict=False):
             rows, suffix = own[own["sigma"] == sigma], f", sigma {sigma:g}"
-            layer_lines(ax, rows, POSITIONS, suffix=suffix, ls=style, ms=4)
+            plotting.layer_lines(ax, rows, POSITIONS, suffix=suffix, ls=style, ms=4)
         ax.set_yscale("log")
-    legend_below(figure)
+    plotting.legend_below(figure)
     return figure

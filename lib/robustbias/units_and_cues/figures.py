@@ -4,29 +4,14 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from robustbias.plotting import (
-    CATEGORIES,
-    PAIR,
-    PALETTE,
-    REFERENCE,
-    architecture_panels,
-    canvas,
-    channels_last,
-    grey,
-    layer_means,
-    layer_panels,
-    legend_below,
-    offsets,
-    picture,
-    placeholder,
-    regime_points,
-)
+from robustbias import plotting
+from robustbias.plotting import CATEGORIES, PAIR, PALETTE, REFERENCE
 from robustbias.units_and_cues.attribution import REGIONS, Explained
 from robustbias.units_and_cues.measure import NONE
 from robustbias.utils import REGIMES, architecture
 
 MARKS = {"texture": "v", "object": "^", "color": "D", "scene": "s"}
-POSITIONS = offsets(PAIR, 0.2)
+POSITIONS = plotting.offsets(PAIR, 0.2)
 
 
 def unit_scores(units: pd.DataFrame) -> Figure:
@@ -41,7 +26,7 @@ def unit_scores(units: pd.DataFrame) -> Figure:
     index = ["architecture", "regime", "detects", "network", "layer", "unit"]
     wide = units.pivot(index=index, columns="metric", values="value").reset_index()
     n = units[units["metric"] == "shape_share"].groupby("architecture")["n"].max()
-    figure, panels = architecture_panels(
+    figure, panels = plotting.architecture_panels(
         units, ["shape score / n"] * 2, panel=(3.0, 2.9), sharex="col", sharey="col"
     )
     names = list(dict.fromkeys(units["architecture"]))
@@ -69,7 +54,7 @@ def unit_scores(units: pd.DataFrame) -> Figure:
             ax.set_title(title, color=PALETTE[regime])
             if row == 1:
                 ax.set_xlabel("texture score / n")
-    legend_below(figure)
+    plotting.legend_below(figure)
     return figure
 
 
@@ -86,8 +71,10 @@ def scores_by_layer(table: pd.DataFrame) -> Figure:
         "texture_share": "texture score / n",
         "relative_generality": "relative\ngenerality",
     }
-    figure, axes = layer_panels(
-        [layer_means(table, metric) for metric in metrics],
+    # unit rows are in the order of the layers, means are not
+    order = table.loc[table["unit"] >= 0, ["architecture", "layer"]].drop_duplicates()
+    figure, axes = plotting.layer_panels(
+        [order.merge(plotting.layer_means(table, metric)) for metric in metrics],
         list(metrics.values()),
         POSITIONS,
         panel=(3.2, 1.9),
@@ -96,7 +83,7 @@ def scores_by_layer(table: pd.DataFrame) -> Figure:
     )
     for ax in axes[-1]:
         ax.axhline(1, color=REFERENCE, ls=":", lw=1.2, label="units blind to the cue")
-    legend_below(figure)
+    plotting.legend_below(figure)
     return figure
 
 
@@ -111,12 +98,14 @@ def serving_units(table: pd.DataFrame) -> Figure:
     kinds = [kind for kind in (*CATEGORIES, NONE) if kind in set(table["detects"])]
     cues = ("shape", "texture")
     labels = [f"units serving {cue}" for cue in cues]
-    figure, panels = architecture_panels(table, labels, panel=(3.0, 2.2), sharex=True, sharey=True)
-    positions = offsets(PAIR, 0.3)
+    figure, panels = plotting.architecture_panels(
+        table, labels, panel=(3.0, 2.2), sharex=True, sharey=True
+    )
+    positions = plotting.offsets(PAIR, 0.3)
     for own, column in panels:
         for ax, cue in zip(column, cues, strict=True):
             rows = own[own["metric"] == f"serves_{cue}"]
-            regime_points(ax, rows, "detects", kinds, positions)
+            plotting.regime_points(ax, rows, "detects", kinds, positions)
             for unit in rows[rows["detects"].isin(kinds)].dropna(subset="value").itertuples():
                 if unit.regime in positions:
                     x = kinds.index(unit.detects) + positions[unit.regime]
@@ -124,7 +113,7 @@ def serving_units(table: pd.DataFrame) -> Figure:
                     ax.annotate(f"{int(unit.n)}", (x, 1.06), **look)
             ax.set(ylim=(-0.03, 1.15), xlim=(-0.5, len(kinds) - 0.5))
             ax.set_xticks(range(len(kinds)), kinds, rotation=20, size="small")
-    legend_below(figure)
+    plotting.legend_below(figure)
     return figure
 
 
@@ -140,7 +129,7 @@ def attribution_regions(table: pd.DataFrame) -> Figure:
         return _note("no masks of the objects, so no regions")
     methods = list(dict.fromkeys(table["method"]))
     labels = [method.replace(" ", "\n", 1) for method in methods]
-    figure, panels = architecture_panels(
+    figure, panels = plotting.architecture_panels(
         table[table["metric"] == "concentration"],
         labels,
         panel=(2.8, 1.9),
@@ -149,11 +138,11 @@ def attribution_regions(table: pd.DataFrame) -> Figure:
     )
     for own, column in panels:
         for ax, method in zip(column, methods, strict=True):
-            regime_points(ax, own[own["method"] == method], "region", REGIONS, POSITIONS)
+            plotting.regime_points(ax, own[own["method"] == method], "region", REGIONS, POSITIONS)
             ax.axhline(1, color=REFERENCE, ls=":", lw=1.2, label="even over the image")
             ax.set_xticks(range(3), REGIONS)
             ax.set_xlim(-0.5, 2.5)
-    legend_below(figure)
+    plotting.legend_below(figure)
     return figure
 
 
@@ -169,15 +158,17 @@ def attribution_maps(explained: Explained | None) -> Figure:
     if explained is None:
         return _note("no masks of the objects, so no outlines")
     rows = ["stimulus", *explained.maps]
-    figure, axes = canvas(len(rows), len(explained.pixels), panel=(1.3, 1.45))
+    figure, axes = plotting.canvas(len(rows), len(explained.pixels), panel=(1.3, 1.45))
     for line, kind in zip(axes, rows, strict=True):
         for i, ax in enumerate(line):
             if kind == "stimulus":
-                picture(ax, channels_last(explained.pixels[i]), explained.titles[i])
+                plotting.picture(
+                    ax, plotting.channels_last(explained.pixels[i]), explained.titles[i]
+                )
             else:
                 strength = explained.maps[kind][i]
-                pixels = grey(strength, max(np.quantile(strength.numpy(), 0.99), 1e-12))
-                picture(ax, pixels, f"→ {explained.answers[kind][i]}", PALETTE[kind])
+                pixels = plotting.grey(strength, max(strength.quantile(0.99).item(), 1e-12))
+                plotting.picture(ax, pixels, f"→ {explained.answers[kind][i]}", PALETTE[kind])
             ax.contour(explained.masks[i].numpy(), levels=[0.5], colors="#E69F00", linewidths=0.7)
         line[0].set_ylabel(REGIMES.get(kind, kind), color=PALETTE.get(kind, "black"), size="small")
     return figure
@@ -185,6 +176,6 @@ def attribution_maps(explained: Explained | None) -> Figure:
 
 def _note(words: str) -> Figure:
     """An empty figure that says why."""
-    figure, axes = canvas(panel=(4.6, 1.2))
-    placeholder(axes[0, 0], words)
+    figure, axes = plotting.canvas(panel=(4.6, 1.2))
+    plotting.placeholder(axes[0, 0], words)
     return figure
