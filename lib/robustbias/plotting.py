@@ -201,7 +201,6 @@ def picture(ax: Axes, pixels: np.ndarray | None, title: str = "", colour: str = 
     """An image (h w 3 in [0, 1]) without axes; None leaves a grey placeholder."""
     if pixels is None:
         placeholder(ax, "not shown")
-        ax.set_aspect("equal")
     else:
         ax.imshow(np.clip(pixels, 0, 1), interpolation="nearest")
     ax.set(xticks=[], yticks=[])
@@ -213,7 +212,7 @@ def placeholder(ax: Axes, words: str) -> None:
     """Words on a grey ground where an image or a plot is missing."""
     ax.set_facecolor("#eeeeee")
     ax.text(0.5, 0.5, words, ha="center", va="center", color="#777777", size="small")
-    ax.set(xlim=(0, 1), ylim=(0, 1), xticks=[], yticks=[])
+    ax.set(xlim=(0, 1), ylim=(0, 1), xticks=[], yticks=[], aspect="equal")
     without_frame(ax)
 
 

@@ -178,4 +178,5 @@ def _note(words: str) -> Figure:
     """An empty figure that says why."""
     figure, axes = plotting.canvas(panel=(4.6, 1.2))
     plotting.placeholder(axes[0, 0], words)
+    axes[0, 0].set_aspect("auto")
     return figure
