@@ -173,7 +173,7 @@ def corruption_sheet(
     figure, axes = plotting.canvas(rows, columns, panel=(0.95, 0.8))
     figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
     for column, ax in enumerate(axes[0]):
-        ax.set_title(f"severity {column}" if column else "clean", size="small")
+        ax.set_title(f"severity {column}" if column else "clean", size="small", color="black")
     for name, line, images in zip(names, axes, pixels, strict=True):
         for ax, image in zip(line, images, strict=True):
             if show_images:
