@@ -346,10 +346,13 @@ def test_a_filter_that_no_unit_passes_says_so(app, alexnet):
     assert "No unit of this layer" in app.cards["robust"].value
 
 
+def upload(app, name: str, content: bytes) -> None:
+    about = {"name": name, "type": "", "size": len(content), "last_modified": NOW}
+    app.upload.value = ({**about, "content": content},)
+
+
 def test_an_upload_is_shown_to_both_networks_and_attacked(app):
-    content = file(Image.new("RGB", (80, 60), (200, 40, 40)))
-    app.upload.value = ({"name": "red.png", "type": "image/png", "size": 1, "content": content,
-                         "last_modified": NOW},)  # fmt: skip
+    upload(app, "red.png", file(Image.new("RGB", (80, 60), (200, 40, 40))))
     assert app.trials["standard"].value.count("<figure>") == 1
     app.eps.value = app.eps.max / 4
     assert all(one.value.count("<figure>") == 2 for one in app.trials.values())
@@ -358,8 +361,7 @@ def test_an_upload_is_shown_to_both_networks_and_attacked(app):
 
 
 def test_a_refused_upload_leaves_one_message(app):
-    app.upload.value = ({"name": "notes.txt", "type": "text/plain", "size": 1, "content": b"hello",
-                         "last_modified": NOW},)  # fmt: skip
+    upload(app, "notes.txt", b"hello")
     assert "role=alert" in app.status.value
     assert "notes.txt is not an image" in app.status.value
     assert app.trials["standard"].value == ""
