@@ -17,7 +17,7 @@ from robustbias.networks import hooks
 from robustbias.networks.zoo import Network
 from robustbias.utils import UserError
 
-NOISE = 0.1  # standard deviation of a noise start around mid-grey
+NOISE = 0.01  # standard deviation of a noise start around mid-grey; less than what ascent adds
 
 Objective = Callable[[Float[Tensor, "n 3 h w"]], Float[Tensor, " n"]]
 
