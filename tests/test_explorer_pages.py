@@ -15,7 +15,7 @@ from ipywidgets import embed
 from nbformat.v4 import new_code_cell, new_notebook
 from PIL import Image
 
-import toy_atlas
+import toy_units
 from robustbias.book import render
 from robustbias.manifest import ROOT
 from robustbias.unit_explorer import page as unit_explorer_page
@@ -42,9 +42,9 @@ def site(tmp_path_factory) -> Path:
     if not render.scripts(ROOT / "_build" / "vendor"):
         pytest.skip("no npm, so no widget manager for a page without a network")
     (folder / "embed.js").symlink_to(ROOT / "_build" / "vendor" / "embed.js")
-    atlas = toy_atlas.atlas()
-    root = unit_explorer_page.page(atlas, n_units=3)
-    script = f"<script>{unit_explorer_page.links(atlas, n_units=3).data}</script>"
+    units = toy_units.units()
+    root = unit_explorer_page.page(units, n_units=3)
+    script = f"<script>{unit_explorer_page.links(units, n_units=3).data}</script>"
     embed.embed_minimal_html(
         folder / "page.html",
         views=[root],
@@ -166,13 +166,13 @@ def lightness(colour: str) -> float:
 
 @pytest.fixture(scope="module")
 def voila(tmp_path_factory):
-    """The address of voila with the app over the toy atlas."""
+    """The address of voila with the app over the toy units."""
     if importlib.util.find_spec("voila") is None:
         pytest.skip("voila is not installed")
     folder = tmp_path_factory.mktemp("voila")
     tests = str(Path(__file__).parent)
-    source = f"import sys\nsys.path.insert(0, {tests!r})\nimport toy_atlas\n"
-    source += "from robustbias.unit_explorer import app\napp.app(toy_atlas.atlas())"
+    source = f"import sys\nsys.path.insert(0, {tests!r})\nimport toy_units\n"
+    source += "from robustbias.unit_explorer import app\napp.app(toy_units.units())"
     notebook = new_notebook(cells=[new_code_cell(source)])
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
     nbformat.write(notebook, folder / "app.ipynb")

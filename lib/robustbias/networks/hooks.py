@@ -3,6 +3,7 @@
     captured   the outputs of layers during ordinary forward passes
     edited     a layer's output replaced by a function of it
     prefix     pixels -> a layer's output; nothing after the layer is computed
+    preactivation   the same without the ReLUs that end the layer
     resumed    a layer's output -> logits; nothing before the layer is computed
 
 Layers are dotted module names inside `network.body`, as in the manifest. No other file registers a
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor, fx, nn
 
@@ -70,6 +72,43 @@ def prefix(
     """The layer's output for images in [0, 1]. Raises UserError for an unknown layer."""
     before, _ = _parts(network, layer)
     return before((pixels - network.mean) / network.std)
+
+
+def preactivation(
+    network: Network, layer: str, pixels: Float[Tensor, "n 3 h w"]
+) -> Float[Tensor, "n u a b"]:
+    """`prefix` without the ReLUs that end the layer, so that silent units have a gradient too.
+
+    Raises:
+        UserError: An unknown layer.
+    """
+    before, _ = _parts(network, layer)
+    traces = _TRACES[network.body]
+    if (key := f"{layer} before ReLU {network.body.training}") not in traces:
+        # containers are new, modules that compute are the network's
+        traces[key] = fx.GraphModule(before, before.graph)
+        traces[key].set_submodule(layer, _without_last_relus(module(network, layer)))
+    return traces[key]((pixels - network.mean) / network.std)
+
+
+def _without_last_relus(layer: nn.Module) -> nn.Module:
+    """The layer with the ReLUs after its last convolution, normalisation or addition left out."""
+    if isinstance(layer, nn.ReLU):
+        return nn.Identity()
+    if layer.__module__.startswith("torch.nn") and not isinstance(layer, nn.Sequential):
+        return layer
+    half = fx.symbolic_trace(layer)
+    ends = list(half.graph.output_node().all_input_nodes)
+    while ends:
+        node = ends.pop()
+        on = half.get_submodule(node.target) if node.op == "call_module" else node.target
+        if isinstance(on, nn.ReLU) or on in (F.relu, torch.relu, "relu"):
+            node.replace_all_uses_with(node.all_input_nodes[0])
+            half.graph.erase_node(node)
+        elif on is torch.cat or isinstance(on, nn.Dropout):
+            ends += node.all_input_nodes
+    half.recompile()
+    return half
 
 
 def resumed(
