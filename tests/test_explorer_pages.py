@@ -172,7 +172,7 @@ def voila(tmp_path_factory):
     folder = tmp_path_factory.mktemp("voila")
     tests = str(Path(__file__).parent)
     source = f"import sys\nsys.path.insert(0, {tests!r})\nimport toy_atlas\n"
-    source += "from robustbias.unit_explorer import app\\napp.app(toy_atlas.atlas())"
+    source += "from robustbias.unit_explorer import app\napp.app(toy_atlas.atlas())"
     notebook = new_notebook(cells=[new_code_cell(source)])
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
     nbformat.write(notebook, folder / "app.ipynb")

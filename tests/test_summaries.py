@@ -68,10 +68,9 @@ def test_cues_are_on_a_par_when_both_are_learned_and_close(shape, texture, words
 
 def test_parity_is_measured_on_images_with_that_cue_alone():
     study = toy_study.study()
-    study.entries += [
-        toy_study.entry("toy-shape", "standard", 0.0, cue="shape"),
-        toy_study.entry("toy-texture", "standard", 0.0, cue="texture"),
-    ]
+    study.entries.extend(
+        toy_study.entry(f"toy-{cue}", "standard", 0.0, cue=cue) for cue in ("shape", "texture")
+    )
     study.networks |= {
         "toy-shape": toy_study.HalfLooker("left"),
         "toy-texture": toy_study.HalfLooker("left"),

@@ -55,7 +55,7 @@ class OtherImages(toy_study.Source):
             }
         },
         {"entry": dataclasses.replace(toy_study.study().entry, sizes=(16,))},
-        {"name": "other"},
+        {"entry": dataclasses.replace(toy_study.study().entry, name="other")},
     ],
     ids=["seed", "images", "weights", "study", "name"],
 )
