@@ -21,7 +21,9 @@ TOP = {
     "data_manifest", "checkpoints", "tests", "benchmarks",
 }  # fmt: skip
 HOME = re.compile(r"(?<![\w.])/(?:home|root|Users|work|tmp)/\w")
-TEXT = set(".py .md .toml .yml .ipynb .csv .txt .json .css .cff .bib".split()) | {""}
+TEXT = {
+    ".py", ".md", ".toml", ".yml", ".ipynb", ".csv", ".txt", ".json", ".css", ".cff", ".bib", "",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
