@@ -116,29 +116,41 @@ def legend_below(figure: Figure, axes: np.ndarray) -> None:
     )
 
 
-# -- --------------------------------------------------------------------------------------------
-# Tables as a reader wants them: one line a network, values with their intervals as text.
+# Tables for readers.
+
+
+def interval_text(row, threshold: float | None = None) -> str:
+    """Value [95 % interval] of a table's row; as `Interval.text`."""
+    if not row.n:
+        return "none decided"
+    return Interval(row.value, row.low, row.high, int(row.n)).text(threshold)
+
+
+def pivoted(rows: pd.DataFrame, by: list[str], order: list[str] | None = None) -> pd.DataFrame:
+    """The column `text`: a line per combination of `by`, a column per value of `column`.
+
+    Lines are in the order of first appearance, and so are columns unless `order` lists them.
+    """
+    lines, columns = rows.set_index(by).index.unique(), list(rows["column"].unique())
+    wide = rows.pivot(index=by, columns="column", values="text")
+    wide = wide.reindex(index=lines, columns=[name for name in order or columns if name in columns])
+    return wide.fillna("").rename_axis(columns=None)
 
 
 def reader_table(rows: pd.DataFrame, order: list[str] | None = None, *by: str) -> pd.DataFrame:
-    """One line an architecture, regime and `by`; the column `column` spread out."""
-    text = [interval_text(row) for row in rows.itertuples()]
-    named = rows.assign(
-        text=text,
-        network=[architecture(id) for id in rows["architecture"]],
-        training=[REGIMES[id] for id in rows["regime"]],
-    )
-    order = order or list(dict.fromkeys(named["column"]))
-    index = ["network", "training", *by]
-    wide = named.pivot(index=index, columns="column", values="text")
-    ranks = [list(REGIMES.values()), *(list(dict.fromkeys(named[column])) for column in by)]
-    lines = sorted(
-        dict.fromkeys(named[index].itertuples(index=False, name=None)),
-        key=lambda line: (line[0], *(r.index(v) for r, v in zip(ranks, line[1:], strict=True))),
-    )
-    wide = wide.reindex(lines)[[column for column in order if column in wide]].fillna("")
-    return wide.rename_axis(columns=None)
+    """Value [95 % interval] of each row: a line per architecture, regime and `by`, as `pivoted`.
 
-
-def interval_text(row) -> str:
-    return str(Interval(row.value, row.low, row.high, row.n)) if row.n else "none decided"
+    Architectures are in alphabetical order, regimes in that of REGIMES. A column `text` replaces
+    the intervals.
+    """
+    if "text" not in rows:
+        rows = rows.assign(text=[interval_text(row) for row in rows.itertuples()])
+    rows = rows.assign(
+        network=rows["architecture"].map(architecture), training=rows["regime"].map(REGIMES)
+    )
+    ranks = rows[["network"]].assign(regime=rows["regime"].map(list(REGIMES).index))
+    for name in by:
+        ranks[name] = pd.factorize(rows[name])[0]
+    lines = ranks.reset_index(drop=True).sort_values(list(ranks), kind="stable").index
+    order = order or list(rows["column"].unique())
+    return pivoted(rows.iloc[lines], ["network", "training", *by], order)

@@ -18,16 +18,16 @@ from robustbias.utils import UserError, atomic
 
 def defaults(chapter: Path) -> dict[str, Any]:
     """A chapter's parameters and their default values, in the order of its parameter cell."""
-    found = {}
+    values = {}
     for name, parameter in papermill.inspect_notebook(str(chapter)).items():
         try:
-            found[name] = ast.literal_eval(parameter["default"])
+            values[name] = ast.literal_eval(parameter["default"])
         except (ValueError, SyntaxError) as error:
             raise UserError(
                 f"{chapter.name}: parameter {name} = {parameter['default']} is not a literal; "
                 "write a number, a string, a list or None."
             ) from error
-    return found
+    return values
 
 
 def execute(chapter: Path, study: str, parameters: dict[str, Any], out: Path) -> Path:
@@ -47,10 +47,10 @@ def execute(chapter: Path, study: str, parameters: dict[str, Any], out: Path) ->
             f"{failed} is not the record of a failed run, and would be replaced by one; "
             "rename it, or choose another output."
         )
-    known = defaults(chapter)
-    if "study" in known:  # a closing chapter is of none
+    declared = defaults(chapter)
+    if "study" in declared:  # a closing chapter is of none
         parameters = {**parameters, "study": manifest.study(study).name}
-    given = checked(chapter.stem, known, parameters)
+    given = checked(chapter.stem, declared, parameters)
     os.environ.setdefault("TQDM_DISABLE", "1")  # in a page a progress bar is a hundred lines
     with atomic(out) as partial:
         try:
@@ -61,7 +61,7 @@ def execute(chapter: Path, study: str, parameters: dict[str, Any], out: Path) ->
                 kernel_name="python3",
                 cwd=str(chapter.parent),
                 progress_bar=sys.stderr.isatty(),
-                extra_arguments=["--log-level=ERROR"],  # not a warning a run about local ports
+                extra_arguments=["--log-level=ERROR"],  # no warning per run about local ports
             )
         except (PapermillExecutionError, DeadKernelError) as error:
             os.replace(partial, failed)

@@ -18,10 +18,10 @@ LOOK = {
 
 
 def verdict_matrix(cells: pd.DataFrame) -> Figure:
-    """A cell a statement, study and architecture: its verdict, and what was measured.
+    """A cell per statement, study and architecture: its verdict, and what was measured.
 
     Args:
-        cells: `book.findings.verdicts`.
+        cells: From `measure.verdicts`.
     """
     statements = list(dict.fromkeys(zip(cells["id"], cells["statement"], strict=True)))
     places = list(dict.fromkeys(zip(cells["title"], cells["architecture"], strict=True)))

@@ -13,12 +13,11 @@ from robustbias.book import edition
 from robustbias.claims import joint
 from robustbias.utils import CLAIMS, HEADLINES, PROVENANCE, Footer, UserError
 
-# -- --------------------------------------------------------------------------------------------
-# What an executed chapter says of itself, for programs: its claims, its headline numbers and
-# its provenance.
-#
-# They travel inside the notebook, beside what a reader sees, so that a published chapter needs
-# nothing but its own file.
+VERDICTS = ("supported", "undetermined", "contradicted")
+
+
+# An executed chapter carries its claims, headline numbers and provenance as outputs of MIME types
+# that only programs read, so that a published chapter needs nothing but its own file.
 
 
 def without_records(notebook: NotebookNode) -> NotebookNode:
@@ -32,19 +31,16 @@ def without_records(notebook: NotebookNode) -> NotebookNode:
 
 def records(notebook: Path, mime: str) -> list[Any]:
     """Values of one kind that a notebook's cells put out, in order; lists are joined."""
-    found = []
+    values = []
     for cell in nbformat.read(notebook, as_version=4).cells:
         for output in cell.get("outputs", []):
             value = output.get("data", {}).get(mime, [])
-            found.extend(value if isinstance(value, list) else [value])
-    return found
-
-
-VERDICTS = ("supported", "undetermined", "contradicted")
+            values.extend(value if isinstance(value, list) else [value])
+    return values
 
 
 def registered(executed: list[str]) -> pd.DataFrame:
-    """One row a tested part of a claim, study and architecture.
+    """One row per judged statement, study, architecture and condition.
 
     Columns: those of `Claim.record`, title (the study's), notebook (where it was tested).
 
@@ -61,16 +57,19 @@ def registered(executed: list[str]) -> pd.DataFrame:
 
 
 def numbers(executed: list[str]) -> list[dict]:
-    """The headline numbers of all chapters (`headlines.FIELDS`), read like the claims."""
-    notebooks = [path for paths in edition.contents(executed).values() for path in paths]
-    return [row for path in notebooks for row in records(path, HEADLINES)]
+    """The headline numbers of all chapters (`claims.FIELDS`), read like the claims."""
+    return [row for path in _notebooks(executed) for row in records(path, HEADLINES)]
 
 
 def footer(executed: list[str]) -> Footer:
     """Which notebooks the findings were read from, by the start of their hashes."""
-    notebooks = [path for paths in edition.contents(executed).values() for path in paths]
-    rows = {f"{path.parent.name}/{path.name}": utils.sha256(path)[:12] for path in notebooks}
+    paths = _notebooks(executed)
+    rows = {f"{path.parent.name}/{path.name}": utils.sha256(path)[:12] for path in paths}
     return Footer({"commit": studies.commit(), **rows})
+
+
+def _notebooks(executed: list[str]) -> list[Path]:
+    return [path for paths in edition.contents(executed).values() for path in paths]
 
 
 def read(contents: edition.Contents) -> pd.DataFrame:
@@ -88,7 +87,7 @@ def read(contents: edition.Contents) -> pd.DataFrame:
 
 
 def verdicts(table: pd.DataFrame) -> pd.DataFrame:
-    """One row a statement, study and architecture: the joint verdict of the conditions that decide.
+    """One row per statement, study and architecture: joint verdict of the primary measurements.
 
     Columns: id, statement, study, title, architecture, claim (C2 of C2.stylized), verdict, text
     (what a cell of a table says: the measurement, or how many conditions gave which verdict).
@@ -96,12 +95,11 @@ def verdicts(table: pd.DataFrame) -> pd.DataFrame:
     names = ["id", "statement", "study", "title", "architecture"]
     rows = []
     for key, parts in table[~table["beside"]].groupby(names, sort=False):
-        found = list(parts["verdict"])
+        judged = list(parts["verdict"])
         text = parts["measured"].iloc[0]
-        if len(found) > 1:
-            counts = [f"{found.count(verdict)} {verdict}" for verdict in VERDICTS]
-            there = [count for count in counts if not count.startswith("0 ")]
-            text = ", ".join(there) if len(there) > 1 else f"all {len(found)}"
+        if len(judged) > 1:
+            counts = [f"{judged.count(v)} {v}" for v in VERDICTS if v in judged]
+            text = ", ".join(counts) if len(counts) > 1 else f"all {len(judged)}"
         about = dict(zip(names, key, strict=True)) | {"claim": key[0].partition(".")[0]}
-        rows.append({**about, "verdict": joint(found), "text": text})
+        rows.append({**about, "verdict": joint(judged), "text": text})
     return pd.DataFrame(rows, columns=[*names, "claim", "verdict", "text"])
