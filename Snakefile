@@ -19,7 +19,9 @@ CONTENTS = {
 }
 
 # What a chapter's outputs depend on: the library without its shell (commands, downloads, book).
-SHELL = {"archives", "cli", "doctor", "downloads", "fetch", "holdings", "observers"}
+SHELL = {
+    "archives", "cli", "doctor", "downloads", "explorer_server", "fetch", "holdings", "observers",
+}
 CORE = [
     path
     for path in sorted(Path("lib/robustbias").rglob("*.py"))

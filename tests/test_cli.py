@@ -15,7 +15,10 @@ from typer.testing import CliRunner
 from robustbias import cli
 from toy_book import chapter, repository
 
-VERBS = ("fetch", "doctor", "train", "measure", "run", "book", "build", "publish", "shape-bias")
+VERBS = (
+    "fetch", "doctor", "train", "measure", "run", "book", "build", "publish", "explorer",
+    "shape-bias",
+)  # fmt: skip
 HEADER = "subj,session,trial,rt,object_response,category,condition,imagename\n"
 
 
