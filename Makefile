@@ -12,20 +12,27 @@ BUILD = $(BIN)/robustbias build --cores $(CORES) $(if $(STUDY),--study $(STUDY))
 named = $(if $(STUDY),,$(error say which study: make $@ STUDY=name))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book test lint lab explorer serve train bench publish clean
+.PHONY: help setup lock book test lint lab explorer serve train bench publish clean
 
 help:
 	@awk -F ': .*## ' '/^[a-z]+: .*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(READY) ## install everything into .venv (uv if it is there, else pip)
+setup: $(READY) ## install everything into .venv, as locked; LATEST=1 takes the newest in range
 
-$(READY): requirements.txt pyproject.toml
+# The lock pins every package by hash. The project itself comes last, without its dependencies.
+LOCKED = --require-hashes --requirement requirements.lock
+RANGES = --requirement requirements.txt --editable '.[dev]'
+WANTED = $(if $(LATEST),$(RANGES),$(LOCKED))
+
+$(READY): requirements.lock requirements.txt pyproject.toml
 	@if command -v uv >/dev/null; then \
 		uv venv --quiet --allow-existing --python '>=3.11' .venv && \
-		uv pip install --quiet --python .venv --requirements requirements.txt --editable '.[dev]'; \
+		uv pip install --quiet --python .venv $(WANTED) && \
+		uv pip install --quiet --python .venv --no-deps --editable .; \
 	else \
 		$(PYTHON) -m venv .venv && \
-		$(BIN)/python -m pip install --quiet --requirement requirements.txt --editable '.[dev]'; \
+		$(BIN)/python -m pip install --quiet $(WANTED) && \
+		$(BIN)/python -m pip install --quiet --no-deps --editable .; \
 	fi
 	@touch $@
 
@@ -35,6 +42,11 @@ book: $(READY) ## execute what changed and render the book; STUDY=name executes 
 
 test: $(READY) ## run the tests
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(CORES) --dist loadfile
+
+lock: ## pin what the ranges allow today into requirements.lock (needs uv)
+	@uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate \
+		--no-emit-package robustbias --python-version 3.11 --extra dev \
+		requirements.txt pyproject.toml --output-file requirements.lock
 
 lint: $(READY) ## check style, and that chapters carry no outputs
 	@$(BIN)/ruff check .

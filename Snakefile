@@ -19,15 +19,14 @@ CONTENTS = {
 }
 
 # What a chapter's outputs depend on: the library without its shell (commands, downloads, book).
-SHELL = {
-    "archives", "cli", "doctor", "downloads", "explorer_server", "fetch", "holdings", "observers",
-}
+SHELL = {"cli", "doctor", "download", "server"}
 CORE = [
     path
     for path in sorted(Path("lib/robustbias").rglob("*.py"))
     if path.stem not in SHELL and path.parent.name != "book"
 ]
-FACTS = sorted(path for path in Path("data_manifest").rglob("*") if path.is_file())
+FACTS = sorted(path for path in Path("data_manifest").glob("[!.]*") if path.is_file())
+FACTS += sorted(path for path in Path("data_manifest").glob("[!.]*/[!.]*") if path.is_file())
 
 
 def facts(wildcards):

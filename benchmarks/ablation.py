@@ -19,9 +19,9 @@ from timing import device, paired, row
 
 from robustbias import studies
 from robustbias.images import floats
-from robustbias.measures.silencing import CHUNK, unit_answers
 from robustbias.networks import hooks
 from robustbias.networks.zoo import Network
+from robustbias.units_and_cues.ablation import CHUNK, unit_answers
 
 N = 64
 LAYERS = {"googlenet": ("inception4c", "inception4e"), "resnet50": ("layer3",)}

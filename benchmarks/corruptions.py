@@ -29,6 +29,7 @@ import torch.nn.functional as F
 from timing import device, paired, row
 
 from robustbias.images import corruptions
+from robustbias.images.corruptions import constants as corruptions_constants
 from robustbias.images.iconworld import IconWorld, World
 
 N = {64: 64, 224: 4}
@@ -59,7 +60,7 @@ def ours(images: torch.Tensor, name: str) -> Callable[[], object]:
     generator = torch.Generator(images.device).manual_seed(0)
 
     def work():
-        for severity in corruptions.SEVERITIES:
+        for severity in corruptions_constants.SEVERITIES:
             out = corruptions.corrupted(images.float().div_(255), name, severity, generator)
             out.mul_(255).round_().to(torch.uint8)
 
@@ -71,7 +72,7 @@ def by_oracles(images: torch.Tensor, name: str) -> Callable[[], object]:
     from corruption_oracles import ORACLES
 
     rows = images.movedim(1, -1).contiguous().cpu().numpy()
-    constants, rng = corruptions.TABLES[images.shape[-1]][name], np.random.default_rng(0)
+    constants, rng = corruptions_constants.TABLES[images.shape[-1]][name], np.random.default_rng(0)
 
     def work():
         for own in constants:
@@ -109,9 +110,9 @@ if __name__ == "__main__":
         peer_name, peer = "per image, OpenCV, scikit-image, SciPy, Pillow", None
         if side == 224 and len(sys.argv) > 2:
             peer_name, peer = "imagecorruptions", Package(sys.argv[2], levels)
-        images, count = levels.to(on), len(levels) * len(corruptions.SEVERITIES)
+        images, count = levels.to(on), len(levels) * len(corruptions_constants.SEVERITIES)
         total, compared = np.zeros(2), 0
-        for name in corruptions.NAMES:
+        for name in corruptions_constants.NAMES:
             works = [ours(images, name)]
             if peer:
                 works.append(peer.work(name))

@@ -18,9 +18,9 @@ import torch
 from timing import device, paired, row, seconds
 
 from robustbias import studies
+from robustbias.concepts.netdissect import dissected
 from robustbias.images import floats
 from robustbias.images.concepts import Concepts
-from robustbias.measures.detectors import dissected
 from robustbias.networks import hooks
 from robustbias.networks.zoo import Network
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import torch
 
-from robustbias import provenance, studies
+from robustbias import studies
 
 
 def device(arguments: list[str]) -> torch.device:
@@ -52,8 +52,8 @@ def row(
         "peer_name": peer_name,
         "limit": limit and round(limit, 1),
         "unit": unit,
-        "device": f"{provenance.device_name(on)}, {torch.get_num_threads()} threads"
+        "device": f"{studies.device_name(on)}, {torch.get_num_threads()} threads"
         if on.type == "cpu"
-        else provenance.device_name(on),
+        else studies.device_name(on),
     }
     print(json.dumps(line), flush=True)

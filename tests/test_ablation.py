@@ -9,13 +9,17 @@ from torch import nn
 
 import toy_networks
 import toy_study
-from robustbias import claims
-from robustbias.errors import UserError
 from robustbias.images import CueConflict, Images
-from robustbias.measures import ablation, cue_units
-from robustbias.measures.decided import matched_sample, spread_sample
-from robustbias.measures.silencing import generality, unit_answers
 from robustbias.networks import hooks, zoo
+from robustbias.units_and_cues import report as units_and_cues_report
+from robustbias.units_and_cues.ablation import (
+    generality,
+    matched_sample,
+    spread_sample,
+    unit_answers,
+)
+from robustbias.units_and_cues.measure import ablation, cue_units
+from robustbias.utils import UserError
 
 PIXELS = torch.rand(5, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 LAYERS = {"alexnet": "features.4", "googlenet": "inception4e", "resnet50": "layer3"}
@@ -244,7 +248,7 @@ def test_scores_are_crossed_with_what_units_detect(study):
     assert found.loc[("texture", "serves_shape"), "n"] == 2
     assert found.loc[("no concept", "shape_share"), "n"] == 5
     assert "color" not in found.index.get_level_values(0)  # one unit is no group
-    parts = {claim.id: claim for claim in claims.tested("C6", crossed).claims}
+    parts = {claim.id: claim for claim in units_and_cues_report.cue_units(crossed).claims}
     assert parts["C6.serve"].interval.value == pytest.approx(shape / (shape + texture))
     assert parts["C6.serve"].threshold == 0.25
     with pytest.raises(UserError, match="unit 0 of cues in s has no label"):

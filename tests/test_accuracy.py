@@ -6,8 +6,8 @@ import torch
 
 import toy_study
 from robustbias import attacks
-from robustbias.errors import UserError
-from robustbias.measures import accuracy, accuracy_checks
+from robustbias.adversarial_training.measure import accuracy, accuracy_checks
+from robustbias.utils import UserError
 
 
 @pytest.fixture(autouse=True)

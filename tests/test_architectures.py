@@ -4,8 +4,8 @@ import pytest
 import torch
 import torchvision
 
-from robustbias.errors import UserError
 from robustbias.networks import architectures
+from robustbias.utils import UserError
 
 
 @pytest.mark.parametrize("architecture", architectures.BUILDERS)

@@ -4,8 +4,8 @@ import zipfile
 
 import pytest
 
-from robustbias.archives import unpacked
-from robustbias.errors import UserError
+from robustbias.images.download import unpacked
+from robustbias.utils import UserError
 
 
 def zipped(path, files):
@@ -132,6 +132,6 @@ def test_a_web_page_is_no_archive(tmp_path):
 def test_an_archive_larger_than_the_disk_is_refused(tmp_path, monkeypatch):
     archive = zipped(tmp_path / "a.zip", {"a": b"x" * 5_000_000})
     usage = type("Usage", (), {"free": 1_000_000})
-    monkeypatch.setattr("robustbias.archives.shutil.disk_usage", lambda _: usage)
+    monkeypatch.setattr("robustbias.images.download.shutil.disk_usage", lambda _: usage)
     with pytest.raises(UserError, match=r"unpacks to 5 MB but .* has only 1 MB free"):
         unpacked(archive, tmp_path / "out")

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from robustbias import attacks
-from robustbias.errors import UserError
+from robustbias.utils import UserError
 from toy_networks import small
 
 

@@ -6,16 +6,16 @@ from torch import nn
 
 import toy_networks
 import toy_study
-from robustbias.errors import UserError
-from robustbias.measures import attribution
-from robustbias.measures.attribution_maps import (
+from robustbias.networks import hooks, zoo
+from robustbias.units_and_cues.attribution import (
     METHODS,
+    attribution,
     attributions,
     category_scores,
     completeness_gap,
     regions,
 )
-from robustbias.networks import hooks, zoo
+from robustbias.utils import UserError
 
 PIXELS = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 TARGET = torch.tensor([0, 1, 1, 0])

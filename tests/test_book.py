@@ -1,18 +1,24 @@
 """The way from chapters to pages, on a toy repository: execution, staging, rendering."""
 
+import errno
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import nbformat
 import pytest
 import yaml
+from papermill.exceptions import PapermillExecutionError
 
 from robustbias import manifest
-from robustbias.book import execution, labels, pages, publication, vendor
-from robustbias.errors import UserError
+from robustbias.book import execute as book_execute
+from robustbias.book import pages, render
+from robustbias.utils import UserError
 from toy_book import chapter, command, repository, started
 
 
@@ -56,7 +62,7 @@ def planned(root):
 def test_a_wrong_parameter_stops_a_chapter_before_it_runs(lines, tmp_path, monkeypatch):
     monkeypatch.setattr(manifest, "study", lambda name: SimpleNamespace(name=name))
     with pytest.raises(UserError, match="parameters of 01_lines: no 'm'"):
-        execution.execute(lines, "first", {"m": 1}, tmp_path / "out.ipynb")
+        book_execute.execute(lines, "first", {"m": 1}, tmp_path / "out.ipynb")
     assert not (tmp_path / "out.ipynb").exists()
 
 
@@ -66,7 +72,7 @@ def test_a_chapter_whose_parameter_is_no_literal_is_refused(tmp_path):
     notebook.cells[1].source = "n = 2 * 3"
     nbformat.write(notebook, path)
     with pytest.raises(UserError, match="n = 2 \\* 3 is not a literal"):
-        execution.defaults(path)
+        book_execute.defaults(path)
 
 
 def test_an_executed_chapter_has_its_parameters_and_no_path_of_this_machine(built):
@@ -76,10 +82,10 @@ def test_an_executed_chapter_has_its_parameters_and_no_path_of_this_machine(buil
     assert '"input_path": "chapters/01_lines.ipynb"' in text
 
 
-def test_a_failing_chapter_names_its_cell_and_leaves_nothing_under_the_final_name(copied):
+def test_a_failing_chapter_names_its_cell_and_leaves_the_run_before_as_it_was(copied):
     nbformat.write(chapter("X", "x", "1 / 0"), copied / "chapters/01_lines.ipynb")
     out = copied / "_build/notebooks/first/01_lines.ipynb"
-    assert out.exists()  # of the run before
+    before = out.read_bytes()
     run = command(copied, "robustbias", "run", "01_lines", "--study", "first", "--out", str(out))
     assert run.returncode == 2
     failed = out.with_suffix(".failed.ipynb")
@@ -88,20 +94,87 @@ def test_a_failing_chapter_names_its_cell_and_leaves_nothing_under_the_final_nam
     )
     assert str(failed) in run.stderr
     assert "Traceback" not in run.stderr
-    assert not out.exists()
+    assert out.read_bytes() == before
     executed = nbformat.read(failed, as_version=4)
     assert any("ZeroDivisionError" in str(cell.get("outputs")) for cell in executed.cells)
     assert sorted(path.name for path in out.parent.iterdir()) == [
-        "01_lines.failed.ipynb", "02_more.ipynb",
+        "01_lines.failed.ipynb", "01_lines.ipynb", "02_more.ipynb",
     ]  # fmt: skip
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Studies by any name, and a papermill that copies, or fails when the chapter says 1 / 0."""
+
+    def execute(source, target, **_):
+        notebook = nbformat.read(source, as_version=4)
+        if failing := any(cell.source == "1 / 0" for cell in notebook.cells):
+            notebook.metadata["papermill"] = {"exception": True}
+        nbformat.write(notebook, target)
+        if failing:
+            raise PapermillExecutionError(0, 1, "1 / 0", "ZeroDivisionError", "by zero", [])
+
+    monkeypatch.setattr(manifest, "study", lambda name: SimpleNamespace(name=name))
+    monkeypatch.setattr(book_execute.papermill, "execute_notebook", execute)
+
+
+def linked(kind, source, tmp_path):
+    """Another way to write the path of a chapter."""
+    link = tmp_path / "link.ipynb"
+    if kind == "symbolic link":
+        link.symlink_to(source)
+    elif kind == "hard link":
+        link.hardlink_to(source)
+    elif kind == "detour":
+        return source.parent / "none" / ".." / source.name
+    return link if link.exists() else source
+
+
+@pytest.mark.parametrize("kind", ["same", "symbolic link", "hard link", "detour"])
+@pytest.mark.parametrize("cell", ["n", "1 / 0"])
+def test_a_chapter_is_never_written_over(quick, tmp_path, kind, cell):
+    source = tmp_path / "mine.ipynb"
+    nbformat.write(chapter("X", "x", cell), source)
+    before, out = source.read_bytes(), linked(kind, source, tmp_path)
+    with pytest.raises(UserError, match=r"which is read; write to another file"):
+        book_execute.execute(source, "first", {}, out)
+    assert source.read_bytes() == before
+
+
+@pytest.mark.parametrize("cell", ["n", "1 / 0"])
+def test_the_record_of_a_failure_replaces_neither_chapter_nor_other_notebooks(
+    quick, tmp_path, cell
+):
+    source, other = tmp_path / "mine.failed.ipynb", tmp_path / "out.failed.ipynb"
+    nbformat.write(chapter("X", "x", cell), source)
+    nbformat.write(chapter("Y", "y"), other)
+    before = source.read_bytes(), other.read_bytes()
+    with pytest.raises(UserError, match="which is read"):
+        book_execute.execute(source, "first", {}, tmp_path / "mine.ipynb")
+    with pytest.raises(UserError, match="is not the record of a failed run"):
+        book_execute.execute(source, "first", {}, tmp_path / "out.ipynb")
+    assert (source.read_bytes(), other.read_bytes()) == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == [source.name, other.name]
+
+
+def test_the_record_of_a_failure_goes_when_the_chapter_works_again(quick, lines, tmp_path):
+    broken, out = tmp_path / "broken.ipynb", tmp_path / "out.ipynb"
+    nbformat.write(chapter("X", "x", "1 / 0"), broken)
+    with pytest.raises(UserError, match=r"The partial notebook is .*out\.failed\.ipynb"):
+        book_execute.execute(broken, "first", {}, out)
+    assert not out.exists()
+    assert out.with_suffix(".failed.ipynb").exists()
+    book_execute.execute(lines, "first", {}, out)
+    assert out.exists()
+    assert not out.with_suffix(".failed.ipynb").exists()
 
 
 def test_labels_get_the_study_where_they_are_defined_and_where_they_are_used():
     notebook = chapter("Lines", "eps")
     notebook.cells[0].source += " Not fig-epsilon, not config-eps."
-    found = labels.labels([notebook])
+    found = render.labels([notebook])
     assert found == {"ch-eps", "fig-eps", "eq-eps"}
-    new = labels.relabelled(notebook, found, "toy")
+    new = render.relabelled(notebook, found, "toy")
     assert new.cells[0].source.startswith("(ch-eps-toy)=")
     assert "{numref}`fig-eps-toy` and {eq}`eq-eps-toy`" in new.cells[0].source
     assert new.cells[0].source.endswith("Not fig-epsilon, not config-eps.")
@@ -213,9 +286,80 @@ def test_publishing_keeps_chapters_and_renews_the_findings_in_the_readme(copied)
     assert "not executed on second: 01_lines, 02_more" in run.stderr
 
 
+@pytest.fixture
+def editions(tmp_path):
+    """A published folder of eight old chapters, and eight new ones to put there."""
+    for age in ("old", "new"):
+        (tmp_path / age).mkdir()
+        for i in range(8):
+            (tmp_path / age / f"{i:02d}.ipynb").write_text(age)
+    return (tmp_path / "old").rename(tmp_path / "first"), sorted((tmp_path / "new").iterdir())
+
+
+def of_age(folder):
+    """The age of a folder that is whole."""
+    texts = [path.read_text() for path in folder.iterdir()]
+    assert len(texts) == 8
+    (age,) = set(texts)
+    return age
+
+
+@pytest.mark.parametrize("step", range(11))
+def test_a_failure_at_any_step_of_publishing_leaves_the_old_edition(editions, monkeypatch, step):
+    folder, new = editions
+    steps = iter(range(100))
+
+    def failing(function):
+        def call(*arguments):
+            if next(steps) == step:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return function(*arguments)
+
+        return call
+
+    monkeypatch.setattr(pages.shutil, "copy", failing(shutil.copy))
+    monkeypatch.setattr(Path, "rename", failing(Path.rename))
+    if step < 10:  # 8 copies and 2 renames
+        with pytest.raises(UserError, match=r"could not publish .*No space left on device"):
+            pages._replaced(folder, new)
+    else:
+        pages._replaced(folder, new)
+    assert of_age(folder) == ("old" if step < 10 else "new")
+    assert sorted(path.name for path in folder.parent.iterdir()) == ["first", "new"]
+
+
+@pytest.mark.parametrize("step", range(12))
+def test_a_process_killed_while_publishing_leaves_a_whole_edition(editions, step):
+    folder, new = editions
+    code = f"""
+import os, pathlib, shutil, signal
+from robustbias.book import pages
+steps = iter(range(100))
+def fatal(function):
+    def call(*arguments, **options):
+        if next(steps) == {step}:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*arguments, **options)
+    return call
+for place, name in ((shutil, "copy"), (pathlib.Path, "rename"), (shutil, "rmtree")):
+    setattr(place, name, fatal(getattr(place, name)))
+folder = pathlib.Path({str(folder)!r})
+pages._replaced(folder, sorted(folder.with_name("new").iterdir()))
+"""
+    run = subprocess.run([sys.executable, "-c", code], check=False)
+    assert run.returncode == -signal.SIGKILL
+    between_the_renames = step == 9
+    assert folder.exists() != between_the_renames
+    pages._recover(folder)
+    assert of_age(folder) == ("old" if step < 10 else "new")
+    assert sorted(path.name for path in folder.parent.iterdir()) == ["first", "new"]
+    pages._replaced(folder, new)
+    assert of_age(folder) == "new"
+
+
 def test_a_readme_without_the_marks_is_an_error():
     with pytest.raises(UserError, match="found 0 such pairs"):
-        publication.renewed("# Readme", "findings")
+        pages.renewed("# Readme", "findings")
 
 
 def test_a_warning_stops_the_book_and_the_old_pages_stay(copied):
@@ -232,8 +376,8 @@ def test_a_warning_stops_the_book_and_the_old_pages_stay(copied):
 
 def test_without_npm_the_pages_ask_a_cdn(copied, monkeypatch):
     shutil.rmtree(copied / "_build/vendor", ignore_errors=True)
-    monkeypatch.setattr(vendor.shutil, "which", lambda name: None)
-    assert not vendor.scripts(copied / "_build/vendor")
+    monkeypatch.setattr(render.shutil, "which", lambda name: None)
+    assert not render.scripts(copied / "_build/vendor")
     run = command(copied, "robustbias", "book", "first", PATH="/nowhere")
     assert run.returncode == 0, run.stderr
     page = (copied / "_build/html/first/02_more.html").read_text()

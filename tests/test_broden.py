@@ -8,10 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from robustbias.errors import MissingData, UserError
 from robustbias.images import broden
 from robustbias.images.concepts import Concepts
 from robustbias.images.iconworld import IconWorld, World
+from robustbias.utils import MissingData, UserError
 
 
 @functools.cache

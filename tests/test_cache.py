@@ -3,9 +3,9 @@ import errno
 import numpy as np
 import pytest
 
-from robustbias.errors import UserError
-from robustbias.images import cache
-from robustbias.images.cache import cached_pixels
+from robustbias import images
+from robustbias.images import cache_folder, cached_pixels
+from robustbias.utils import UserError
 
 PIXELS = np.arange(2 * 3 * 4 * 4, dtype=np.uint8).reshape(2, 3, 4, 4)
 
@@ -23,7 +23,7 @@ def test_a_full_disk_is_one_clear_error_and_leaves_nothing(image_cache, monkeypa
         file.write(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(cache.np, "save", full)
+    monkeypatch.setattr(images.np, "save", full)
     with pytest.raises(UserError, match=r"could not write .*No space left on device"):
         cached_pixels("test", ["a"], lambda: PIXELS)
     assert [path for path in image_cache.rglob("*") if path.is_file()] == []
@@ -31,4 +31,17 @@ def test_a_full_disk_is_one_clear_error_and_leaves_nothing(image_cache, monkeypa
 
 def test_the_cache_lies_in_the_build_folder_unless_told_otherwise(monkeypatch):
     monkeypatch.delenv("ROBUSTBIAS_CACHE", raising=False)
-    assert cache.folder().parts[-2:] == ("_build", "cache")
+    assert cache_folder().parts[-2:] == ("_build", "cache")
+
+
+@pytest.mark.parametrize("size", [0, 5, 60, 130, -1, "longer", "another"])
+def test_a_damaged_array_is_made_again(image_cache, size):
+    cached_pixels("test", ["a"], lambda: PIXELS)
+    (path,) = (path for path in image_cache.rglob("*") if path.is_file())
+    whole = path.read_bytes()
+    if size == "another":
+        np.save(path, np.ones(3))
+    else:
+        path.write_bytes(whole + b"x" if size == "longer" else whole[:size])
+    np.testing.assert_array_equal(cached_pixels("test", ["a"], lambda: PIXELS).numpy(), PIXELS)
+    assert path.read_bytes() == whole

@@ -3,9 +3,10 @@ import csv
 import pytest
 import torch
 
-from robustbias import categories, manifest
-from robustbias.categories import CATEGORIES, class_names, entry_level, membership
-from robustbias.errors import UserError
+from robustbias import manifest
+from robustbias.images import cue_conflict
+from robustbias.images.cue_conflict import CATEGORIES, class_names, entry_level, membership
+from robustbias.utils import UserError
 
 # ImageNet classes of every category: Geirhos et al. 2019, as in the protocol of the study.
 COUNTS = {
@@ -73,7 +74,7 @@ def test_a_category_without_a_class_is_an_error():
 
 def test_an_unknown_category_is_an_error_listing_the_known():
     with pytest.raises(UserError, match=r"unknown categories .'teapot'.*airplane, bear"):
-        categories.known(("cat", "teapot"))
+        cue_conflict.known(("cat", "teapot"))
 
 
 def test_the_class_order_of_tiny_imagenet_is_that_of_its_class_table(data_directory):

@@ -5,8 +5,9 @@ import ast
 import nbformat
 import pytest
 
-from robustbias.book import edition, execution, labels, records
-from robustbias.mimes import CLAIMS, PROVENANCE
+from robustbias.book import edition, execute, render
+from robustbias.findings import measure as findings_measure
+from robustbias.utils import CLAIMS, PROVENANCE
 
 CODE_LINES = 80
 OF_STUDIES = edition.chapters()
@@ -49,7 +50,7 @@ def test_a_chapter_defines_nothing(chapter):
 def test_a_chapter_has_one_cell_of_literal_parameters(chapter):
     tagged = [c for c in cells(chapter, "code") if "parameters" in c.metadata.get("tags", [])]
     assert len(tagged) == 1
-    defaults = execution.defaults(chapter)
+    defaults = execute.defaults(chapter)
     if chapter in OF_STUDIES:
         assert {"study", "seed", "device"} <= set(defaults)
         assert defaults["study"] == "iconworld"
@@ -68,13 +69,13 @@ def test_a_chapter_starts_with_a_label_and_a_title(chapter):
 def test_a_chapters_figures_are_numbered_and_described(chapter):
     for cell in cells(chapter, "code"):
         if figure := cell.metadata.get("mystnb", {}).get("figure"):
-            assert figure["name"] in labels.labels([notebook(chapter)])
+            assert figure["name"] in render.labels([notebook(chapter)])
             assert len(cell.metadata.mystnb.image.alt) > 20
             assert figure["caption"].endswith(".")
 
 
 def test_no_label_is_defined_twice():
-    found = [label for path in CHAPTERS for label in sorted(labels.labels([notebook(path)]))]
+    found = [label for path in CHAPTERS for label in sorted(render.labels([notebook(path)]))]
     assert len(found) == len(set(found))
 
 
@@ -85,10 +86,10 @@ def test_a_chapter_runs_at_smoke_scale(chapter, tmp_path, monkeypatch):
     smoke = notebook(chapter).metadata.get("robustbias", {}).get("smoke", {})
     if chapter not in OF_STUDIES:
         smoke |= {"executed": []}  # of the published edition, which is always there
-    out = execution.execute(chapter, "iconworld", smoke, tmp_path / chapter.name)
-    (record,) = records.records(out, PROVENANCE)
+    out = execute.execute(chapter, "iconworld", smoke, tmp_path / chapter.name)
+    (record,) = findings_measure.records(out, PROVENANCE)
     assert record["commit"]
-    for claim in records.records(out, CLAIMS):
+    for claim in findings_measure.records(out, CLAIMS):
         assert claim["low"] <= claim["value"] <= claim["high"]
         assert claim["verdict"] in ("supported", "contradicted", "undetermined")
         assert claim["study"] == "iconworld"

@@ -4,11 +4,12 @@ import pytest
 import torch
 
 from robustbias import manifest
-from robustbias.errors import MissingData, UserError
-from robustbias.images import Images, colours, floats, photographs, swatches, textures
+from robustbias.images import Images, floats, textures
+from robustbias.images import concepts as images_concepts
 from robustbias.images.concepts import Concepts
 from robustbias.images.iconworld import IconWorld, World
 from robustbias.images.tiny_imagenet import TinyImageNet
+from robustbias.utils import MissingData, UserError
 
 
 def labels(n: int, names: int, *shape: int, seed: int = 0) -> torch.Tensor:
@@ -96,18 +97,18 @@ def test_the_icon_worlds_concepts_draw_shape_and_texture_independently():
 )  # fmt: skip
 def test_colours_get_the_name_people_give_them(code, name):
     rgb = torch.tensor([code >> 16, code >> 8 & 255, code & 255])[None, :, None, None] / 255
-    assert list(colours.SHADES)[int(colours.named(rgb)) - 1] == name
+    assert list(images_concepts.SHADES)[int(images_concepts.named(rgb)) - 1] == name
 
 
 def test_lab_is_that_of_the_literature():
     """Red, mid-grey and white: CIELAB under D65, as in any table of the sRGB primaries."""
     rgb = torch.tensor([[1.0, 0, 0], [0.5, 0.5, 0.5], [1.0, 1, 1]])[:, :, None, None]
     expected = torch.tensor([[53.24, 80.09, 67.20], [53.39, 0, 0], [100.0, 0, 0]])
-    torch.testing.assert_close(colours.lab(rgb)[:, :, 0, 0], expected, atol=0.05, rtol=0)
+    torch.testing.assert_close(images_concepts.lab(rgb)[:, :, 0, 0], expected, atol=0.05, rtol=0)
 
 
 def test_swatches_show_one_texture_each_up_to_the_edge():
-    pixels, family = swatches.swatches(32, 64, torch.Generator().manual_seed(0))
+    pixels, family = textures.swatches(32, 64, torch.Generator().manual_seed(0))
     assert family.bincount().tolist() == [2] * len(textures.FAMILIES)
     grey = floats(pixels).mean(1)
     assert grey[:, :6].std((1, 2)).min() > 0.01
@@ -123,7 +124,9 @@ def test_the_object_of_a_photograph_is_its_box():
         torch.full((2, 3, 64, 64), 200, dtype=torch.uint8), torch.tensor([1, 0]), ("x", "y")
     )
     boxes = torch.tensor([[10, 20, 29, 59], [0, 0, 63, 63]])
-    own = photographs.concepts(images, boxes, ("cat", "dog"), 4, torch.Generator().manual_seed(0))
+    own = images_concepts.concepts(
+        images, boxes, ("cat", "dog"), 4, torch.Generator().manual_seed(0)
+    )
     objects = own.maps["object"][:, 0]
     expected = torch.zeros(32, 32)
     expected[10:30, 5:15] = 2  # half the side; a box of 20 x 40 pixels
@@ -133,7 +136,7 @@ def test_the_object_of_a_photograph_is_its_box():
     assert own.carried["object"].tolist() == [True, True] + [False] * 4
     assert own.carried["texture"].tolist() == [False, False] + [True] * 4
     assert own.maps["texture"][2:].flatten().tolist() == [1, 2, 3, 4]
-    white = list(colours.SHADES).index("grey") + 1
+    white = list(images_concepts.SHADES).index("grey") + 1
     assert (own.maps["color"][:2] != 0).all()
     assert own.maps["color"][0].unique().tolist() in ([white], [white + 6])
 
@@ -155,10 +158,10 @@ def test_real_photographs_have_boxes_colours_and_textures(data_directory, image_
 def test_missing_or_foreign_boxes_are_refused(tmp_path):
     images = Images(torch.zeros(1, 3, 64, 64, dtype=torch.uint8), torch.zeros(1).long(), ("x",))
     with pytest.raises(MissingData, match="no val_annotations.txt"):
-        photographs.boxes(tmp_path, images)
+        images_concepts.boxes(tmp_path, images)
     (tmp_path / "val_annotations.txt").write_text("val_0.JPEG\tn1\t0\t0\t5\t5\n")
     with pytest.raises(UserError, match="is not the published annotation file"):
-        photographs.boxes(tmp_path, images)
+        images_concepts.boxes(tmp_path, images)
 
 
 def test_the_manifest_names_broden():

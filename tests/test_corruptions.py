@@ -31,11 +31,11 @@ from PIL import Image
 from scipy import stats
 
 import corruption_oracles as oracles
-from robustbias.errors import UserError
 from robustbias.images import corruptions, floats
-from robustbias.images.corruptions import blur, digital, frosting, noise, resampling, weather
+from robustbias.images.corruptions import blur, digital, noise, resampling, weather
 from robustbias.images.corruptions.constants import GROUPS, NAMES, SEVERITIES, TABLES
 from robustbias.images.iconworld import IconWorld, World
+from robustbias.utils import UserError
 
 EXACT = {
     "defocus_blur": 1e-5,
@@ -252,7 +252,7 @@ def test_plasma_has_the_spectrum_of_diamond_square(decay):
 
 def test_crystals_have_the_colours_and_contrast_of_the_photographs():
     for side in SIDES:
-        ice = frosting.crystals(200 if side == 64 else 40, side, seeded())
+        ice = weather.crystals(200 if side == 64 else 40, side, seeded())
         error = 5 * 0.19 / math.sqrt(len(ice))
         mean = ice.mean((0, 2, 3))
         assert mean.tolist() == pytest.approx([0.57, 0.66, 0.70], abs=error)
@@ -261,7 +261,7 @@ def test_crystals_have_the_colours_and_contrast_of_the_photographs():
 
 def test_frost_from_photographs_shows_crops_of_them(tmp_path):
     rng = np.random.default_rng(0)
-    for k, name in enumerate(frosting.PHOTOGRAPHS):
+    for k, name in enumerate(weather.PHOTOGRAPHS):
         grey = np.full((240, 260, 3), 40 * k + 20, np.uint8)
         grey[:120] += 10
         image = Image.fromarray(grey if k else rng.integers(0, 256, (240, 260, 3), np.uint8))

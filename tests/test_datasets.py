@@ -3,8 +3,8 @@ import re
 import pytest
 
 from robustbias import manifest
-from robustbias.categories import CATEGORIES, class_names
-from robustbias.holdings import COUNTS
+from robustbias.images.cue_conflict import CATEGORIES, class_names
+from robustbias.images.doctor import COUNTS
 
 
 @pytest.mark.parametrize("name", manifest.datasets())

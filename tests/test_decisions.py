@@ -1,10 +1,10 @@
 import pandas as pd
 import pytest
 
-from robustbias import decisions
-from robustbias.errors import MissingData, UserError
-from robustbias.images.names import cues
+from robustbias.images.cue_conflict import cues
 from robustbias.images.tiny_imagenet import TinyImageNet
+from robustbias.shape_bias import decisions
+from robustbias.utils import MissingData, UserError
 
 HEADER = "subj,session,trial,rt,object_response,category,condition,imagename"
 TRIALS = [

@@ -6,12 +6,12 @@ import pytest
 import torch
 from PIL import Image
 
-from robustbias.errors import MissingData, UserError
-from robustbias.images import designs
+from robustbias.images import icons
+from robustbias.utils import MissingData, UserError
 
 
 def test_every_category_has_at_least_six_designs_of_both_splits():
-    bank = designs.load()
+    bank = icons.load()
     assert len(bank.categories) == 16
     held = torch.tensor(bank.held_out)
     for index, category in enumerate(bank.categories):
@@ -23,7 +23,7 @@ def test_every_category_has_at_least_six_designs_of_both_splits():
 
 
 def test_no_held_out_drawing_is_also_a_training_drawing():
-    bank = designs.load()
+    bank = icons.load()
     held = torch.tensor(bank.held_out)
     masks = (bank.masks > 127).flatten(1).float()
     both = masks[held] @ masks[~held].T
@@ -38,7 +38,7 @@ def test_signed_distances_are_those_to_the_nearest_pixel_of_the_other_kind():
     mask = torch.zeros(1, 24, 24, dtype=torch.uint8)
     mask[0, 5:9, 6:13] = 255
     inside = mask[0] > 127
-    found = designs.signed_distances(mask)[0]
+    found = icons.signed_distances(mask)[0]
     points = [(y, x) for y in range(24) for x in range(24)]
     for y, x in points:
         other = [math.dist((y, x), p) for p in points if inside[p] != inside[y, x]]
@@ -47,7 +47,7 @@ def test_signed_distances_are_those_to_the_nearest_pixel_of_the_other_kind():
 
 
 def test_strokes_add_and_cut():
-    drawing = designs._drawn(["+ rectangle 10 10 90 90", "- ellipse 50 50 20 20"])
+    drawing = icons._drawn(["+ rectangle 10 10 90 90", "- ellipse 50 50 20 20"])
     assert drawing.getpixel((drawing.width // 5, drawing.height // 5)) == 255
     assert drawing.getpixel((drawing.width // 2, drawing.height // 2)) == 0
     assert isinstance(drawing, Image.Image)
@@ -56,16 +56,16 @@ def test_strokes_add_and_cut():
 @pytest.mark.parametrize("stroke", ["+ circle 1 2 3", "rectangle 1 2 3 4", "+ ellipse 1 2 x 4"])
 def test_a_wrong_stroke_is_refused(stroke):
     with pytest.raises(UserError, match="is not"):
-        designs._drawn([stroke])
+        icons._drawn([stroke])
 
 
 def test_a_missing_font_package_says_what_to_install():
     entry = {"package": "no_such_icons", "file": "a.ttf", "sha256": ""}
     with pytest.raises(MissingData, match="no_such_icons.*make setup"):
-        designs._font("a", entry)
+        icons._font("a", entry)
 
 
 def test_a_font_of_another_version_is_refused():
     entry = {"package": "qtawesome", "file": "fonts/elusiveicons-webfont-2.0.ttf", "sha256": "0"}
     with pytest.raises(UserError, match="not the font that designs.toml pins"):
-        designs._font("ei", entry)
+        icons._font("ei", entry)

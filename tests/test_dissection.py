@@ -9,16 +9,21 @@ from torch import nn
 import literal_dissection
 import toy_networks
 import toy_study
-from robustbias.errors import UserError
+from robustbias.concepts import netdissect
+from robustbias.concepts.measure import concept_set, dissection, labels
+from robustbias.concepts.netdissect import (
+    above,
+    dissected,
+    places,
+    spans,
+    standing_out,
+    upper_quantiles,
+)
 from robustbias.images import floats
 from robustbias.images.concepts import Concepts
-from robustbias.measures import detectors, dissection
-from robustbias.measures.detectors import dissected
-from robustbias.measures.dissection import concept_set, labels
-from robustbias.measures.overlap import above, spans, standing_out
-from robustbias.measures.quantiles import places, upper_quantiles
 from robustbias.networks import zoo
 from robustbias.networks.zoo import Network
+from robustbias.utils import UserError
 
 SIDE = 16
 ZERO, ONE = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
@@ -97,7 +102,7 @@ def literally(net: Network, concepts: Concepts, share: float):
 @pytest.mark.parametrize("batch", [4, 100])
 @pytest.mark.parametrize("few", [0, 10_000])
 def test_iou_and_thresholds_are_those_of_the_literal_two_passes(share, batch, few, monkeypatch):
-    monkeypatch.setattr(detectors, "FEW", few)
+    monkeypatch.setattr(netdissect, "FEW", few)
     net, concepts = network(), random_concepts()
     options = {"share": share, "batch": batch, "generator": seeded()}
     ours = dissected(net, concepts, ("relu", "second"), **options)
@@ -136,16 +141,16 @@ def test_enough_memory_changes_nothing_and_too_little_takes_thresholds_from_a_sa
 def test_maps_are_dropped_as_soon_as_thresholds_are_known(monkeypatch):
     """Peak memory does not grow with the number of images."""
     kept = []
-    original = detectors._add
+    original = netdissect._add
 
     def seen(found, maps, *others):
         kept.append(sum(m.numel() * m.element_size() for m in maps.values()))
         original(found, maps, *others)
 
-    monkeypatch.setattr(detectors, "_add", seen)
+    monkeypatch.setattr(netdissect, "_add", seen)
     asked = []
     monkeypatch.setattr(
-        detectors,
+        netdissect,
         "upper_quantiles",
         lambda chunks, share: asked.append(sum(len(c) for c in chunks)) or (chunks[0][0], None),
     )

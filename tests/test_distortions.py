@@ -9,9 +9,9 @@ from PIL import Image
 
 import toy_networks
 import toy_study
-from robustbias.errors import UserError
-from robustbias.images import distortions, masks
+from robustbias.images import distortions
 from robustbias.images.distortions import DISTORTIONS, distorted, saturated, scrambled
+from robustbias.utils import UserError
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -75,7 +75,7 @@ def test_greyscale_is_what_pillow_makes_of_the_image(pixels):
 def test_otsus_threshold_is_the_best_of_all_thresholds(pixels):
     """The oracle tries every one of 256 thresholds."""
     x = (pixels[:, :1] ** 3 * 0.7).mul(255).round() / 255 + 1 / 512  # inside a step, skewed
-    found = masks.otsu(x)
+    found = distortions.otsu(x)
 
     def apart(values, threshold):
         low, high = values[values < threshold], values[values >= threshold]
@@ -152,10 +152,10 @@ def square(object_level: float, ground_level: float) -> torch.Tensor:
 @pytest.mark.parametrize(("level", "ground"), [(0.0, 1.0), (1.0, 0.0), (0.45, 0.55), (0.9, 0.7)])
 def test_a_mask_is_the_object_whichever_is_darker(level, ground):
     """Trap: silhouettes of the wrong polarity."""
-    found = masks.object_masks(square(level, ground))
+    found = distortions.object_masks(square(level, ground))
     assert found.sum() == 144
     assert found[0, 10:22, 8:20].all()
-    black = masks.silhouettes(found)
+    black = distortions.silhouettes(found)
     assert black[0, :, 15, 15].tolist() == [0, 0, 0]
     assert black[0, :, 0, 0].tolist() == [255, 255, 255]
 
@@ -164,15 +164,15 @@ def test_a_drawing_in_the_alpha_channel_is_found():
     """Trap: contour files that are black all over, the drawing being in the alpha channel."""
     alpha = square(1.0, 0.0)[:, :1]
     drawing = torch.cat([torch.zeros(1, 3, 32, 32), alpha], 1)
-    assert torch.equal(masks.object_masks(drawing)[0], alpha[0, 0] > 0.5)
+    assert torch.equal(distortions.object_masks(drawing)[0], alpha[0, 0] > 0.5)
     opaque = torch.cat([square(0.0, 1.0), torch.ones(1, 1, 32, 32)], 1)
-    assert torch.equal(masks.object_masks(opaque), masks.object_masks(square(0.0, 1.0)))
+    assert torch.equal(distortions.object_masks(opaque), distortions.object_masks(square(0.0, 1.0)))
     with pytest.raises(UserError, match="of 2 channels"):
-        masks.object_masks(torch.zeros(1, 2, 8, 8))
+        distortions.object_masks(torch.zeros(1, 2, 8, 8))
 
 
 def test_a_contour_is_the_border_of_the_object_alone():
-    outline = masks.contours(masks.object_masks(square(0.0, 1.0)))[0, 0] == 0
+    outline = distortions.contours(distortions.object_masks(square(0.0, 1.0)))[0, 0] == 0
     assert outline.sum() == 4 * 12 - 4
     assert outline[10, 8:20].all()
     assert not outline[11:21, 9:19].any()

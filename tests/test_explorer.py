@@ -11,13 +11,16 @@ import pytest
 import torch
 from PIL import Image
 
-from robustbias import explorer, studies
-from robustbias.errors import UserError
-from robustbias.explorer import pictures, trials, units, uploads
-from robustbias.explorer.live import App
-from robustbias.explorer.sights import sights
+from robustbias import studies
 from robustbias.images import floats
 from robustbias.networks import hooks
+from robustbias.unit_explorer import app as unit_explorer_app
+from robustbias.unit_explorer import atlas as unit_explorer_atlas
+from robustbias.unit_explorer import cards as unit_explorer_cards
+from robustbias.unit_explorer import page, trials, units
+from robustbias.unit_explorer.app import App
+from robustbias.unit_explorer.data import sights
+from robustbias.utils import UserError
 
 LAYER = "features.9"
 NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
@@ -32,12 +35,12 @@ def study():
 def tables(study, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ROBUSTBIAS_TABLES", str(tmp_path_factory.mktemp("tables")))
-        yield explorer.tables(study, n_concepts=120, n_smooth=8, n_tops=100, n_each=2)
+        yield unit_explorer_atlas.tables(study, n_concepts=120, n_smooth=8, n_tops=100, n_each=2)
 
 
 @pytest.fixture(scope="module")
 def atlas(study, tables):
-    return explorer.atlas(study, tables, n_concepts=120)
+    return unit_explorer_atlas.atlas(study, tables, n_concepts=120)
 
 
 # -- numbers ---------------------------------------------------------------------------------
@@ -49,7 +52,7 @@ def shown(card: str) -> dict[str, str]:
 
 def test_a_card_has_the_numbers_of_the_tables(atlas, tables):
     entry = atlas.pairs["alexnet"]["robust"]
-    sheet = pictures.Sheet(atlas.images.pixels, range(len(atlas.images)))
+    sheet = unit_explorer_cards.Sheet(atlas.images.pixels, range(len(atlas.images)))
     metrics = {
         "tv": ("smoothness", {"condition": "maps", "metric": "tv_normalised"}, "{:.2f}"),
         "noise_gain": ("smoothness", {"condition": "noise", "sigma": 0.08}, "{:.2f}"),
@@ -79,7 +82,7 @@ def test_a_card_has_the_numbers_of_the_tables(atlas, tables):
 
 def test_a_card_shows_the_concepts_with_the_highest_iou(atlas, tables):
     entry = atlas.pairs["alexnet"]["standard"]
-    sheet = pictures.Sheet(atlas.images.pixels, range(len(atlas.images)))
+    sheet = unit_explorer_cards.Sheet(atlas.images.pixels, range(len(atlas.images)))
     card = atlas.card(entry, LAYER, 5, sheet)
     table = tables["dissection"]
     own = table[(table["network"] == entry.name) & (table["layer"] == LAYER)]
@@ -172,7 +175,7 @@ def test_a_histogram_counts_every_image(atlas):
 def test_an_outline_surrounds_the_pixels_above_the_threshold():
     map = torch.zeros(8, 8)
     map[2:4, 4:7] = 1.0
-    x, y, *steps = map_points(pictures.outline(map, 0.5, side=8))
+    x, y, *steps = map_points(unit_explorer_cards.outline(map, 0.5, side=8))
     corners = np.cumsum([(x, y), *zip(steps[::2], steps[1::2], strict=True)], axis=0) / 16
     # half way from the centres inside to those outside
     assert corners.min(0) == pytest.approx([4, 2], abs=0.1)
@@ -182,9 +185,9 @@ def test_an_outline_surrounds_the_pixels_above_the_threshold():
 def test_an_outline_that_ends_at_the_border_is_closed_and_one_of_nothing_is_empty():
     map = torch.zeros(4, 4)
     map[:, :2] = 1.0
-    path = pictures.outline(map, 0.5)
+    path = unit_explorer_cards.outline(map, 0.5)
     assert path.count("M") == path.count("z") == 1
-    assert pictures.outline(map, 2.0) == ""
+    assert unit_explorer_cards.outline(map, 2.0) == ""
 
 
 def map_points(path: str) -> list[int]:
@@ -193,7 +196,7 @@ def map_points(path: str) -> list[int]:
 
 def test_a_sheet_holds_each_image_once_and_finds_it_again():
     pixels = torch.zeros(9, 3, 4, 4, dtype=torch.uint8)
-    sheet = pictures.Sheet(pixels, [7, 1, 7, 3])
+    sheet = unit_explorer_cards.Sheet(pixels, [7, 1, 7, 3])
     assert (sheet.columns, sheet.rows) == (2, 2)
     assert sheet.style(1) == "background-position:0% 0%"
     assert sheet.style(7) == "background-position:0% 100%"
@@ -201,12 +204,14 @@ def test_a_sheet_holds_each_image_once_and_finds_it_again():
 
 
 def test_images_that_may_not_be_shown_are_in_no_sheet():
-    sheet = pictures.Sheet(torch.zeros(2, 3, 4, 4, dtype=torch.uint8), [0, 1], shown=False)
+    sheet = unit_explorer_cards.Sheet(
+        torch.zeros(2, 3, 4, 4, dtype=torch.uint8), [0, 1], shown=False
+    )
     assert sheet.css() == sheet.style(1) == ""
 
 
 def test_bars_show_a_single_image():
-    path = pictures.bars(torch.tensor([10_000, 0, 1]), 10)
+    path = unit_explorer_cards.bars(torch.tensor([10_000, 0, 1]), 10)
     assert path == "M0 10v-10h4v10h4v-1h4V10z"
 
 
@@ -215,7 +220,7 @@ def test_bars_show_a_single_image():
 
 def test_a_page_links_every_choice_and_holds_each_card_once(atlas):
 
-    root = explorer.page(atlas, n_units=2)
+    root = page.page(atlas, n_units=2)
 
     stacks = [w for w in walked(root) if isinstance(w, ipywidgets.Stack)]
     cards = [w for w in walked(root) if isinstance(w, ipywidgets.HTML) and "data-unit" in w.value]
@@ -239,14 +244,14 @@ def walked(root) -> list:
 
 
 def test_a_page_without_images_holds_none(atlas):
-    root = explorer.page(atlas, n_units=1, show_images=False)
+    root = page.page(atlas, n_units=1, show_images=False)
     values = [w.value for w in walked(root) if isinstance(w, ipywidgets.HTML)]
     assert not [v for v in values if "image/webp" in v or "<img class=unit-maps" in v]
     assert [v for v in values if "<path" in v]
 
 
 def test_addresses_of_a_page_are_those_of_its_views(atlas):
-    script = explorer.links(atlas, n_units=2).data
+    script = page.links(atlas, n_units=2).data
     assert '"alexnet":{"features.1":{"s":[[' in script
 
 
@@ -271,16 +276,16 @@ def file(image: Image.Image, format: str = "PNG", **options) -> bytes:
     ids=["CMYK", "palette", "alpha", "WebP", "GIF"],
 )
 def test_images_of_every_mode_become_rgb(image, format):
-    pixels = uploads.square(file(image, format), "x", 32)
+    pixels = trials.square(file(image, format), "x", 32)
     assert pixels.shape == (3, 32, 32)
     assert pixels.float().mean((1, 2)).tolist() == pytest.approx([255, 0, 0], abs=4)
 
 
 def test_transparency_shows_mid_grey_and_16_bits_are_not_cut_off():
-    clear = uploads.square(file(Image.new("RGBA", (40, 40), (255, 0, 0, 0))), "x", 16)
+    clear = trials.square(file(Image.new("RGBA", (40, 40), (255, 0, 0, 0))), "x", 16)
     assert clear.unique().tolist() == [128]
     ramp = np.linspace(0, 65535, 40 * 40).reshape(40, 40).astype(np.uint16)
-    grey = uploads.square(file(Image.fromarray(ramp)), "x", 16)
+    grey = trials.square(file(Image.fromarray(ramp)), "x", 16)
     assert grey.min() < 16
     assert 110 < grey.float().mean() < 145
 
@@ -288,7 +293,7 @@ def test_transparency_shows_mid_grey_and_16_bits_are_not_cut_off():
 def test_the_middle_of_a_wide_image_is_kept():
     pixels = np.zeros((40, 120, 3), np.uint8)
     pixels[:, 40:80] = 255
-    assert uploads.square(file(Image.fromarray(pixels)), "x", 16).min() > 200
+    assert trials.square(file(Image.fromarray(pixels)), "x", 16).min() > 200
 
 
 @pytest.mark.parametrize(
@@ -298,20 +303,20 @@ def test_the_middle_of_a_wide_image_is_kept():
         (b"", "x is not an image"),
         (file(Image.new("RGB", (64, 64)))[:60], "damaged"),
         (file(Image.new("RGB", (200, 8))), "16 or more"),
-        (bytes(uploads.MAX_BYTES + 1), "at most 10"),
+        (bytes(trials.MAX_BYTES + 1), "at most 10"),
     ],
     ids=["text", "empty", "cut off", "tiny", "large file"],
 )
 def test_what_cannot_be_shown_is_refused_with_one_message(content, message):
     with pytest.raises(UserError, match=message):
-        uploads.square(content, "x", 32)
+        trials.square(content, "x", 32)
 
 
 def test_100_megapixels_are_refused_before_they_are_decoded(monkeypatch):
     content = file(Image.new("1", (10_000, 10_000)))
     monkeypatch.setattr(Image.Image, "load", lambda _: pytest.fail("decoded"))
     with pytest.raises(UserError, match="10000 x 10000 pixels; expected at most 24 million"):
-        uploads.square(content, "x", 32)
+        trials.square(content, "x", 32)
 
 
 # -- trials ----------------------------------------------------------------------------------
@@ -400,6 +405,6 @@ def test_silencing_says_which_answers_change(app):
 def test_a_page_built_by_a_program_has_no_dead_live_part(monkeypatch):
     monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
     monkeypatch.delenv("SERVER_SOFTWARE", raising=False)
-    assert not explorer.served()
+    assert not unit_explorer_app.served()
     monkeypatch.setenv("SERVER_SOFTWARE", "voila/0.5")
-    assert explorer.served()
+    assert unit_explorer_app.served()

@@ -9,9 +9,9 @@ from ipywidgets import embed
 from PIL import Image
 
 import toy_atlas
-from robustbias import explorer
-from robustbias.book import vendor
+from robustbias.book import render
 from robustbias.manifest import ROOT
+from robustbias.unit_explorer import page as unit_explorer_page
 
 if importlib.util.find_spec("websockets") is None:
     pytest.skip("no package websockets to talk to a browser with", allow_module_level=True)
@@ -33,12 +33,12 @@ THEIRS = ("THEBE_JS_URL", "invalid theme mode", "favicon")
 def site(tmp_path_factory) -> Path:
     """A folder with one page: the explorer, its script, and the widget manager."""
     folder = tmp_path_factory.mktemp("site")
-    if not vendor.scripts(ROOT / "_build" / "vendor"):
+    if not render.scripts(ROOT / "_build" / "vendor"):
         pytest.skip("no npm, so no widget manager for a page without a network")
     (folder / "embed.js").symlink_to(ROOT / "_build" / "vendor" / "embed.js")
     atlas = toy_atlas.atlas()
-    root = explorer.page(atlas, n_units=3)
-    script = f"<script>{explorer.links(atlas, n_units=3).data}</script>"
+    root = unit_explorer_page.page(atlas, n_units=3)
+    script = f"<script>{unit_explorer_page.links(atlas, n_units=3).data}</script>"
     embed.embed_minimal_html(
         folder / "page.html",
         views=[root],
@@ -163,7 +163,7 @@ def live(tmp_path_factory):
     """A server of the app over the toy atlas."""
     tests = str(Path(__file__).parent)
     source = f"import sys\nsys.path.insert(0, {tests!r})\nimport toy_atlas\n"
-    source += "from robustbias import explorer\nexplorer.app(toy_atlas.atlas())"
+    source += "from robustbias.unit_explorer import app\napp.app(toy_atlas.atlas())"
     with served(tmp_path_factory.mktemp("live"), source) as server:
         yield server
 

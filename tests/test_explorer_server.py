@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from robustbias import explorer_server
+from robustbias.unit_explorer.server import FULL, MAX_KERNELS
 from toy_server import served
 
 # pages that stay incomplete, and pages that are complete but that nothing connects to
@@ -52,13 +52,13 @@ def test_a_local_name_gets_a_page_whose_kernel_ends_when_it_is_left_incomplete(s
 
 
 def test_one_page_too_many_is_told_so_and_starts_no_kernel(server):
-    n = explorer_server.MAX_KERNELS
+    n = MAX_KERNELS
     with contextlib.ExitStack() as pages:
         for _ in range(n):
             assert pages.enter_context(asked(server)).status == 200
         with asked(server) as answer:
             assert answer.status == 503
-            assert explorer_server.FULL in answer.read().decode()
+            assert FULL in answer.read().decode()
         assert len(server.kernels()) == n
     server.until(0)
 

@@ -7,10 +7,11 @@ import zipfile
 
 import pytest
 
-from robustbias import fetch, manifest
-from robustbias.downloads import downloaded
-from robustbias.errors import MissingData, UserError
+from robustbias import manifest
+from robustbias.images import doctor, download
+from robustbias.images.download import downloaded
 from robustbias.manifest import DatasetEntry, FileEntry, NetworkEntry
+from robustbias.utils import MissingData, UserError
 
 PNG = b"\x89PNG stimulus"
 
@@ -128,61 +129,61 @@ def stimuli(server, tmp_path, monkeypatch):
 
 
 def test_a_data_set_is_fetched_unpacked_and_counted(stimuli, server):
-    place = fetch.fetch("drawings", progress=False)
+    place = download.fetch("drawings", progress=False)
     assert place == stimuli / "set" / "drawings"
     assert sorted(p.name for p in place.glob("cat/*")) == ["cat0.png", "cat1.png", "cat2.png"]
-    assert fetch.verify("drawings")["ok"].tolist() == [True, True]
-    fetch.fetch("drawings", progress=False)
+    assert download.verify("drawings")["ok"].tolist() == [True, True]
+    download.fetch("drawings", progress=False)
     assert len(server.log) == 1
 
 
 def test_a_second_data_set_of_the_archive_needs_no_second_download(stimuli, server):
-    place = fetch.fetch("drawings", progress=False)
+    place = download.fetch("drawings", progress=False)
     place.rename(stimuli / "elsewhere")
-    fetch.fetch("drawings", progress=False)
+    download.fetch("drawings", progress=False)
     assert len(server.log) == 1
 
 
 def test_an_incomplete_folder_is_left_alone(stimuli):
-    place = fetch.fetch("drawings", progress=False)
+    place = download.fetch("drawings", progress=False)
     (place / "cat" / "cat0.png").unlink()
     with pytest.raises(UserError, match=r"not complete: stimuli 2 of 3. Move it away"):
-        fetch.fetch("drawings", progress=False)
+        download.fetch("drawings", progress=False)
     assert len(list(place.glob("cat/*"))) == 2
-    assert not fetch.verify("drawings")["ok"].iloc[0]
+    assert not download.verify("drawings")["ok"].iloc[0]
 
 
 def test_an_archive_with_less_than_the_manifest_says_leaves_no_folder(stimuli, server):
     entry = manifest.dataset("drawings")
     entry.images["stimuli"] = 4
     with pytest.raises(UserError, match="download of drawings is not complete: stimuli 3 of 4"):
-        fetch.fetch("drawings", progress=False)
+        download.fetch("drawings", progress=False)
     assert list((stimuli / "set").iterdir()) == []
 
 
 def test_a_failed_fetch_leaves_no_folder(stimuli, server):
     server.files.clear()
     with pytest.raises(UserError, match="could not download"):
-        fetch.fetch("drawings", progress=False)
+        download.fetch("drawings", progress=False)
     assert list((stimuli / "set").iterdir()) == []
 
 
 def test_a_folder_that_cannot_be_written_is_an_error(stimuli):
     (stimuli / "set").write_text("a file where a folder should be")
     with pytest.raises(UserError, match=r"could not write to .*set ROBUSTBIAS_DATA"):
-        fetch.fetch("drawings", progress=False)
+        download.fetch("drawings", progress=False)
 
 
 def test_what_cannot_be_fetched_says_why(tmp_path, monkeypatch):
     monkeypatch.setenv("ROBUSTBIAS_DATA", str(tmp_path))
     with pytest.raises(UserError, match="unknown data set or network 'nothing'; known: broden"):
-        fetch.fetch("nothing")
+        download.fetch("nothing")
     with pytest.raises(UserError, match="iconworld is drawn by this package"):
-        fetch.fetch("iconworld")
+        download.fetch("iconworld")
     with pytest.raises(MissingData, match=r"cannot be downloaded by a program.*register"):
-        fetch.fetch("imagenet-val")
+        download.fetch("imagenet-val")
     with pytest.raises(MissingData, match="robustbias fetch edges"):
-        fetch.verify("edges")
+        download.verify("edges")
 
 
 def test_published_weights_are_fetched_and_others_are_to_be_trained(server, tmp_path, monkeypatch):
@@ -203,17 +204,17 @@ def test_published_weights_are_fetched_and_others_are_to_be_trained(server, tmp_
     }  # fmt: skip
     monkeypatch.setattr(manifest, "networks", lambda study=None: tuple(networks))
     monkeypatch.setattr(manifest, "network", networks.get)
-    path = fetch.fetch("published", progress=False)
+    path = download.fetch("published", progress=False)
     assert (path, path.read_bytes()) == (tmp_path / "networks" / "net.pth", content)
     with pytest.raises(MissingData, match="robustbias train s --network ours"):
-        fetch.fetch("ours")
-    table = fetch.doctor()["Networks"].set_index("network")
+        download.fetch("ours")
+    table = doctor.doctor()["Networks"].set_index("network")
     assert table["weights"].to_dict() == {"published": "here", "ours": "missing"}
 
 
 def test_the_doctor_says_what_is_missing_and_what_to_type(tmp_path, monkeypatch):
     monkeypatch.setenv("ROBUSTBIAS_DATA", str(tmp_path))
-    tables = fetch.doctor()
+    tables = doctor.doctor()
     sets = tables["Data sets"].set_index("data set")
     assert set(sets.index) == set(manifest.datasets())
     assert sets.loc["iconworld", "state"] == "embedded"
@@ -226,7 +227,7 @@ def test_the_doctor_says_what_is_missing_and_what_to_type(tmp_path, monkeypatch)
 @pytest.mark.parametrize("name", manifest.studies())
 def test_the_doctor_knows_what_a_study_can_run(tmp_path, monkeypatch, name):
     monkeypatch.setenv("ROBUSTBIAS_DATA", str(tmp_path))
-    row = fetch.doctor()["Studies"].set_index("study").loc[name]
+    row = doctor.doctor()["Studies"].set_index("study").loc[name]
     dataset = manifest.dataset(manifest.study(name).dataset)
     assert row["can train"] == (dataset.kind == "embedded")
     assert (f"robustbias fetch {dataset.name}" in row["to do"]) == (dataset.kind != "embedded")
@@ -236,7 +237,7 @@ def test_a_broken_data_set_does_not_stop_the_doctor(tmp_path, monkeypatch):
     monkeypatch.setenv("ROBUSTBIAS_DATA", str(tmp_path))
     (tmp_path / "tiny-imagenet").mkdir()
     (tmp_path / "tiny-imagenet" / "train-00000-of-00001.parquet").write_text("<html>")
-    sets = fetch.doctor()["Data sets"].set_index("data set")
+    sets = doctor.doctor()["Data sets"].set_index("data set")
     assert sets.loc["tiny-imagenet", "state"] == "broken"
     assert "not a whole parquet file" in sets.loc["tiny-imagenet", "found"]
 
@@ -246,5 +247,5 @@ def test_a_broken_data_set_does_not_stop_the_doctor(tmp_path, monkeypatch):
 )
 def test_the_real_data_are_complete(data_directory, monkeypatch, name):
     monkeypatch.setenv("ROBUSTBIAS_DATA", str(data_directory))
-    assert fetch.verify(name)["ok"].all()
-    assert fetch.fetch(name, progress=False) == data_directory / manifest.dataset(name).path
+    assert download.verify(name)["ok"].all()
+    assert download.fetch(name, progress=False) == data_directory / manifest.dataset(name).path

@@ -7,10 +7,14 @@ import pytest
 import torch
 
 import toy_study
-from robustbias import figures, published
-from robustbias.figures import theme
-from robustbias.measures import accuracy, conflict, conflict_trials, displays, shape_bias
-from robustbias.measures.examples import adversarial_examples
+from robustbias import plotting
+from robustbias.adversarial_training import figures as adversarial_training_figures
+from robustbias.adversarial_training.measure import accuracy, adversarial_examples
+from robustbias.ood_generalization import figures as ood_generalization_figures
+from robustbias.shape_bias import figures as shape_bias_figures
+from robustbias.shape_bias import published, trials
+from robustbias.shape_bias.measure import shape_bias
+from robustbias.shape_bias.trials import conflict_trials, displays
 
 mpl.use("Agg")
 
@@ -19,7 +23,7 @@ mpl.use("Agg")
 def _toy(tmp_path, monkeypatch):
     monkeypatch.setenv("ROBUSTBIAS_TABLES", str(tmp_path))
     monkeypatch.setattr(
-        conflict.zoo, "untrained", lambda entry, seed: toy_study.HalfLooker("left", 0.0)
+        trials.zoo, "untrained", lambda entry, seed: toy_study.HalfLooker("left", 0.0)
     )
 
 
@@ -37,7 +41,7 @@ def drawn(ax) -> dict[str, list[float]]:
 
 def test_the_accuracy_curve_draws_the_measured_values():
     table = accuracy(toy_study.study(), n_images=20, steps=3)
-    figure = figures.accuracy_curve(table)
+    figure = adversarial_training_figures.accuracy_curve(table)
     (ax,) = figure.axes
     own = table[(table["metric"] == "top1") & (table["network"] == "toy-r")]
     expected = own[own["steps"] != 6].sort_values("attack_eps")["value"].tolist()
@@ -46,13 +50,16 @@ def test_the_accuracy_curve_draws_the_measured_values():
 
 
 def test_shape_bias_figures_draw_s_and_r(bias):
-    for figure in (figures.shape_bias_by_category(bias), figures.shape_bias_summary(bias)):
+    for figure in (
+        shape_bias_figures.shape_bias_by_category(bias),
+        shape_bias_figures.shape_bias_summary(bias),
+    ):
         assert {"S (standard)", "R (robust)"} <= set(drawn(figure.axes[0]))
-    assert drawn(figures.shape_bias_summary(bias).axes[0])["R (robust)"] == [1.0]
+    assert drawn(shape_bias_figures.shape_bias_summary(bias).axes[0])["R (robust)"] == [1.0]
 
 
 def test_the_dose_response_is_scaled_to_the_side_of_imagenet(bias):
-    figure = figures.dose_response(bias, architecture="alexnet", side=64)
+    figure = shape_bias_figures.dose_response(bias, architecture="alexnet", side=64)
     line = figure.axes[0].containers[0].lines[0]
     assert line.get_xdata().tolist() == [0.0, 0.5 * 224 / 64]
     (reference,) = [ln for ln in figure.axes[0].lines if "published" in str(ln.get_label())]
@@ -64,14 +71,14 @@ def test_the_dose_response_is_scaled_to_the_side_of_imagenet(bias):
 def test_hidden_images_are_not_in_the_figure(show):
     study = toy_study.study()
     examples = adversarial_examples(study, architecture="alexnet", n=3, steps=3)
-    figure = figures.adversarial_examples(examples, show_images=show)
+    figure = adversarial_training_figures.adversarial_examples(examples, show_images=show)
     drawn_images = [image.get_array() for ax in figure.axes for image in ax.images]
     assert len(drawn_images) == (15 if show else 6)
     clean = np.moveaxis(examples.clean.numpy(), 1, -1)
     is_photo = [np.abs(image - clean).max((1, 2, 3)).min() < 0.2 for image in drawn_images]
     assert any(is_photo) == show
     stimuli = displays(study)
-    shown = figures.stimuli_with_decisions(
+    shown = shape_bias_figures.stimuli_with_decisions(
         stimuli, conflict_trials(study), architecture="alexnet", n=4, show_images=show
     )
     assert sum(len(ax.images) for ax in shown.axes) == 4 * show
@@ -98,14 +105,14 @@ def test_training_records_draw_a_panel_a_pair():
             "adversarial": [np.nan, 0.0, 0.2, 0.5],
         }
     )
-    values = drawn(figures.training_records(records).axes[0])
+    values = drawn(adversarial_training_figures.training_records(records).axes[0])
     assert values["R (robust), under attack"] == [0.2, 0.5]
     assert values["S (standard), under attack"] == [0.0]
 
 
 def test_every_figure_has_its_own_white_ground_whatever_the_page(bias):
     with mpl.rc_context({"figure.facecolor": "black", "axes.facecolor": "black"}):
-        figure = figures.shape_bias_summary(bias)
+        figure = shape_bias_figures.shape_bias_summary(bias)
     assert figure.get_facecolor() == (1, 1, 1, 1)
     assert all(ax.get_facecolor() == (1, 1, 1, 1) for ax in figure.axes)
 
@@ -117,15 +124,17 @@ def test_s_and_r_differ_in_luminance_and_in_marker():
         channels = torch.tensor(mpl.colors.to_rgb(colour)) ** 2.2
         return float(channels @ torch.tensor([0.2126, 0.7152, 0.0722]))
 
-    assert theme.MARKERS["standard"] != theme.MARKERS["robust"]
-    apart = luminance(theme.PALETTE["robust"]) - luminance(theme.PALETTE["standard"])
+    assert plotting.MARKERS["standard"] != plotting.MARKERS["robust"]
+    apart = luminance(plotting.PALETTE["robust"]) - luminance(plotting.PALETTE["standard"])
     assert abs(apart) > 0.05
 
 
 @pytest.mark.parametrize("show", [True, False])
 def test_the_corruption_sheet_has_a_picture_for_every_cell_or_none_at_all(show):
     pixels = np.random.default_rng(0).random((2, 6, 8, 8, 3), dtype=np.float32)
-    figure = figures.corruption_sheet(pixels, ["fog", "jpeg_compression"], show_images=show)
+    figure = ood_generalization_figures.corruption_sheet(
+        pixels, ["fog", "jpeg_compression"], show_images=show
+    )
     shown = [ax.images[0].get_array() for ax in figure.axes if ax.images]
     assert len(shown) == (12 if show else 0)
     if show:

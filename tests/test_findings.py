@@ -7,10 +7,13 @@ import pandas as pd
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
-from robustbias import discussion, figures, manifest, published
-from robustbias.book import findings, pages
-from robustbias.errors import UserError
-from robustbias.mimes import CLAIMS
+from robustbias import manifest
+from robustbias.book import pages
+from robustbias.findings import figures as findings_figures
+from robustbias.findings import measure as findings_measure
+from robustbias.findings import report as findings_report
+from robustbias.shape_bias import published
+from robustbias.utils import CLAIMS, UserError
 
 
 def claim(
@@ -50,7 +53,7 @@ def contents(tmp_path):
 
 @pytest.fixture
 def table(contents) -> pd.DataFrame:
-    return findings.read(contents)
+    return findings_measure.read(contents)
 
 
 def test_claims_come_in_the_order_of_their_numbers_with_the_notebook_they_are_from(table):
@@ -62,8 +65,10 @@ def test_claims_come_in_the_order_of_their_numbers_with_the_notebook_they_are_fr
 def test_what_is_shown_beside_does_not_count(table):
     beside = table.iloc[:1].assign(id="C2.part", verdict="contradicted", beside=True)
     with_it = pd.concat([table, beside])
-    pd.testing.assert_frame_equal(findings.verdicts(with_it), findings.verdicts(table))
-    assert len(discussion.undetermined(with_it)) == len(discussion.undetermined(table))
+    pd.testing.assert_frame_equal(
+        findings_measure.verdicts(with_it), findings_measure.verdicts(table)
+    )
+    assert len(findings_report.undetermined(with_it)) == len(findings_report.undetermined(table))
 
 
 def test_a_study_page_says_what_each_training_took_and_how_to_repeat_it():
@@ -76,7 +81,7 @@ def test_a_study_page_says_what_each_training_took_and_how_to_repeat_it():
 
 
 def test_conditions_of_one_statement_are_joined_and_counted(table):
-    cells = findings.verdicts(table).set_index(["id", "study", "architecture"])
+    cells = findings_measure.verdicts(table).set_index(["id", "study", "architecture"])
     joined = cells.loc[("C2.part", "iconworld", "alexnet")]
     assert joined["verdict"] == "undetermined"
     assert joined["text"] == "1 supported, 1 undetermined"
@@ -92,24 +97,24 @@ def test_the_overview_counts_verdicts_by_claim_and_study(contents):
 
 
 def test_without_any_claim_the_reader_is_told_what_to_run(monkeypatch):
-    monkeypatch.setattr(findings.edition, "contents", lambda executed: {})
+    monkeypatch.setattr(findings_measure.edition, "contents", lambda executed: {})
     with pytest.raises(UserError, match="no chapter has tested a claim yet; run `make book`"):
-        findings.registered([])
+        findings_measure.registered([])
 
 
 def test_the_words_name_where_a_statement_held_and_where_it_did_not(table):
-    cells = findings.verdicts(table)
-    text = discussion.replication(cells)
+    cells = findings_measure.verdicts(table)
+    text = findings_report.replication(cells)
     assert "**Statement of C2.part.** (C2) 0 of 2 supported." in text
     assert "*Contradicted*: Icon world (GoogLeNet)." in text
     assert "*Supported*: Icon world (AlexNet); Tiny-ImageNet (AlexNet)." in text
     assert "Icon world: of 4 verdicts 2 supported, 1 contradicted, 1 undetermined." in (
-        discussion.summary(cells)
+        findings_report.summary(cells)
     )
 
 
 def test_an_open_verdict_says_how_much_more_data_would_decide_it(table):
-    (row,) = discussion.undetermined(table).to_dict("records")
+    (row,) = findings_report.undetermined(table).to_dict("records")
     assert row["statistic"] == "R minus S, 96 px"
     assert row["more data"] == "× 4.0"  # half width 0.2 at a distance of 0.1: twice too wide
 
@@ -122,7 +127,7 @@ def test_published_effects_are_the_differences_of_their_own_source():
 
 
 def test_the_matrix_has_a_cell_for_every_verdict(table):
-    cells = findings.verdicts(table)
-    ax = figures.verdict_matrix(cells).axes[0]
+    cells = findings_measure.verdicts(table)
+    ax = findings_figures.verdict_matrix(cells).axes[0]
     assert len(ax.patches) == len(cells)
     assert len(ax.get_yticks()) == cells["id"].nunique()

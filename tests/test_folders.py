@@ -6,11 +6,12 @@ import torch
 from PIL import Image
 
 import toy_folders
-from robustbias import holdings, manifest
-from robustbias.errors import MissingData, UserError
-from robustbias.images import folders
-from robustbias.images.corruptions import NAMES, SEVERITIES
-from robustbias.measures import folder_accuracy, folder_sets
+from robustbias import manifest
+from robustbias.images import doctor, imagenet
+from robustbias.images.corruptions.constants import NAMES, SEVERITIES
+from robustbias.ood_generalization import variants
+from robustbias.ood_generalization.variants import folder_accuracy
+from robustbias.utils import MissingData, UserError
 from toy_folders import WNIDS
 
 
@@ -32,7 +33,7 @@ def photographs(tmp_path):
 
 
 def test_images_are_read_by_class_and_labels_follow_the_order_of_the_study(photographs):
-    images = folders.labelled(photographs, WNIDS[::-1], 8)
+    images = imagenet.labelled(photographs, WNIDS[::-1], 8)
     assert images.classes == WNIDS[::-1]
     assert len(images) == 9
     for pixels, label, name in zip(images.pixels, images.labels, images.names, strict=True):
@@ -42,16 +43,16 @@ def test_images_are_read_by_class_and_labels_follow_the_order_of_the_study(photo
 
 
 def test_a_subset_of_the_classes_is_enough(photographs):
-    images = folders.labelled(photographs, ("n00000000", *WNIDS[1:], "n88888888"), 8)
+    images = imagenet.labelled(photographs, ("n00000000", *WNIDS[1:], "n88888888"), 8)
     assert images.classes == WNIDS[1:]
     assert images.labels.tolist() == [0] * 3 + [1] * 3
 
 
 def test_a_sample_is_a_function_of_the_seed_and_has_no_repeats(photographs):
-    draw = [folders.labelled(photographs, WNIDS, 8, n=5, seed=s).names for s in (0, 0, 1)]
+    draw = [imagenet.labelled(photographs, WNIDS, 8, n=5, seed=s).names for s in (0, 0, 1)]
     assert draw[0] == draw[1] != draw[2]
     assert len(set(draw[0])) == 5
-    assert len(folders.labelled(photographs, WNIDS, 8, n=50)) == 9
+    assert len(imagenet.labelled(photographs, WNIDS, 8, n=50)) == 9
 
 
 def test_a_photograph_is_cropped_once_and_one_of_that_size_is_untouched(tmp_path):
@@ -62,7 +63,7 @@ def test_a_photograph_is_cropped_once_and_one_of_that_size_is_untouched(tmp_path
     for name, array in (("wide", wide), ("exact", noise)):
         (tmp_path / WNIDS[0]).mkdir(exist_ok=True)
         Image.fromarray(array).save(tmp_path / WNIDS[0] / f"{name}.png")
-    exact, cropped = folders.labelled(tmp_path, WNIDS, 32).pixels
+    exact, cropped = imagenet.labelled(tmp_path, WNIDS, 32).pixels
     assert torch.equal(exact.permute(1, 2, 0), torch.from_numpy(noise))
     bright = (cropped > 127).float().mean()
     assert bright == pytest.approx((0.5 / 0.875) ** 2, rel=0.1)
@@ -75,42 +76,42 @@ def test_images_of_imagenet_c_are_never_cropped_again(tmp_path):
     path = tmp_path / "fog" / "3" / WNIDS[0]
     path.mkdir(parents=True)
     Image.fromarray(frame).save(path / "0.png")
-    pixels = folders.corrupted(tmp_path, "fog", 3, WNIDS, 32).pixels[0]
+    pixels = imagenet.corrupted(tmp_path, "fog", 3, WNIDS, 32).pixels[0]
     assert (pixels[:, 0] > 200).all()
     assert torch.equal(
-        folders.corrupted(tmp_path, "fog", 3, WNIDS, 64).pixels[0].permute(1, 2, 0),
+        imagenet.corrupted(tmp_path, "fog", 3, WNIDS, 64).pixels[0].permute(1, 2, 0),
         torch.from_numpy(frame),
     )
 
 
 def test_wrong_folders_are_refused(photographs, tmp_path):
     with pytest.raises(MissingData, match="no folder .*absent"):
-        folders.labelled(tmp_path / "absent", WNIDS, 8)
+        imagenet.labelled(tmp_path / "absent", WNIDS, 8)
     with pytest.raises(UserError, match="no folder named after a class .*it holds n01440764"):
-        folders.labelled(photographs, ("dog", "cat"), 8)
+        imagenet.labelled(photographs, ("dog", "cat"), 8)
     with pytest.raises(UserError, match="n = 0"):
-        folders.labelled(photographs, WNIDS, 8, n=0)
+        imagenet.labelled(photographs, WNIDS, 8, n=0)
     with pytest.raises(UserError, match="size 0"):
-        folders.labelled(photographs, WNIDS, 0)
+        imagenet.labelled(photographs, WNIDS, 0)
     (photographs / WNIDS[1] / "0.JPEG").write_text("<html>")
     with pytest.raises(UserError, match="0.JPEG is not a readable image"):
-        folders.labelled(photographs, WNIDS, 8)
+        imagenet.labelled(photographs, WNIDS, 8)
     for file in (photographs / WNIDS[1]).iterdir():
         file.unlink()
     with pytest.raises(UserError, match=f"no image in {WNIDS[1]}"):
-        folders.labelled(photographs, WNIDS, 8)
+        imagenet.labelled(photographs, WNIDS, 8)
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="it holds nothing"):
-        folders.labelled(tmp_path / "empty", WNIDS, 8)
+        imagenet.labelled(tmp_path / "empty", WNIDS, 8)
 
 
 def test_unknown_cells_of_imagenet_c_are_refused(tmp_path):
     with pytest.raises(UserError, match="unknown corruption 'rain'; known: gaussian_noise"):
-        folders.corrupted(tmp_path, "rain", 1, WNIDS, 8)
+        imagenet.corrupted(tmp_path, "rain", 1, WNIDS, 8)
     with pytest.raises(UserError, match="severity 6"):
-        folders.corrupted(tmp_path, "fog", 6, WNIDS, 8)
+        imagenet.corrupted(tmp_path, "fog", 6, WNIDS, 8)
     with pytest.raises(MissingData, match="fog/1"):
-        folders.corrupted(tmp_path, "fog", 1, WNIDS, 8)
+        imagenet.corrupted(tmp_path, "fog", 1, WNIDS, 8)
 
 
 @pytest.fixture
@@ -175,7 +176,7 @@ def test_cells_with_other_photographs_and_sets_of_other_kinds_are_refused(data):
 
 
 def test_what_is_here_is_counted_by_group_of_corruptions(data):
-    found = holdings.holdings(manifest.dataset("tiny-imagenet-c"))
+    found = doctor.holdings(manifest.dataset("tiny-imagenet-c"))
     assert found == {"noise": 180, "blur": 240, "weather": 240, "digital": 240}
-    assert holdings.holdings(manifest.dataset("imagenet-r")) == {"images": 10}
-    assert set(folder_sets.READERS) <= set(holdings.COUNTS)
+    assert doctor.holdings(manifest.dataset("imagenet-r")) == {"images": 10}
+    assert set(variants.READERS) <= set(doctor.COUNTS)

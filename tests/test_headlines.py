@@ -6,9 +6,13 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 import toy_study
-from robustbias import headlines, measures
-from robustbias.book.records import records, without_records
-from robustbias.mimes import HEADLINES
+from robustbias.adversarial_training import measure as adversarial_training_measure
+from robustbias.adversarial_training import report as adversarial_training_report
+from robustbias.findings import report as findings_report
+from robustbias.findings.measure import records, without_records
+from robustbias.shape_bias import measure as shape_bias_measure
+from robustbias.shape_bias import report as shape_bias_report
+from robustbias.utils import HEADLINES
 
 
 @pytest.fixture(autouse=True)
@@ -18,13 +22,13 @@ def table_store(tmp_path, monkeypatch):
 
 @pytest.fixture
 def bias():
-    table = measures.shape_bias(toy_study.study(), null_seeds=0, draws=20)
+    table = shape_bias_measure.shape_bias(toy_study.study(), null_seeds=0, draws=20)
     null = table[table["regime"] == "standard"].assign(regime="untrained", pair=False)
     return pd.concat([table, null])
 
 
 def test_shape_bias_comes_with_coverage_and_both_nulls(bias):
-    found = pd.DataFrame(headlines.shape_bias(bias)).set_index(["number", "regime"])["value"]
+    found = pd.DataFrame(shape_bias_report.headlines(bias)).set_index(["number", "regime"])["value"]
     assert found["shape bias", "robust"] == 1
     assert found["shape bias", "standard"] == 0
     assert found["coverage", "robust"] == 1
@@ -35,7 +39,7 @@ def test_shape_bias_comes_with_coverage_and_both_nulls(bias):
 def test_the_display_that_decides_comes_first_and_alone_has_nulls(bias):
     other = bias.assign(display="other")
     both = pd.concat([bias.assign(decides=False), other.assign(decides=True)])
-    numbers = list(dict.fromkeys(row["number"] for row in headlines.shape_bias(both)))
+    numbers = list(dict.fromkeys(row["number"] for row in shape_bias_report.headlines(both)))
     own = f"{toy_study.SIDE} px"
     assert numbers == [
         "shape bias, other", "coverage, other", "shape bias, shuffled, other",
@@ -45,14 +49,14 @@ def test_the_display_that_decides_comes_first_and_alone_has_nulls(bias):
 
 
 def test_accuracy_is_clean_and_at_the_radius_of_training():
-    table = measures.accuracy(toy_study.study(), n_images=20)
-    found = headlines.accuracy(table)
+    table = adversarial_training_measure.accuracy(toy_study.study(), n_images=20)
+    found = adversarial_training_report.headlines(table)
     assert {row["number"] for row in found} == {"top-1, clean", "top-1, PGD-10, eps 0.5"}
     assert {row["regime"] for row in found} == {"standard", "robust"}
 
 
 def test_numbers_travel_in_the_notebook_and_meet_the_verdicts(bias, tmp_path):
-    bundle = headlines.shape_bias(bias)._repr_mimebundle_()
+    bundle = shape_bias_report.headlines(bias)._repr_mimebundle_()
     notebook = new_notebook(
         cells=[new_code_cell(outputs=[new_output("display_data", data=bundle)])]
     )
@@ -65,7 +69,7 @@ def test_numbers_travel_in_the_notebook_and_meet_the_verdicts(bias, tmp_path):
             for verdict in ("supported", "undetermined")
         ]
     )
-    table = headlines.table(numbers, verdicts, "toy")
+    table = findings_report.numbers_table(numbers, verdicts, "toy")
     assert list(table.columns) == ["AlexNet S", "AlexNet R"]
     assert table.loc["shape bias", "AlexNet R"].startswith("1.00 [")
     assert list(table.loc["C1"]) == ["", "undetermined"]

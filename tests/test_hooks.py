@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 import toy_networks
-from robustbias.errors import UserError
 from robustbias.networks import architectures, hooks, zoo
+from robustbias.utils import UserError
 
 LAYERS = {
     "alexnet": ("features.1", "features.4", "features.11"),

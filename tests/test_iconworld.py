@@ -6,9 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from robustbias.errors import UserError
-from robustbias.images import designs, floats, textures
+from robustbias.images import floats, icons, textures
 from robustbias.images.iconworld import COLOURS, SCENES, IconWorld, World, _grid
+from robustbias.utils import UserError
 
 SMALL = World(train_images=512, val_images=320, conflict_repeats=2)
 
@@ -66,11 +66,11 @@ def test_conflict_masks_are_where_the_textures_of_a_cluster_differ(world):
 
 
 def test_validation_shows_held_out_designs_only(world):
-    held = torch.tensor(designs.load().held_out)
+    held = torch.tensor(icons.load().held_out)
     for held_out in (False, True):
         draw = world._draw(torch.arange(160) % 16, world._generator("t"), held_out)
         assert (held[draw["design"]] == held_out).all()
-        own = designs.load().category[draw["design"]]
+        own = icons.load().category[draw["design"]]
         assert torch.equal(own, torch.arange(160) % 16)
         assert (draw["morph"] > 0).any() != held_out
 

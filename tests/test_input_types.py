@@ -11,17 +11,22 @@ from torch import nn
 import test_dissection
 import toy_networks
 import toy_study
-from robustbias import claims, concept_summaries, figures
-from robustbias.errors import UserError
+from robustbias.concepts import figures as concepts_figures
+from robustbias.concepts import report as concepts_report
+from robustbias.concepts.measure import concept_set, dissection, unit_examples
+from robustbias.concepts.measure import labels as unit_labels
 from robustbias.images import Images, floats
-from robustbias.measures import concept_set, dissection, input_types, unit_examples, unit_labels
-from robustbias.measures.input_kinds import (
+from robustbias.input_types import figures as input_types_figures
+from robustbias.input_types import report as input_types_report
+from robustbias.input_types.measure import (
     effective_classes,
     features,
+    input_types,
     mean_distance,
-    peaks,
     top_images,
 )
+from robustbias.networks.hooks import peaks
+from robustbias.utils import UserError
 
 mpl.use("Agg")
 
@@ -144,7 +149,7 @@ def test_wrong_requests_are_refused(monkeypatch):
 
 
 def test_c5_is_judged_by_what_the_table_says_of_all_layers(table):
-    found = {claim.id: claim for claim in claims.tested("C5", table).claims}
+    found = {claim.id: claim for claim in input_types_report.input_types(table).claims}
     assert set(found) == {"C5.concepts", "C5.classes", "C5.distance"}
     assert found["C5.distance"].condition == "judged by an untrained network"
     difference = table[(table["regime"] == "robust - standard") & (table["layer"] == "all")]
@@ -165,7 +170,7 @@ def test_c4_reads_low_level_detectors_and_object_detectors():
         shared | {"category": "object", "value": 0, "low": 0, "high": 0, "layer": "relu"},
         shared | {"category": "object", "value": 0, "low": 0, "high": 0, "metric": "above_null"},
     ]
-    found = claims.tested("C4", pd.DataFrame(rows)).claims
+    found = concepts_report.concepts(pd.DataFrame(rows)).claims
     assert [(claim.id, claim.verdict) for claim in found] == [
         ("C4.low", "supported"),
         ("C4.object", "supported"),
@@ -176,29 +181,29 @@ def test_figures_and_summaries_show_the_tables_numbers(monkeypatch, table):
     made = study(monkeypatch)
     dissected = dissection(made, draws=50)
     labels, images = unit_labels(dissected), concept_set(made)
-    figure = figures.detectors_by_layer(dissected, ["color"])
+    figure = concepts_figures.detectors_by_layer(dissected, ["color"])
     own = dissected[(dissected["metric"] == "detectors") & (dissected["category"] == "color")]
     own = own[(own["network"] == "toy-r") & (own["layer"] != "all")]
     lines = {c.get_label(): c.lines[0].get_ydata().tolist() for c in figure.axes[0].containers}
     assert lines["R (robust)"] == own["value"].tolist()
-    assert len(figures.best_iou(dissected).axes) == 1
-    types = figures.input_types_by_layer(table)
+    assert len(concepts_figures.best_iou(dissected).axes) == 1
+    types = input_types_figures.input_types_by_layer(table)
     assert [ax.get_ylabel() for ax in types.axes][1].endswith("(by untrained)")
-    assert len(figures.input_types_by_unit(table).axes) == 1
+    assert len(input_types_figures.input_types_by_unit(table).axes) == 1
     chosen = {"architecture": "alexnet", "categories": ["color"], "k": 3}
     examples = unit_examples(made, dissected, labels, images, **chosen)
     assert examples.pixels.shape == (2, 3, 3, 16, 16)
-    shown = figures.unit_examples(examples)
-    hidden = figures.unit_examples(examples, show_images=False)
+    shown = concepts_figures.unit_examples(examples)
+    hidden = concepts_figures.unit_examples(examples, show_images=False)
     for figure, grey in ((shown, False), (hidden, True)):
         picture = figure.axes[0].images[0].get_array()
         assert bool((picture == picture[..., :1]).all()) == grey
-    assert "red" not in concept_summaries.ceilings(dissected)
-    assert "1 concepts" not in concept_summaries.ceilings(dissected)
-    assert "different concepts" in concept_summaries.detectors(dissected)
-    assert next(iter(concept_summaries.null_labels(dissected))) == "color"
-    assert "distance by an untrained network" in concept_summaries.input_types(table)
-    assert "8 images drawn at random" in concept_summaries.judges(table)
+    assert "red" not in concepts_report.ceilings(dissected)
+    assert "1 concepts" not in concepts_report.ceilings(dissected)
+    assert "different concepts" in concepts_report.detectors(dissected)
+    assert next(iter(concepts_report.null_labels(dissected))) == "color"
+    assert "distance by an untrained network" in input_types_report.input_types_table(table)
+    assert "8 images drawn at random" in input_types_report.judges(table)
     with pytest.raises(UserError, match="no 'vgg' networks"):
         unit_examples(made, dissected, labels, images, architecture="vgg")
     with pytest.raises(UserError, match="k = 65 top images of 64"):

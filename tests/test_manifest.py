@@ -1,10 +1,14 @@
 """Every entry of the manifest is complete, and a wrong one is refused with one clear error."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from robustbias import manifest
-from robustbias.errors import UserError
 from robustbias.networks import zoo
+from robustbias.utils import UserError
 
 NETWORK = """
 [network.n]
@@ -84,6 +88,9 @@ def test_an_unknown_name_is_an_error_that_lists_the_known_ones():
         (('"standard"', '"robust"'), "eps = 0.0 with regime 'robust'"),
         (('"googlenet"', '"vgg"'), "architecture is 'vgg'; expected one of alexnet"),
         (('layers = ["conv1"]', 'layers = "conv1"'), "layers: expected a list"),
+        (('"standard"', '"robust"\neps = nan'), "eps: expected a finite number, got nan"),
+        (('"standard"', '"robust"\neps = inf'), "eps: expected a finite number, got inf"),
+        (("size = 64", "size = 64\nmean = [0.5, -inf, 0.5]"), r"mean\[1\]: expected a finite"),
         (("[network.n]", "[net.n]"), r"unknown table\(s\) \['net'\]"),
         (("[network.n]", "[network.n"), "not valid TOML"),
     ],
@@ -107,8 +114,62 @@ def test_a_hash_is_written_into_its_own_entry_alone(written):
     assert len(after) == len(before) + 2
 
 
+WRITER = """
+import sys
+from robustbias import manifest
+for i in range(60):
+    manifest.set_hash(sys.argv[1], f"{i:064d}")
+    manifest._network_tables.cache_clear()
+    assert manifest.networks() == ("n", "m")
+    assert manifest.network(sys.argv[1]).sha256 == f"{i:064d}"
+"""
+
+
+def test_processes_that_write_hashes_lose_none_and_readers_see_whole_files(written, tmp_path):
+    path = written(NETWORK + NETWORK.replace("network.n", "network.m"))
+    environment = {**os.environ, "ROBUSTBIAS_ROOT": str(tmp_path)}
+    both = [
+        subprocess.Popen([sys.executable, "-c", WRITER, name], env=environment) for name in "nm"
+    ]
+    assert [process.wait(timeout=120) for process in both] == [0, 0]
+    manifest._network_tables.cache_clear()
+    assert {manifest.network(name).sha256 for name in "nm"} == {f"{59:064d}"}
+    assert [p.name for p in path.parent.iterdir()] == ["mine.toml"]
+
+
+def test_leftovers_of_a_killed_process_are_not_read(written):
+    path = written(NETWORK)
+    path.with_name(".mine.toml.ab12.toml").write_text(NETWORK)
+    (path.parent / ".partial-ab12").mkdir()
+    (path.parent / ".partial-ab12" / "mine.toml").write_text("half [")
+    assert manifest.networks() == ("n",)
+    studies = path.parent.with_name("studies")
+    studies.mkdir()
+    (studies / ".x.toml").write_text("")
+    assert manifest.studies() == ()
+
+
+def test_the_hash_of_an_unknown_network_is_refused(written):
+    written(NETWORK)
+    with pytest.raises(UserError, match=r"no \[network\.x\]"):
+        manifest.set_hash("x", "a" * 64)
+
+
 def test_the_data_directory_is_a_setting(monkeypatch, tmp_path):
     monkeypatch.setenv("ROBUSTBIAS_DATA", str(tmp_path))
     assert manifest.data_directory() == tmp_path
     monkeypatch.delenv("ROBUSTBIAS_DATA")
     assert manifest.data_directory() == manifest.ROOT / "data"
+
+
+@pytest.mark.parametrize(
+    "place", ["data/set/index.csv", "chapters/01.ipynb", "data_manifest/studies/x.toml", "lib/x.py"]
+)
+def test_outputs_go_neither_to_the_data_nor_among_the_sources(tmp_path, monkeypatch, place):
+    monkeypatch.setattr(manifest, "ROOT", tmp_path)
+    monkeypatch.delenv("ROBUSTBIAS_DATA", raising=False)
+    manifest.check_output(tmp_path / "_build" / "table.csv")
+    (tmp_path / "link").symlink_to((tmp_path / place).parent)
+    for path in (tmp_path / place, tmp_path / "link" / "new.csv"):
+        with pytest.raises(UserError, match="which is only read; write to another folder"):
+            manifest.check_output(path)

@@ -3,7 +3,7 @@
 import pytest
 
 import toy_study
-from robustbias import decisions, observers
+from robustbias.shape_bias import decisions
 from toy_study import CATEGORIES
 
 
@@ -13,11 +13,11 @@ def own_tables(tmp_path, monkeypatch):
 
 
 def test_written_decisions_give_the_shape_bias_that_was_measured(tmp_path):
-    paths = observers.written(toy_study.study(), tmp_path / "out")
+    paths = decisions.written(toy_study.study(), tmp_path / "out")
     assert [path.name for path in paths] == [
         f"cue-conflict_toy-{regime}_8px_session_1.csv" for regime in "sr"
     ]
-    table = observers.summary(paths).set_index("observer")
+    table = decisions.summary(paths).set_index("observer")
     # S looks at the half with the texture, R at the one with the shape
     assert table.loc["toy-s", "shape_bias"] == 0
     assert table.loc["toy-r", "shape_bias"] == 1

@@ -9,12 +9,17 @@ import torch
 from torch import nn
 
 import toy_study
-from robustbias import claims, figures, ood_summaries, published
-from robustbias.errors import MissingData, UserError
-from robustbias.images import Images, corruptions
+from robustbias.images import Images
+from robustbias.images.corruptions import constants
 from robustbias.images.distortions import DISTORTIONS
-from robustbias.measures import ood, readings, shown, tally
+from robustbias.ood_generalization import corruption_error
+from robustbias.ood_generalization import figures as ood_generalization_figures
+from robustbias.ood_generalization import measure as ood_generalization_measure
+from robustbias.ood_generalization import report as ood_generalization_report
+from robustbias.ood_generalization.measure import ood
+from robustbias.shape_bias import published
 from robustbias.stats import Bootstrap
+from robustbias.utils import MissingData, UserError
 
 FEW = {"n_images": 24, "n_corrupted": 24, "n_attacked": 6, "attack_steps": 2, "draws": 200}
 MEANINGS = ("top1", "top1_relative", "top1_conditional")
@@ -91,17 +96,19 @@ def test_the_three_readings_by_hand():
     """4 images, S then R. Clean: S right on 0, 1, 2 and R on 1, 2, 3, so both on 1 and 2."""
     clean = torch.tensor([[1, 0], [1, 1], [1, 1], [0, 1]]).bool()
     changed = torch.tensor([[1, 0], [0, 1], [1, 1], [1, 0]]).float()[:, None]
-    found = readings.paired(changed, clean, torch.tensor([1, 0]), generator=seeded(), draws=50)
+    found = corruption_error.paired(
+        changed, clean, torch.tensor([1, 0]), generator=seeded(), draws=50
+    )
     assert found[""].value.tolist() == [0.75, 0.5]
     assert found["_relative"].value.tolist() == [1.0, pytest.approx(2 / 3)]
     assert found["_conditional"].value.tolist() == [0.5, 1.0]
-    assert set(found) == set(readings.READINGS)
+    assert set(found) == set(corruption_error.READINGS)
 
 
 def test_stimuli_of_their_own_are_relative_to_clean_images_and_never_conditional():
     clean = torch.tensor([[1, 1], [1, 0]]).bool()
     changed = torch.tensor([[1.0, 0.0], [0, 1], [0, 1]])[:, None]
-    found = readings.unpaired(changed, clean, generator=seeded(), draws=50)
+    found = corruption_error.unpaired(changed, clean, generator=seeded(), draws=50)
     assert found[""].value.tolist() == pytest.approx([1 / 3, 2 / 3])
     assert found["_relative"].value.tolist() == pytest.approx([1 / 3, 4 / 3])
     assert "_conditional" not in found
@@ -111,7 +118,7 @@ def test_a_difference_of_equal_networks_is_zero_in_every_resample():
     """Trap: an unpaired difference would have the interval of two samples."""
     hits = (torch.rand(50, 3, 1, generator=seeded()) > 0.4).float().expand(-1, -1, 2)
     clean = (torch.rand(50, 1, generator=seeded()) > 0.1).expand(-1, 2)
-    for boot in readings.paired(
+    for boot in corruption_error.paired(
         hits, clean, torch.tensor([1, 0]), generator=seeded(), draws=100
     ).values():
         assert boot.difference([0, 2, 4], [1, 3, 5]).replicates.abs().max() == 0
@@ -120,7 +127,7 @@ def test_a_difference_of_equal_networks_is_zero_in_every_resample():
 def test_the_mean_corruption_error_is_a_mean_of_ratios():
     """Trap: the ratio of mean errors. Errors of the reference: .8 and .1; of the other .4, .2."""
     accuracy = torch.tensor([[0.2, 0.6], [0.9, 0.8]])[:, None].expand(2, 5, 2).contiguous()
-    errors = readings.corruption_errors(accuracy, 0)
+    errors = corruption_error.corruption_errors(accuracy, 0)
     assert errors[:, 1].tolist() == [pytest.approx(50), pytest.approx(200)]
     assert errors[:, 0].tolist() == [100, 100]
     assert errors.mean(0)[1] == pytest.approx(125)  # and not 100 * .3 / .45
@@ -132,14 +139,16 @@ def test_severities_are_summed_before_the_ratio():
     for c in range(15):
         for m in range(3):
             expected[c, m] = 100 * np.sum(1 - accuracy[c, :, m]) / np.sum(1 - accuracy[c, :, 1])
-    found = readings.corruption_errors(torch.from_numpy(accuracy).float(), 1)
+    found = corruption_error.corruption_errors(torch.from_numpy(accuracy).float(), 1)
     torch.testing.assert_close(found, torch.from_numpy(expected).float())
 
 
 def test_a_resample_without_errors_of_the_reference_leaves_a_finite_interval():
     value = torch.tensor([0.9, 0.5])
     replicates = torch.tensor([[1.0, 0.5], [0.8, 0.5], [0.9, 1.0]])
-    each, mean = readings.mean_corruption_error(Bootstrap(value, replicates), 0, ("fog",), 1, 10)
+    each, mean = corruption_error.mean_corruption_error(
+        Bootstrap(value, replicates), 0, ("fog",), 1, 10
+    )
     assert mean.value.tolist() == pytest.approx([100, 500])
     assert mean.replicates[:, 0].tolist() == [100] * 3
     assert mean.replicates[:, 1].tolist() == pytest.approx([1000, 250, 0])  # half an error in 10
@@ -149,17 +158,17 @@ def test_a_resample_without_errors_of_the_reference_leaves_a_finite_interval():
 def test_a_reference_that_makes_no_error_is_refused():
     boot = Bootstrap(torch.tensor([1.0, 0.5]), torch.ones(4, 2))
     with pytest.raises(UserError, match="no error under fog.*larger n_corrupted"):
-        readings.mean_corruption_error(boot, 0, ("fog",), 1, 10)
+        corruption_error.mean_corruption_error(boot, 0, ("fog",), 1, 10)
 
 
 def test_the_reference_is_alexnet_or_else_the_first_standard_network():
     alexnet = toy_study.entry("a", "standard", 0.0)
     other = dataclasses.replace(toy_study.entry("g", "standard", 0.0), architecture="googlenet")
     robust = toy_study.entry("r", "robust", 0.5)
-    assert tally.standard([robust, other, alexnet]) is alexnet
-    assert tally.standard([robust, other]) is other
+    assert ood_generalization_measure.standard([robust, other, alexnet]) is alexnet
+    assert ood_generalization_measure.standard([robust, other]) is other
     with pytest.raises(UserError, match="no standard network"):
-        tally.standard([robust])
+        ood_generalization_measure.standard([robust])
 
 
 def test_alexnet_s_has_a_mean_corruption_error_of_100_with_certainty(table):
@@ -210,7 +219,7 @@ def test_texture_that_misleads_costs_s_everything_and_r_nothing(table):
 def test_what_a_source_does_not_have_is_left_out_and_named(table):
     assert not {"edges", "texture only", "black silhouettes"} & set(table["condition"])
     assert {"adversarial", *DISTORTIONS} <= set(table["condition"])
-    sentence = ood_summaries.absent(table)
+    sentence = ood_generalization_report.absent(table)
     assert "black silhouettes, edges, texture only" in sentence
 
 
@@ -235,13 +244,15 @@ def test_entry_level_decisions_use_the_mean_and_top1_the_class():
             return probabilities.log()
 
     pixels, labels = torch.zeros(2, 3, 4, 4), torch.tensor([3, 0])
-    hits = shown.answered(Fixed(), pixels, labels, membership)
+    hits = ood_generalization_measure.answered(Fixed(), pixels, labels, membership)
     assert hits["top1"].tolist() == [True, False]
     assert hits["entry_level"].tolist() == [True, True]
-    by_category = shown.answered(Fixed(), pixels, torch.tensor([1, 0]), membership, True)
+    by_category = ood_generalization_measure.answered(
+        Fixed(), pixels, torch.tensor([1, 0]), membership, True
+    )
     assert set(by_category) == {"entry_level"}
     assert by_category["entry_level"].tolist() == [True, True]
-    assert shown.decisions(torch.eye(3), torch.tensor([0]), False) == ("top1",)
+    assert ood_generalization_measure.decisions(torch.eye(3), torch.tensor([0]), False) == ("top1",)
 
 
 def test_the_same_call_gives_the_same_table_and_all_networks_see_the_same_images(
@@ -260,14 +271,14 @@ def test_the_same_call_gives_the_same_table_and_all_networks_see_the_same_images
 
 
 def test_the_claims_read_the_absolute_differences(table):
-    found = {claim.id: claim for claim in claims.tested("C2", table).claims}
+    found = {claim.id: claim for claim in ood_generalization_report.distortions(table).claims}
     assert set(found) == {"C2.stylized", "C2.silhouettes", "C2.saturated", "C2.scrambled"}
     assert found["C2.stylized"].verdict == found["C2.silhouettes"].verdict == "supported"
     kept = rows(table, metric="top1_conditional_difference", condition="scrambled 4 x 4")
     assert found["C2.scrambled"].interval.value == kept["value"].item()
     assert not found["C2.scrambled"].above
     assert found["C2.silhouettes"].interval.n == 30
-    (general,) = claims.tested("C2c", table).claims
+    (general,) = ood_generalization_report.corruptions(table).claims
     assert general.interval.value == rows(table, metric="mce_difference")["value"].item()
     assert "toy-s" in general.statistic
 
@@ -275,7 +286,7 @@ def test_the_claims_read_the_absolute_differences(table):
 def test_where_stimuli_carry_a_category_alone_c2_is_judged_at_that_level(table):
     own = table[table["condition"] == "silhouettes"].copy()
     own["metric"] = own["metric"].str.replace("top1", "entry_level")
-    (claim,) = claims.tested("C2", own).claims
+    (claim,) = ood_generalization_report.distortions(own).claims
     assert claim.statistic.startswith("entry-level accuracy")
 
 
@@ -285,7 +296,7 @@ def test_published_cells_give_the_known_mean_corruption_errors():
     assert errors["ResNet-50, L2 eps 3"] == pytest.approx(83.6, abs=0.05)
     cells = published.corruptions()
     assert len(cells) == 2 * 75
-    assert set(cells["corruption"]) == set(corruptions.NAMES)
+    assert set(cells["corruption"]) == set(constants.NAMES)
     mean = cells.groupby(["corruption", "regime"])["value"].mean().unstack()
     ahead = mean.index[mean["robust"] > mean["standard"]]
     assert set(ahead) == {
@@ -294,19 +305,23 @@ def test_published_cells_give_the_known_mean_corruption_errors():
 
 
 def test_the_figures_and_tables_take_the_measures_table(table):
-    assert len(figures.accuracy_by_distortion(table).axes) == 1
-    assert len(figures.distortion_readings(table).axes) == 3
-    heat = figures.corruption_heat(table)
+    assert len(ood_generalization_figures.accuracy_by_distortion(table).axes) == 1
+    assert len(ood_generalization_figures.distortion_readings(table).axes) == 3
+    heat = ood_generalization_figures.corruption_heat(table)
     assert [ax.get_title() for ax in heat.axes[:2]] == ["AlexNet", "ResNet-50, ImageNet"]
     assert (
-        ood_summaries.corruptions(table)
+        ood_generalization_report.corruption_table(table)
         .loc[("AlexNet", "S (standard)"), "mCE"]
         .startswith("100.00")
     )
-    assert "toy" not in ood_summaries.reference(table)
-    assert list(ood_summaries.texture_less(table).columns) == ["clean", "stylized", "silhouettes"]
-    assert ood_summaries.imagenet().loc["ResNet-50, L2 eps 3", "mCE"] == "83.6"
-    assert "of 15" in ood_summaries.wins(table)
+    assert "toy" not in ood_generalization_report.reference(table)
+    assert list(ood_generalization_report.texture_less(table).columns) == [
+        "clean",
+        "stylized",
+        "silhouettes",
+    ]
+    assert ood_generalization_report.imagenet().loc["ResNet-50, L2 eps 3", "mCE"] == "83.6"
+    assert "of 15" in ood_generalization_report.wins(table)
 
 
 def test_wrong_requests_are_refused(tmp_path, monkeypatch):
@@ -332,9 +347,10 @@ def test_an_attack_is_read_as_top1_alone_also_where_classes_are_grouped(tmp_path
     table = table[
         ~(by_class & (table["condition"] == "silhouettes"))
     ]  # they carry a category alone
-    assert figures.ood.decision(table) == "entry_level"
+    assert ood_generalization_figures.decision(table) == "entry_level"
     labels = [
-        text.get_text() for text in figures.distortion_readings(table).axes[0].get_yticklabels()
+        text.get_text()
+        for text in ood_generalization_figures.distortion_readings(table).axes[0].get_yticklabels()
     ]
     assert "adversarial" not in labels
     assert "greyscale" in labels

@@ -7,12 +7,12 @@ import torch
 
 import toy_networks
 from robustbias import manifest, studies
-from robustbias.categories import membership
-from robustbias.errors import MissingData, UserError
-from robustbias.images import Images, floats, painting
-from robustbias.images.painting import Painting
+from robustbias.images import Images, floats, style_transfer
+from robustbias.images.cue_conflict import membership
+from robustbias.images.style_transfer import Painting
 from robustbias.images.tiny_imagenet import TinyImageNet
 from robustbias.networks import zoo
+from robustbias.utils import MissingData, UserError
 
 LAYERS = ("features.1", "features.4")
 HOW = Painting("toy", per_category=2, depth=2, steps=40)
@@ -41,18 +41,20 @@ def stripes(n: int) -> torch.Tensor:
 def distances(painter, pixels, shapes, textures):
     """Content and mean Gram distance of the images to their shapes and textures."""
     own, wanted, style = (
-        painting._responses(painter, LAYERS, floats(images))
+        style_transfer._responses(painter, LAYERS, floats(images))
         for images in (pixels, shapes, textures)
     )
-    content = painting._distance(own[-1], wanted[-1])
+    content = style_transfer._distance(own[-1], wanted[-1])
     pairs = zip(own, style, strict=True)
-    grams = [painting._distance(painting.gram(a), painting.gram(b)) for a, b in pairs]
+    grams = [
+        style_transfer._distance(style_transfer.gram(a), style_transfer.gram(b)) for a, b in pairs
+    ]
     return content, torch.stack(grams).mean(0)
 
 
 def test_painting_takes_on_the_texture_and_keeps_the_shape(painter):
     shapes, textures = squares(3), stripes(3)
-    painted = painting.painted(painter, shapes, textures, HOW)
+    painted = style_transfer.painted(painter, shapes, textures, HOW)
     assert painted.dtype == torch.uint8
     assert painted.shape == shapes.shape
     _, before = distances(painter, shapes, shapes, textures)
@@ -67,7 +69,7 @@ def test_style_weighs_the_texture_against_the_shape(painter):
     found = []
     for style in (0.01, 10.0):
         how = dataclasses.replace(HOW, style=style)
-        painted = painting.painted(painter, shapes, textures, how)
+        painted = style_transfer.painted(painter, shapes, textures, how)
         found.append(distances(painter, painted, shapes, textures))
     (content, texture), (content_loose, texture_close) = found
     assert (content < content_loose).all()
@@ -76,21 +78,21 @@ def test_style_weighs_the_texture_against_the_shape(painter):
 
 def test_each_image_is_painted_on_its_own(painter):
     shapes, textures = squares(3), stripes(3)
-    together = painting.painted(painter, shapes, textures, HOW)
-    apart = painting.painted(painter, shapes, textures, HOW, batch=1)
+    together = style_transfer.painted(painter, shapes, textures, HOW)
+    apart = style_transfer.painted(painter, shapes, textures, HOW, batch=1)
     assert (together.int() - apart.int()).abs().float().mean() < 3  # bfloat16 sums in other orders
 
 
 def test_gram_is_the_mean_product_of_units_over_places():
     maps = torch.tensor([[[[1.0, 2.0]], [[3.0, -1.0]]]])
-    assert painting.gram(maps).tolist() == [[[2.5, 0.5], [0.5, 5.0]]]
+    assert style_transfer.gram(maps).tolist() == [[[2.5, 0.5], [0.5, 5.0]]]
 
 
 def test_a_texture_is_the_inside_of_its_box():
     pixels = torch.zeros(2, 3, 64, 64, dtype=torch.uint8)
     pixels[0, 0, 16:48, 16:48], pixels[1, 1, :, 32:] = 200, 100
     boxes = torch.tensor([[16, 16, 47, 47], [32, 0, 63, 63]])
-    inside = painting.cropped(pixels, boxes)
+    inside = style_transfer.cropped(pixels, boxes)
     assert inside.shape == pixels.shape
     assert (inside[0, 0, 1:-1, 1:-1] == 200).all()
     assert (inside[0, 1] == 0).all()
@@ -106,7 +108,7 @@ def test_every_shape_meets_one_texture_of_each_other_category():
     def paint(shapes, textures):
         return shapes * 10 + textures
 
-    found = painting.conflicts(photos, boxes, chosen, ("bear", "bird", "boat"), paint)
+    found = style_transfer.conflicts(photos, boxes, chosen, ("bear", "bird", "boat"), paint)
     assert len(found) == 3 * 2 * 2
     assert (found.shape != found.texture).all()
     values = dict(zip(found.names, found.pixels[:, 0, 0, 0].tolist(), strict=True))
@@ -132,13 +134,13 @@ def test_chosen_photographs_fill_their_image_and_are_named_rightly():
     boxes[12:20] = torch.tensor([0, 0, 31, 40])  # too small
     boxes[20:24] = torch.tensor([0, 0, 20, 63])  # too narrow
     photos = Images(pixels, labels, ("p", "q", "r", "s"))
-    chosen = painting.choose(Answers(), photos, boxes, torch.eye(4)[:2] > 0, 4)
+    chosen = style_transfer.choose(Answers(), photos, boxes, torch.eye(4)[:2] > 0, 4)
     assert [sorted(row) for row in chosen.tolist()] == [[24, 28, 32, 36], [25, 29, 33, 37]]
     with pytest.raises(UserError, match="per_category = 4 or fewer"):
-        painting.choose(Answers(), photos, boxes, torch.eye(4)[:2] > 0, 5)
+        style_transfer.choose(Answers(), photos, boxes, torch.eye(4)[:2] > 0, 5)
     # naming another class of the same category is right enough: 0, 4 and 8 were called q
     either = torch.tensor([[True, True, False, False]])
-    assert {0, 4, 8} < set(painting.choose(Answers(), photos, boxes, either, 11)[0].tolist())
+    assert {0, 4, 8} < set(style_transfer.choose(Answers(), photos, boxes, either, 11)[0].tolist())
 
 
 def test_bad_requests_are_told_so(painter):
@@ -147,7 +149,7 @@ def test_bad_requests_are_told_so(painter):
     with pytest.raises(UserError, match="above 0"):
         Painting("toy", style=0.0)
     with pytest.raises(UserError, match="has 2 probed layers"):
-        painting.painted(painter, squares(1), stripes(1), dataclasses.replace(HOW, depth=3))
+        style_transfer.painted(painter, squares(1), stripes(1), dataclasses.replace(HOW, depth=3))
     with pytest.raises(UserError, match=r"\[painting\]"):
         TinyImageNet().painted()
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from robustbias import parameters
-from robustbias.errors import UserError
-from robustbias.parameters import checked
+from robustbias import manifest
+from robustbias.manifest import checked
+from robustbias.utils import UserError
 
 KNOWN = {"study": "first", "n": 3, "scale": 1.0, "grid": [1, 2], "sizes": None, "names": []}
 
@@ -38,7 +38,7 @@ def test_a_whole_number_stands_for_a_float_and_a_tuple_for_a_list():
     [("3", 3), ("[1, 2]", [1, 2]), ("cpu", "cpu"), ("True", True), ("1e-3", 1e-3)],
 )
 def test_a_typed_value_is_a_literal_or_text(text, value):
-    assert parameters.value(text) == value
+    assert manifest.value(text) == value
 
 
 def test_a_default_of_none_takes_anything_and_an_empty_list_any_list():
@@ -47,7 +47,7 @@ def test_a_default_of_none_takes_anything_and_an_empty_list_any_list():
 
 
 def test_settings_are_names_and_values():
-    assert parameters.settings(["n=3", "name=a=b"]) == {"n": 3, "name": "a=b"}
-    assert parameters.settings(None) == {}
+    assert manifest.settings(["n=3", "name=a=b"]) == {"n": 3, "name": "a=b"}
+    assert manifest.settings(None) == {}
     with pytest.raises(UserError, match="'n' is no setting; expected NAME=VALUE"):
-        parameters.settings(["n"])
+        manifest.settings(["n"])

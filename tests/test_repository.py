@@ -2,17 +2,20 @@
 
 import re
 import subprocess
+import tomllib
 
 import nbformat
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from robustbias import manifest
 from robustbias.manifest import ROOT
 
 TOP = {
     "README.md", "LICENSE", "CITATION.cff", "CHANGELOG.md", "Makefile", "Snakefile", "_config.yml",
-    "requirements.txt", "pyproject.toml", "book", "chapters", "lib", "data_manifest",
+    "requirements.txt", "requirements.lock", "pyproject.toml", "book", "chapters", "lib", "data_manifest",
     "checkpoints", "tests", "benchmarks",
 }  # fmt: skip
 HOME = re.compile(r"(?<![\w.])/(?:home|root|Users|work|tmp)/\w")
@@ -97,6 +100,21 @@ def test_ranges_of_requirements_have_the_pins_the_book_needs():
     lines = (ROOT / "requirements.txt").read_text().splitlines()
     assert "jupyter-book>=1.0.4,<2" in lines
     assert lines[-1] == "-e ."
+
+
+def test_the_lock_pins_every_requirement_within_its_range_and_by_hash():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = (ROOT / "requirements.txt").read_text().splitlines()
+    wanted = [line for line in wanted if line and not line.startswith(("#", "-e"))]
+    wanted += project["dependencies"] + project["optional-dependencies"]["dev"]
+    lock = (ROOT / "requirements.lock").read_text()
+    pins = re.findall(r"^([\w.-]+)==(\S+)(?: ;.*)? \\\n    --hash=sha256:", lock, re.MULTILINE)
+    versions = {canonicalize_name(name): version for name, version in pins}
+    for requirement in map(Requirement, wanted):
+        assert requirement.specifier.contains(versions[canonicalize_name(requirement.name)]), (
+            f"{requirement} is not what requirements.lock holds: run `make lock`"
+        )
+    assert "://" not in lock
 
 
 def test_the_books_scripts_have_a_fallback():

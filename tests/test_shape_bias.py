@@ -6,16 +6,19 @@ import torch
 from torch import nn
 
 import toy_study
-from robustbias import published
-from robustbias.measures import conflict, conflict_trials, decided_bias, shape_bias
-from robustbias.measures.registry import REGISTRY, measure, tidy
+from robustbias.networks import zoo
+from robustbias.shape_bias import published
+from robustbias.shape_bias import trials as shape_bias_trials
+from robustbias.shape_bias.measure import decided_bias, shape_bias
+from robustbias.shape_bias.trials import conflict_trials
+from robustbias.tables import REGISTRY, measure, tidy
 
 
 @pytest.fixture(autouse=True)
 def _toy(tmp_path, monkeypatch):
     monkeypatch.setenv("ROBUSTBIAS_TABLES", str(tmp_path))
     monkeypatch.setattr(
-        conflict.zoo, "untrained", lambda entry, seed: toy_study.HalfLooker("left", 0.0)
+        shape_bias_trials.zoo, "untrained", lambda entry, seed: toy_study.HalfLooker("left", 0.0)
     )
 
 
@@ -54,8 +57,8 @@ def test_the_mean_and_the_sum_over_classes_decide_differently():
     """Trap: under a sum, the category with most classes wins."""
     membership = torch.tensor([[1.0, 0], [1.0, 0], [1.0, 0], [0, 1.0]])
     probabilities = torch.tensor([[0.2, 0.2, 0.2, 0.4]])
-    assert conflict.entry_level(probabilities, membership, "sum").tolist() == [0]
-    assert conflict.entry_level(probabilities, membership, "mean").tolist() == [1]
+    assert shape_bias_trials.entry_level(probabilities, membership, "sum").tolist() == [0]
+    assert shape_bias_trials.entry_level(probabilities, membership, "mean").tolist() == [1]
 
 
 def test_the_cluster_of_a_stimulus_is_its_shape_image():
@@ -150,7 +153,7 @@ def test_per_category_counts_sum_to_the_whole():
 def test_calibration_sets_batchnorm_to_the_statistics_of_the_images():
     norm = nn.BatchNorm2d(3)
     pixels = torch.randint(0, 256, (64, 3, 4, 4), dtype=torch.uint8)
-    network = conflict.calibrated(nn.Sequential(norm), pixels, batch=64)
+    network = zoo.calibrated(nn.Sequential(norm), pixels, batch=64)
     assert not network.training
     torch.testing.assert_close(norm.running_mean, (pixels / 255).mean((0, 2, 3)))
     out = network(pixels / 255)

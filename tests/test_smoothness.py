@@ -9,18 +9,18 @@ from torch import nn
 
 import toy_networks
 import toy_study
-from robustbias import claims
-from robustbias.errors import UserError
 from robustbias.images import Images
-from robustbias.measures import smoothness
-from robustbias.measures.variation import (
+from robustbias.networks import zoo
+from robustbias.smooth_filters import report as smooth_filters_report
+from robustbias.smooth_filters.measure import (
     filter_smoothness,
     high_frequency_share,
     map_smoothness,
+    smoothness,
     spatial_filters,
     total_variation,
 )
-from robustbias.networks import zoo
+from robustbias.utils import UserError
 
 SIGMAS = (0.05, 0.1)
 
@@ -187,7 +187,7 @@ def test_blurred_filters_are_found_smoother_and_block_noise(study):
 
 def test_the_claim_reads_the_ratios_over_all_layers(study):
     table = smoothness(study, n_images=8, draws=200)
-    verdicts = claims.tested("C3", table)
+    verdicts = smooth_filters_report.smoothness(table)
     parts = {claim.id: claim for claim in verdicts.claims}
     assert set(parts) == {"C3.first", "C3.filters", "C3.maps", "C3.noise"}
     ratios = table[(table["regime"] == "robust / standard") & (table["metric"] == "tv_normalised")]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from robustbias import sources
+from robustbias import tables
 
 FILES = {
     "__init__.py": "",
@@ -25,7 +25,7 @@ def package(tmp_path):
 
 
 def names(package, module) -> set[str]:
-    return {path.relative_to(package).as_posix() for path in sources.reached([module], package)}
+    return {path.relative_to(package).as_posix() for path in tables.reached([module], package)}
 
 
 def test_imports_are_followed_to_the_module_a_name_comes_from(package):
@@ -53,15 +53,17 @@ def test_a_module_of_another_package_reaches_nothing(package):
     ids=["imported", "imported by an import", "comment", "another measure", "the list of measures"],
 )
 def test_an_edit_is_seen_where_a_value_depends_on_it(package, file, text, changes):
-    before = sources.digest(["pack.measures.first"], package)
+    before = tables.digest(["pack.measures.first"], package)
     (package / file).write_text(text)
-    assert (sources.digest(["pack.measures.first"], package) != before) == changes
+    assert (tables.digest(["pack.measures.first"], package) != before) == changes
 
 
 def test_every_measure_depends_on_its_study_and_not_on_figures():
     found = {
-        path.relative_to(sources.PACKAGE).as_posix()
-        for path in sources.reached(["robustbias.measures.accuracy", "robustbias.studies"])
+        path.relative_to(tables.PACKAGE).as_posix()
+        for path in tables.reached(
+            ["robustbias.adversarial_training.measure", "robustbias.studies"]
+        )
     }
     assert {"attacks.py", "stats.py", "images/iconworld.py", "networks/zoo.py"} <= found
     assert not any(name.startswith(("figures", "book", "claims")) for name in found)

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from robustbias import stats
-from robustbias.errors import UserError
 from robustbias.stats import Interval
+from robustbias.utils import UserError
 
 
 def seeded(seed: int = 0) -> torch.Generator:

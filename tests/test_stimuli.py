@@ -1,12 +1,14 @@
+import os
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from robustbias.categories import CATEGORIES
-from robustbias.errors import MissingData, UserError
-from robustbias.images import stimuli
+from robustbias.images import cue_conflict
+from robustbias.images.cue_conflict import CATEGORIES
 from robustbias.images.tiny_imagenet import TinyImageNet
+from robustbias.utils import MissingData, UserError
 
 ELEVEN = TinyImageNet().categories  # of Tiny-ImageNet
 
@@ -34,49 +36,67 @@ def conflicts(tmp_path, image_cache):
 
 
 def test_the_cues_index_the_categories_and_agreeing_stimuli_are_dropped(conflicts):
-    found = stimuli.cue_conflict(conflicts, 8, ("dog", "cat", "oven"))
+    found = cue_conflict.cue_conflict(conflicts, 8, ("dog", "cat", "oven"))
     assert found.names == ("cat3-dog12", "dog1-cat2", "dog10-oven2", "oven1-dog1")
     assert found.shape.tolist() == [1, 0, 0, 2]
     assert found.texture.tolist() == [0, 1, 2, 0]
 
 
 def test_both_cues_have_to_be_among_the_categories(conflicts):
-    assert stimuli.cue_conflict(conflicts, 8, ("cat", "dog")).names == ("cat3-dog12", "dog1-cat2")
+    assert cue_conflict.cue_conflict(conflicts, 8, ("cat", "dog")).names == (
+        "cat3-dog12",
+        "dog1-cat2",
+    )
 
 
 def test_pixels_are_untouched_at_the_stored_side(conflicts):
-    found = stimuli.cue_conflict(conflicts, 8, ("cat", "dog"))
+    found = cue_conflict.cue_conflict(conflicts, 8, ("cat", "dog"))
     stored = np.asarray(Image.open(conflicts / "cat" / "cat3-dog12.png"))
     np.testing.assert_array_equal(found.pixels[0].permute(1, 2, 0).numpy(), stored)
+
+
+@pytest.mark.parametrize("read", [cue_conflict.cue_conflict, cue_conflict.labelled])
+def test_changed_stimuli_are_read_again_though_size_and_time_are_kept(conflicts, read):
+    file = conflicts / "cat" / "cat3-dog12.png"
+    saved(conflicts, "cat/cat3-dog12.png", np.full((8, 8, 3), 10))
+    before, status, digest = read(conflicts, 8), file.stat(), cue_conflict.digest(conflicts)
+    saved(conflicts, "cat/cat3-dog12.png", np.full((8, 8, 3), 20))
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert (file.stat().st_size, file.stat().st_mtime_ns) == (status.st_size, status.st_mtime_ns)
+    after = read(conflicts, 8)
+    assert cue_conflict.digest(conflicts) != digest
+    at = before.names.index("cat3-dog12")
+    assert before.pixels[at].unique().tolist() == [10]
+    assert after.pixels[at].unique().tolist() == [20]
 
 
 def test_a_smaller_side_averages_instead_of_skipping_pixels(tmp_path, image_cache):
     stripes = np.tile(np.array([0, 255] * 16)[None, :, None], (32, 1, 3))
     saved(tmp_path, "cat/cat1-dog1.png", stripes)
-    small = stimuli.cue_conflict(tmp_path, 8).pixels
+    small = cue_conflict.cue_conflict(tmp_path, 8).pixels
     assert small.shape == (1, 3, 8, 8)
     assert (small.float() - 127.5).abs().max() < 16  # skipping would give 0 or 255
 
 
 def test_what_was_read_once_comes_from_the_cache(conflicts, image_cache, monkeypatch):
-    first = stimuli.cue_conflict(conflicts, 4)
+    first = cue_conflict.cue_conflict(conflicts, 4)
     assert len(list(image_cache.rglob("*.npy"))) == 1
-    monkeypatch.setattr(stimuli, "_image", lambda *_: pytest.fail("decoded again"))
-    torch.testing.assert_close(stimuli.cue_conflict(conflicts, 4).pixels, first.pixels)
+    monkeypatch.setattr(cue_conflict, "_image", lambda *_: pytest.fail("decoded again"))
+    torch.testing.assert_close(cue_conflict.cue_conflict(conflicts, 4).pixels, first.pixels)
 
 
 def test_a_changed_file_is_read_again(conflicts):
-    before = stimuli.cue_conflict(conflicts, 8, ("cat", "dog")).pixels
-    digest = stimuli.digest(conflicts)
+    before = cue_conflict.cue_conflict(conflicts, 8, ("cat", "dog")).pixels
+    digest = cue_conflict.digest(conflicts)
     saved(conflicts, "cat/cat3-dog12.png", np.full((8, 8, 3), 7))
-    assert (stimuli.cue_conflict(conflicts, 8, ("cat", "dog")).pixels[0] == 7).all()
+    assert (cue_conflict.cue_conflict(conflicts, 8, ("cat", "dog")).pixels[0] == 7).all()
     assert not (before[0] == 7).all()
-    assert stimuli.digest(conflicts) != digest
+    assert cue_conflict.digest(conflicts) != digest
 
 
 def test_changing_the_returned_pixels_does_not_change_the_cache(conflicts):
-    stimuli.cue_conflict(conflicts, 8).pixels.zero_()
-    assert stimuli.cue_conflict(conflicts, 8).pixels.float().mean() > 50
+    cue_conflict.cue_conflict(conflicts, 8).pixels.zero_()
+    assert cue_conflict.cue_conflict(conflicts, 8).pixels.float().mean() > 50
 
 
 def test_a_drawing_in_the_alpha_channel_lies_on_white(tmp_path, image_cache):
@@ -84,7 +104,7 @@ def test_a_drawing_in_the_alpha_channel_lies_on_white(tmp_path, image_cache):
     drawing[:2, :2, 3] = 255
     (tmp_path / "dog").mkdir()
     Image.fromarray(drawing).save(tmp_path / "dog" / "dog1.png")
-    pixels = stimuli.labelled(tmp_path, 8).pixels[0, 0]
+    pixels = cue_conflict.labelled(tmp_path, 8).pixels[0, 0]
     assert (pixels[:2, :2] == 0).all()
     assert pixels.sum() == 255 * 60
 
@@ -92,7 +112,7 @@ def test_a_drawing_in_the_alpha_channel_lies_on_white(tmp_path, image_cache):
 def test_grey_drawings_get_three_channels_and_their_category(tmp_path, image_cache):
     saved(tmp_path, "dog/dog2.png", np.full((8, 8), 9), "L")
     saved(tmp_path, "cat/cat1.png", np.full((8, 8), 5), "L")
-    found = stimuli.labelled(tmp_path, 8, ("dog", "cat"))
+    found = cue_conflict.labelled(tmp_path, 8, ("dog", "cat"))
     assert found.labels.tolist() == [1, 0]
     assert found.classes == ("dog", "cat")
     assert found.names == ("cat1", "dog2")
@@ -110,32 +130,32 @@ def test_grey_drawings_get_three_channels_and_their_category(tmp_path, image_cac
 def test_a_misplaced_stimulus_is_an_error(tmp_path, name, message):
     saved(tmp_path, name, np.zeros((4, 4, 3)))
     with pytest.raises(UserError, match=message):
-        stimuli.cue_conflict(tmp_path, 4)
+        cue_conflict.cue_conflict(tmp_path, 4)
 
 
 def test_a_stimulus_that_is_no_square_image_is_an_error(tmp_path, image_cache):
     saved(tmp_path, "cat/cat1-dog1.png", np.zeros((4, 6, 3)))
     with pytest.raises(UserError, match="is 6 x 4 pixels; expected a square"):
-        stimuli.cue_conflict(tmp_path, 4)
+        cue_conflict.cue_conflict(tmp_path, 4)
     (tmp_path / "cat" / "cat1-dog1.png").write_text("<html>not found</html>")
     with pytest.raises(UserError, match=r"cat1-dog1.png is not a readable image"):
-        stimuli.cue_conflict(tmp_path, 4)
+        cue_conflict.cue_conflict(tmp_path, 4)
     assert list(image_cache.rglob("*.*")) == []
 
 
 def test_missing_stimuli_and_bad_sizes_are_errors(tmp_path, conflicts):
     with pytest.raises(MissingData, match=r"no folder .*robustbias doctor"):
-        stimuli.cue_conflict(tmp_path / "absent", 8)
+        cue_conflict.cue_conflict(tmp_path / "absent", 8)
     with pytest.raises(MissingData, match="holds no cue conflict between bear, bird"):
-        stimuli.cue_conflict(conflicts, 8, ("bear", "bird"))
+        cue_conflict.cue_conflict(conflicts, 8, ("bear", "bird"))
     with pytest.raises(MissingData, match="holds no stimulus of bear"):
-        stimuli.labelled(conflicts, 8, ("bear",))
+        cue_conflict.labelled(conflicts, 8, ("bear",))
     with pytest.raises(UserError, match="stimulus size 0"):
-        stimuli.cue_conflict(conflicts, 0)
+        cue_conflict.cue_conflict(conflicts, 0)
 
 
 def test_the_published_stimuli_are_1200_conflicts_75_a_shape(data_directory, image_cache):
-    found = stimuli.cue_conflict(data_directory / "texture-vs-shape" / "cue-conflict", 64)
+    found = cue_conflict.cue_conflict(data_directory / "texture-vs-shape" / "cue-conflict", 64)
     assert found.pixels.shape == (1200, 3, 64, 64)
     assert found.categories == CATEGORIES
     assert found.shape.bincount().tolist() == [75] * 16
@@ -146,12 +166,12 @@ def test_the_published_stimuli_are_1200_conflicts_75_a_shape(data_directory, ima
 def test_eleven_categories_leave_550_conflicts_at_every_size(data_directory, image_cache):
     folder = data_directory / "texture-vs-shape" / "cue-conflict"
     for size in (64, 96, 224):
-        assert stimuli.cue_conflict(folder, size, ELEVEN).pixels.shape == (550, 3, size, size)
+        assert cue_conflict.cue_conflict(folder, size, ELEVEN).pixels.shape == (550, 3, size, size)
 
 
 @pytest.mark.parametrize("name", ["filled-silhouettes", "edges"])
 def test_published_drawings_are_dark_on_white_10_a_category(data_directory, image_cache, name):
-    found = stimuli.labelled(data_directory / "texture-vs-shape" / name, 224)
+    found = cue_conflict.labelled(data_directory / "texture-vs-shape" / name, 224)
     assert found.labels.bincount().tolist() == [10] * 16
     corners = found.pixels[:, 0, [0, 0, -1, -1], [0, -1, 0, -1]]
     assert (corners > 200).float().mean() > 0.8

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from robustbias import manifest, studies
-from robustbias.errors import MissingData, UserError
 from robustbias.images import floats
+from robustbias.utils import MissingData, UserError
 
 
 @pytest.fixture(scope="module")

@@ -4,27 +4,30 @@ import pandas as pd
 import pytest
 
 import toy_study
-from robustbias import summaries
-from robustbias.measures import accuracy, accuracy_checks, conflict, cue_parity, shape_bias
+from robustbias.adversarial_training import report as adversarial_training_report
+from robustbias.adversarial_training.measure import accuracy, accuracy_checks
+from robustbias.shape_bias import report as shape_bias_report
+from robustbias.shape_bias import trials
+from robustbias.shape_bias.measure import cue_parity, shape_bias
 
 
 @pytest.fixture(autouse=True)
 def _toy(tmp_path, monkeypatch):
     monkeypatch.setenv("ROBUSTBIAS_TABLES", str(tmp_path))
     monkeypatch.setattr(
-        conflict.zoo, "untrained", lambda entry, seed: toy_study.HalfLooker("left", 0.0)
+        trials.zoo, "untrained", lambda entry, seed: toy_study.HalfLooker("left", 0.0)
     )
 
 
 def test_accuracy_has_a_line_a_network_and_a_column_a_radius():
-    table = summaries.accuracy(accuracy(toy_study.study(), n_images=20, steps=4))
+    table = adversarial_training_report.accuracy(accuracy(toy_study.study(), n_images=20, steps=4))
     assert list(table.columns) == ["clean", "eps 0.25", "eps 0.5", "eps 4"]
     assert list(table.index) == [("AlexNet", "S (standard)"), ("AlexNet", "R (robust)")]
     assert table.loc[("AlexNet", "R (robust)"), "clean"] == "1.00 [0.84, 1.00]"
 
 
 def test_shape_bias_has_both_aggregations_and_both_nulls():
-    table = summaries.shape_bias(shape_bias(toy_study.study(), draws=50))
+    table = shape_bias_report.shape_bias(shape_bias(toy_study.study(), draws=50))
     robust = table.loc[("AlexNet", "R (robust)", f"{toy_study.SIDE} px")]
     assert robust["shape bias"] == robust["bias (sum)"] == "1.00 [1.00, 1.00]"
     assert float(robust["bias, shuffled"].split()[0]) == pytest.approx(0.5, abs=0.05)
@@ -35,9 +38,12 @@ def test_shape_bias_has_both_aggregations_and_both_nulls():
 
 def test_checks_name_what_fails():
     checks = accuracy_checks(accuracy(toy_study.study(), n_images=20, steps=10))
-    assert summaries.checks(checks) == f"All {len(checks)} checks of the attack hold."
+    assert (
+        adversarial_training_report.checks(checks)
+        == f"All {len(checks)} checks of the attack hold."
+    )
     failing = checks.assign(holds=[False] + [True] * (len(checks) - 1), worst=0.25)
-    text = summaries.checks(failing)
+    text = adversarial_training_report.checks(failing)
     assert text.startswith(f"1 of {len(checks)} checks of the attack fail")
     assert checks["check"].iloc[0] in text
 
@@ -55,17 +61,16 @@ def test_cues_are_on_a_par_when_both_are_learned_and_close(shape, texture, words
         {"cue": cue, "value": value, "low": value - 0.02, "high": value + 0.01, "n": 800}
         for cue, value in (("shape", shape), ("texture", texture))
     ]
-    text = summaries.cue_parity(pd.DataFrame(rows))
+    text = shape_bias_report.cue_parity(pd.DataFrame(rows))
     assert words in text
     assert f"{shape:.2f} [{shape - 0.02:.2f}, {shape + 0.01:.2f}]" in text
 
 
 def test_parity_is_measured_on_images_with_that_cue_alone():
     study = toy_study.study()
-    study.entries += [
-        toy_study.entry("toy-shape", "standard", 0.0, cue="shape"),
-        toy_study.entry("toy-texture", "standard", 0.0, cue="texture"),
-    ]
+    study.entries.extend(
+        toy_study.entry(f"toy-{cue}", "standard", 0.0, cue=cue) for cue in ("shape", "texture")
+    )
     study.networks |= {
         "toy-shape": toy_study.HalfLooker("left"),
         "toy-texture": toy_study.HalfLooker("left"),
@@ -78,17 +83,17 @@ def test_parity_is_measured_on_images_with_that_cue_alone():
 def test_a_study_without_one_cue_networks_says_so():
     table = cue_parity(toy_study.study())
     assert table.empty
-    assert "not known here" in summaries.cue_parity(table)
+    assert "not known here" in shape_bias_report.cue_parity(table)
 
 
 def test_a_series_trained_unequally_long_is_called_confounded():
     rows = [
         {"eps": eps, "epoch": n} for eps, last in [(0.0, 3), (1.0, 5)] for n in range(1, last + 1)
     ]
-    text = summaries.training_lengths(pd.DataFrame(rows))
+    text = shape_bias_report.training_lengths(pd.DataFrame(rows))
     assert "for 3 (eps 0), 5 (eps 1) epochs" in text
     assert "not of the radius alone" in text
     equal = pd.DataFrame(rows).query("epoch <= 3")
-    assert summaries.training_lengths(equal) == (
+    assert shape_bias_report.training_lengths(equal) == (
         "All networks of the series were trained for 3 epochs."
     )

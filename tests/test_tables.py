@@ -9,8 +9,8 @@ import pytest
 
 import toy_study
 from robustbias import tables
-from robustbias.errors import UserError
-from robustbias.measures.registry import paired
+from robustbias.studies import paired
+from robustbias.utils import UserError
 
 CALLS = []
 
@@ -55,7 +55,7 @@ class OtherImages(toy_study.Source):
             }
         },
         {"entry": dataclasses.replace(toy_study.study().entry, sizes=(16,))},
-        {"name": "other"},
+        {"entry": dataclasses.replace(toy_study.study().entry, name="other")},
     ],
     ids=["seed", "images", "weights", "study", "name"],
 )
@@ -78,7 +78,7 @@ def test_arguments_and_the_set_of_networks_are_in_the_key():
 def test_a_changed_line_of_a_measures_code_is_another_key(monkeypatch):
     study = toy_study.study()
     tables.cached(doubled, study, study.entries)
-    monkeypatch.setattr(tables.sources, "digest", lambda modules: "edited")
+    monkeypatch.setattr(tables, "digest", lambda modules: "edited")
     tables.cached(doubled, study, study.entries)
     assert len(CALLS) == 2
 
@@ -120,7 +120,7 @@ def test_provenance_travels_inside_the_file(tmp_path):
 
 
 def test_a_full_disk_leaves_nothing_half_written_and_one_clear_error(tmp_path, monkeypatch):
-    def full(table, path):
+    def full(table, path, **_):
         with open(path, "wb") as file:
             file.write(b"PAR1half")
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -138,4 +138,30 @@ def test_a_table_damaged_from_outside_is_measured_again(tmp_path):
     (path,) = kept(tmp_path / "tables")
     path.write_bytes(path.read_bytes()[:100])
     assert tables.cached(doubled, study, study.entries)["value"].tolist() == [1.0, 2.0]
+    assert len(CALLS) == 2
+
+
+@pytest.mark.parametrize("note", [None, b"not JSON", b"\xff"])
+def test_a_table_without_its_note_is_measured_again(tmp_path, note):
+    study = toy_study.study()
+    tables.cached(doubled, study, study.entries)
+    (path,) = kept(tmp_path / "tables")
+    notes = {} if note is None else {tables.METADATA: note}
+    pq.write_table(pq.read_table(path).replace_schema_metadata(notes), path)
+    assert tables.cached(doubled, study, study.entries)["value"].tolist() == [1.0, 2.0]
+    assert len(CALLS) == 2
+
+
+def test_a_changed_value_in_a_stored_table_is_noticed(tmp_path):
+    study = toy_study.study()
+    tables.cached(doubled, study, study.entries, times=12345)
+    (path,) = kept(tmp_path / "tables")
+    stored = path.read_bytes()
+    start = pq.read_metadata(path).row_group(0).column(1).dictionary_page_offset
+    end = pq.read_metadata(path).row_group(0).column(1).total_compressed_size + start
+    damaged = bytearray(stored)
+    damaged[end - 1] ^= 1
+    path.write_bytes(damaged)
+    table = tables.cached(doubled, study, study.entries, times=12345)
+    assert table["value"].tolist() == [12345.0, 24690.0]
     assert len(CALLS) == 2

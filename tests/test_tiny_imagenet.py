@@ -7,10 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from robustbias.categories import class_names, entry_level
-from robustbias.errors import MissingData, UserError
 from robustbias.images import tiny_imagenet_files
+from robustbias.images.cue_conflict import class_names, entry_level
 from robustbias.images.tiny_imagenet import TinyImageNet
+from robustbias.utils import MissingData, UserError
 
 WNIDS = class_names("tiny_imagenet_classes.txt")
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from robustbias import manifest, training
-from robustbias.errors import UserError
 from robustbias.networks import checkpoints, zoo
+from robustbias.utils import UserError
 from toy_networks import network
 from toy_source import Dots
 
@@ -298,7 +298,7 @@ def test_bfloat16_trains_as_well():
 
 
 def test_a_published_network_is_loaded_with_the_hash_of_its_record(tmp_path, monkeypatch):
-    from robustbias import campaign
+    from robustbias import training
 
     folder = tmp_path / "data_manifest" / "networks"
     folder.mkdir(parents=True)
@@ -312,14 +312,14 @@ def test_a_published_network_is_loaded_with_the_hash_of_its_record(tmp_path, mon
     manifest._network_tables.cache_clear()
     net, rows = trained()
     report = training.record(net, TOY, rows, "digest")
-    digest = campaign.publish(net, report)
+    digest = training.publish(net, report)
     try:
         own = manifest.network("toy")
         assert own.sha256 == digest
         loaded = zoo.load(own)
         for name, value in net.body.state_dict().items():
             torch.testing.assert_close(loaded.body.state_dict()[name], value, atol=2e-3, rtol=1e-3)
-        table = campaign.records(["toy"])
+        table = training.records(["toy"])
         assert list(table["epoch"]) == [1, 2, 3, 4]
         assert set(table["network"]) == {"toy"}
         assert report["recipe"]["eps"] == 0.5
@@ -327,3 +327,12 @@ def test_a_published_network_is_loaded_with_the_hash_of_its_record(tmp_path, mon
         assert len(report["commit"]) >= 7
     finally:
         manifest._network_tables.cache_clear()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("name", ["rate", "eps", "ramp", "average"])
+def test_a_training_parameter_is_finite(name, value):
+    with pytest.raises(UserError, match=f"{name} = .*expected a finite number"):
+        training.recipe(
+            manifest.network("iconworld-alexnet-r"), manifest.study("iconworld"), **{name: value}
+        )

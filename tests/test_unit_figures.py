@@ -8,9 +8,12 @@ import pandas as pd
 import pytest
 import torch
 
-from robustbias import figures, unit_summaries
-from robustbias.measures.attribution import Explained
-from robustbias.measures.responses import Responses
+from robustbias.smooth_filters import figures as smooth_filters_figures
+from robustbias.smooth_filters import report as smooth_filters_report
+from robustbias.smooth_filters.measure import Responses
+from robustbias.units_and_cues import figures as units_and_cues_figures
+from robustbias.units_and_cues import report as units_and_cues_report
+from robustbias.units_and_cues.attribution import Explained
 
 mpl.use("Agg")
 NETWORK = {"study": "toy", "architecture": "alexnet", "pair": True}
@@ -46,14 +49,14 @@ def smooth() -> pd.DataFrame:
 
 
 def test_smoothness_is_drawn_by_layer(smooth):
-    figure = figures.smoothness_by_layer(smooth)
+    figure = smooth_filters_figures.smoothness_by_layer(smooth)
     assert drawn(figure.axes[0]) == {"S (standard)": [2.0, 6.0], "R (robust)": [1.0, 3.0]}
-    gain = drawn(figures.noise_gain(smooth).axes[0])
+    gain = drawn(smooth_filters_figures.noise_gain(smooth).axes[0])
     assert gain["R (robust), sigma 0.08"] == [1.0, 3.0]
 
 
 def test_the_smoothness_table_shows_the_first_layer_and_the_mean_of_all(smooth):
-    table = unit_summaries.smoothness(smooth)
+    table = smooth_filters_report.smoothness_table(smooth)
     assert list(table.index) == [("AlexNet", "first"), ("AlexNet", "all (geometric mean)")]
     assert (table == "0.50 [0.40, 0.90]").all(axis=None)
 
@@ -62,7 +65,7 @@ def test_first_filters_are_stretched_around_grey():
     weights = torch.zeros(3, 3, 5, 5)
     weights[0, 0, 2, 2], weights[1, :, 0, 0] = -2.0, 0.1
     weights[2] = 1.0
-    figure = figures.first_filters({("alexnet", "standard"): weights}, columns=2)
+    figure = smooth_filters_figures.first_filters({("alexnet", "standard"): weights}, columns=2)
     pictures = [ax.images[0].get_array() for ax in figure.axes if ax.images]
     assert len(pictures) == 3
     assert pictures[0][2, 2].tolist() == [0.0, 0.5, 0.5]
@@ -75,7 +78,7 @@ def test_the_image_itself_is_left_out_where_it_may_not_be_shown(show):
     units = {regime: torch.tensor([3, 1]) for regime in REGIMES}
     pixels = torch.rand(3, 8, 8)
     shown = Responses("conv1", 0.08, pixels, pixels, maps, maps, units)
-    figure = figures.responses(shown, show_images=show)
+    figure = smooth_filters_figures.responses(shown, show_images=show)
     sides = [ax.images[0].get_array().shape[0] for ax in figure.axes if ax.images]
     assert sides.count(8) == 4 * show
     assert sides.count(4) == 8
@@ -105,23 +108,23 @@ def scores() -> pd.DataFrame:
 
 
 def test_scores_are_drawn_by_layer(scores):
-    figure = figures.scores_by_layer(scores)
+    figure = units_and_cues_figures.scores_by_layer(scores)
     assert [drawn(ax)["R (robust)"] for ax in figure.axes] == [[0.5], [0.25], [0.9]]
 
 
 def test_every_unit_is_a_point_near_its_scores(scores):
     units = scores[(scores["unit"] >= 0) & ~scores["metric"].str.endswith("alone")]
     detects = units["unit"].map({0: "no concept", 1: "texture"})
-    figure = figures.unit_scores(units.assign(detects=detects))
+    figure = units_and_cues_figures.unit_scores(units.assign(detects=detects))
     (texture,) = [c for c in figure.axes[0].collections if c.get_label() == "detects texture"]
     assert np.abs(texture.get_offsets() - 0.5).max() <= 0.4 / 5 + 1e-9
 
 
 def test_margins_and_units_kept_alone_are_tabulated(scores):
-    margins = unit_summaries.margins(scores)
+    margins = units_and_cues_report.margins(scores)
     assert (margins == "0.30 [0.20, 0.40]").all(axis=None)
     assert margins.index[0] == ("AlexNet", "S (standard)", 5)
-    alone = unit_summaries.kept_alone(scores)
+    alone = units_and_cues_report.kept_alone(scores)
     assert alone.loc[("AlexNet", "conv1"), "R, by shape"] == "40 / 30 / 0"
 
 
@@ -133,8 +136,8 @@ def test_serving_units_are_drawn_by_what_they_detect():
         for metric in ("serves_shape", "serves_texture", "shape_share")
     ]
     table = pd.DataFrame(made)
-    assert drawn(figures.serving_units(table).axes[0])["R (robust)"] == [0.8, 0.5]
-    summary = unit_summaries.cue_units(table)
+    assert drawn(units_and_cues_figures.serving_units(table).axes[0])["R (robust)"] == [0.8, 0.5]
+    summary = units_and_cues_report.cue_unit_table(table)
     order = ["texture", "no concept", "all"]
     assert list(summary.index.get_level_values("detects")) == 2 * order
     assert (summary["units"] == 5).all()
@@ -151,11 +154,18 @@ def test_attribution_is_drawn_by_region_and_says_when_it_is_not_there():
     made.append(rows("standard", **gap, value=0.031, low=0.0, high=0.1))
     table = pd.DataFrame(made)
     shown = table[table["metric"] == "concentration"]
-    assert drawn(figures.attribution_regions(shown).axes[0])["S (standard)"] == [2.0, 1.5, 0.5]
-    assert "3.1 % at most (AlexNet, S (standard)" in unit_summaries.attribution(table)
+    assert drawn(units_and_cues_figures.attribution_regions(shown).axes[0])["S (standard)"] == [
+        2.0,
+        1.5,
+        0.5,
+    ]
+    assert "3.1 % at most (AlexNet, S (standard)" in units_and_cues_report.attribution(table)
     empty = table.iloc[:0]
-    assert "without masks" in unit_summaries.attribution(empty)
-    for figure in (figures.attribution_regions(empty), figures.attribution_maps(None)):
+    assert "without masks" in units_and_cues_report.attribution(empty)
+    for figure in (
+        units_and_cues_figures.attribution_regions(empty),
+        units_and_cues_figures.attribution_maps(None),
+    ):
         assert "no masks" in figure.axes[0].texts[0].get_text()
 
 
@@ -169,6 +179,6 @@ def test_attribution_maps_show_the_stimulus_and_a_map_a_regime():
         {regime: torch.rand(2, 6, 6) for regime in REGIMES},
         {regime: ["dog", "cat"] for regime in REGIMES},
     )
-    figure = figures.attribution_maps(explained)
+    figure = units_and_cues_figures.attribution_maps(explained)
     assert [len(ax.images) for ax in figure.axes] == [1] * 6
     assert figure.axes[2].get_title() == "→ dog"

@@ -2,14 +2,15 @@
 
 import pandas as pd
 
-from robustbias import explorer, studies
-from robustbias.measures.registry import described, pairs
+from robustbias import studies
+from robustbias.studies import described, pairs
+from robustbias.unit_explorer import atlas as unit_explorer_atlas
 
 CONCEPTS = (("object", "dog"), ("object", "cat"), ("texture", "dots"))
 LAYERS = ("features.1", "features.9")
 
 
-def atlas() -> explorer.Atlas:
+def atlas() -> unit_explorer_atlas.Atlas:
     """Nothing is measured: the IoU of unit u with concept q is (u * 7 + q) % 10 / 100."""
     study = studies.load("iconworld", device="cpu", architectures=["alexnet"])
     dissection, ablation = [], []
@@ -26,7 +27,7 @@ def atlas() -> explorer.Atlas:
                 for kind, score in (("shape", u % 5), ("texture", u % 3), ("clean", 1)):
                     ablation.append(row(own, f"{kind}_score", score))
     tables = {"dissection": pd.DataFrame(dissection), "ablation": pd.DataFrame(ablation)}
-    return explorer.atlas(study, tables, n_concepts=60)
+    return unit_explorer_atlas.atlas(study, tables, n_concepts=60)
 
 
 def row(about: dict, metric: str, value: float) -> dict:

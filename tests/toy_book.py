@@ -72,7 +72,9 @@ def chapter(title: str, label: str, *cells: str) -> nbformat.NotebookNode:
 
 def closing() -> nbformat.NotebookNode:
     """A chapter that is executed once, after all others, and reads what they claim."""
-    read = "from robustbias.book import findings\nfindings.registered(executed)[['id', 'notebook']]"
+    read = (
+        "from robustbias.findings import measure\nmeasure.registered(executed)[['id', 'notebook']]"
+    )
     return new_notebook(
         metadata={
             "kernelspec": {"name": "python3", "language": "python", "display_name": "P"},

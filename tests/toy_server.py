@@ -15,9 +15,9 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 SERVE = """
 import pathlib
-from robustbias import explorer_server
-explorer_server.IDLE = explorer_server.CHECK = {idle}
-explorer_server.serve(pathlib.Path({notebook!r}), {port}, browser=False)
+from robustbias.unit_explorer import server
+server.IDLE = server.CHECK = {idle}
+server.serve(pathlib.Path({notebook!r}), {port}, browser=False)
 """
 
 
@@ -48,7 +48,7 @@ class Server:
 
 @contextlib.contextmanager
 def served(folder: Path, source: str, *, idle: int = 30) -> Iterator[Server]:
-    """A server of a page with one cell; `idle` as IDLE and CHECK of `explorer_server`."""
+    """A server of a page with one cell; `idle` replaces IDLE and CHECK."""
     notebook = new_notebook(cells=[new_code_cell(source)])
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
     nbformat.write(notebook, folder / "app.ipynb")

@@ -5,11 +5,10 @@ the right half the texture's. The standard network looks right, the robust one l
 bias of S is 0 and that of R is 1.
 """
 
-from types import SimpleNamespace
-
 import torch
 from torch import nn
 
+from robustbias import studies
 from robustbias.images import CueConflict, Images
 from robustbias.manifest import NetworkEntry, StudyEntry, Threat
 
@@ -78,8 +77,11 @@ class Source:
         return CueConflict(pixels, shape, texture, CATEGORIES, names)
 
 
-class Study(SimpleNamespace):
-    """What measures ask of a study."""
+class Study(studies.Study):
+    """What measures ask of a study, from the facts it is given."""
+
+    def __init__(self, **facts):
+        self.__dict__.update(facts)
 
     def network_named(self, name: str) -> nn.Module:
         return self.networks[name]

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from robustbias.errors import UserError
+from robustbias.utils import UserError
 
 NORMS = ("l2", "linf")
 
@@ -209,10 +209,14 @@ def _linf_start(pixels: Tensor, eps: float, generator: torch.Generator | None) -
 
 
 _start = {"l2": _l2_start, "linf": _linf_start}
+
+
 _direction = {
     "l2": lambda gradient: gradient / _length(gradient).clamp_min(1e-20),
     "linf": torch.sign,
 }
+
+
 _project = {
     "l2": lambda delta, eps: delta * (eps / _length(delta).clamp_min(eps)),
     "linf": lambda delta, eps: delta.clamp(-eps, eps),

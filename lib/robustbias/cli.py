@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from robustbias import parameters
-from robustbias.errors import UserError
+from robustbias import manifest, tables
+from robustbias.images import doctor as images_doctor
+from robustbias.utils import UserError
 
 app = typer.Typer(
     help="Shape and simplicity biases of adversarially trained networks, measured on any study.",
@@ -17,9 +18,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+
 Study = Annotated[str, typer.Option(help="An entry of data_manifest/studies.")]
+
+
 Seed = Annotated[int, typer.Option(help="Sampling and random starts.")]
+
+
 Device = Annotated[str, typer.Option(help="cpu, cuda or auto.")]
+
+
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="NAME=VALUE", help="A parameter; may be given several times."),
@@ -29,18 +37,17 @@ Settings = Annotated[
 @app.command()
 def fetch(names: Annotated[list[str], typer.Argument(help="Entries of data_manifest/datasets.")]):
     """Download data sets, verify them and unpack them into the data directory."""
-    from robustbias import fetch
+    from robustbias.images import download
 
     for name in names:
-        print(f"{name}: {fetch.fetch(name)}")
+        print(f"{name}: {download.fetch(name)}")
 
 
 @app.command()
 def doctor():
     """Say what is here and what is missing: data sets, weights, studies, device, versions."""
-    from robustbias import fetch
 
-    for title, table in fetch.doctor().items():
+    for title, table in images_doctor.doctor().items():
         print(f"{title}\n{table.to_string(index=False)}\n")
 
 
@@ -53,9 +60,9 @@ def train(
     device: Device = "auto",
 ):
     """Train a study's networks; an interrupted run goes on where it stopped."""
-    from robustbias import campaign
+    from robustbias import training
 
-    campaign.train_study(study, networks=network, device=device)
+    training.train_study(study, networks=network, device=device)
 
 
 @app.command()
@@ -68,15 +75,16 @@ def measure(
     out: Annotated[Path | None, typer.Option(help="Write the table here, as CSV.")] = None,
 ):
     """Measure a study's networks and print the table; it is kept, and a second time is read."""
-    from robustbias import measures, studies
-    from robustbias.files import atomic
+    from robustbias import manifest
+    from robustbias import studies as studies_module
+    from robustbias.utils import atomic
 
-    if name not in measures.REGISTRY:
-        raise UserError(f"unknown measure {name!r}; known: {', '.join(measures.REGISTRY)}.")
-    function = measures.REGISTRY[name]
+    if out is not None:
+        manifest.check_output(out)
+    function = tables.measure_named(name)
     known = inspect.unwrap(function).__kwdefaults__ or {}
-    given = parameters.checked(name, known, parameters.settings(settings))
-    table = function(studies.load(study, seed=seed, device=device), **given)
+    given = manifest.checked(name, known, manifest.settings(settings))
+    table = function(studies_module.load(study, seed=seed, device=device), **given)
     if out is None:
         print(table.to_string(index=False, float_format="{:.4f}".format))
         return
@@ -95,11 +103,11 @@ def run(
     ] = None,
 ):
     """Execute one chapter on one study, with parameters of your own."""
-    from robustbias.book import edition, execution
+    from robustbias.book import edition, execute
 
     source = edition.chapter(chapter)
     out = out or edition.BUILD / "runs" / study / source.name
-    print(execution.execute(source, study, parameters.settings(settings), out))
+    print(execute.execute(source, study, manifest.settings(settings), out))
 
 
 @app.command()
@@ -109,10 +117,10 @@ def book(
     ] = None,
 ):
     """Render the book from chapters executed before (`build` executes and renders)."""
-    from robustbias.book import edition, rendering
+    from robustbias.book import edition, render
 
     contents = edition.contents(edition.studies(",".join(studies or [])))
-    print(rendering.render(contents, edition.conclusions()))
+    print(render.render(contents, edition.conclusions()))
 
 
 @app.command()
@@ -132,9 +140,9 @@ def publish(
     study: Annotated[str, typer.Argument(help="A study whose chapters were executed.")],
 ):
     """Put a study's executed chapters into book/STUDY and the findings into README.md."""
-    from robustbias.book import publication
+    from robustbias.book import pages
 
-    for path in publication.publish(study):
+    for path in pages.publish(study):
         print(path)
 
 
@@ -144,9 +152,9 @@ def explorer(
     browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True,
 ):
     """Serve the unit explorer, live, on this machine."""
-    from robustbias import explorer_server
+    from robustbias.unit_explorer import server
 
-    explorer_server.serve(port=port, browser=browser)
+    server.serve(port=port, browser=browser)
 
 
 @app.command()
@@ -156,9 +164,12 @@ def decisions(
     device: Device = "auto",
 ):
     """Write a study's answers to its cue conflicts as per-trial CSVs, model-vs-human's format."""
-    from robustbias import observers, studies
+    from robustbias import manifest
+    from robustbias import studies as studies_module
+    from robustbias.shape_bias import decisions as shape_bias_decisions
 
-    for path in observers.written(studies.load(study, device=device), out):
+    manifest.check_output(out)
+    for path in shape_bias_decisions.written(studies_module.load(study, device=device), out):
         print(path)
 
 
@@ -172,9 +183,9 @@ def shape_bias(
     People (subject-01, subject-02, ...) are also pooled. Stimuli whose two cues agree are left
     out; no answer counts as neither.
     """
-    from robustbias import observers
+    from robustbias.shape_bias import decisions as shape_bias_decisions
 
-    table = observers.summary(files, seed=seed)
+    table = shape_bias_decisions.summary(files, seed=seed)
     print(table.to_string(index=False, float_format="{:.4f}".format))
 
 

@@ -3,8 +3,10 @@
 Facts about a network or a data set live there; no code branches on a name.
 """
 
+import ast
 import dataclasses
 import functools
+import math
 import os
 import tomllib
 import types
@@ -12,8 +14,8 @@ import typing
 from pathlib import Path
 from typing import Any
 
-from robustbias import files
-from robustbias.errors import UserError
+from robustbias import utils
+from robustbias.utils import UserError
 
 ROOT = Path(os.environ.get("ROBUSTBIAS_ROOT", Path(__file__).resolve().parents[2]))
 
@@ -21,6 +23,25 @@ ROOT = Path(os.environ.get("ROBUSTBIAS_ROOT", Path(__file__).resolve().parents[2
 def data_directory() -> Path:
     """Folder of the downloaded data sets: $ROBUSTBIAS_DATA, else `data/` in the repository."""
     return Path(os.environ.get("ROBUSTBIAS_DATA", ROOT / "data")).expanduser()
+
+
+def check_output(path: Path, *inputs: Path) -> None:
+    """Refuses to write over what is read.
+
+    Raises:
+        UserError: `path` is one of `inputs`, be it by another name or link, or lies in the data
+            directory or among the repository's sources.
+    """
+    target = Path(path).resolve()
+    for read in map(Path, inputs):
+        if target == read.resolve() or (target.exists() and target.samefile(read)):
+            raise UserError(f"{path} is {read} itself, which is read; write to another file.")
+    sources = [ROOT / name for name in ("chapters", "checkpoints", "data_manifest", "lib")]
+    for folder in [data_directory(), *sources]:
+        if target.is_relative_to(folder.resolve()):
+            raise UserError(
+                f"{path} lies in {folder}, which is only read; write to another folder."
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,6 +201,8 @@ def _typed(kind: Any, value: Any, where: str) -> Any:
         return float(value)
     if type(value) is not kind:
         raise UserError(f"{where}: expected {kind.__name__}, got {value!r}.")
+    if kind is float and not math.isfinite(value):
+        raise UserError(f"{where}: expected a finite number, got {value!r}.")
     return value
 
 
@@ -210,7 +233,11 @@ def _table(path: Path) -> dict[str, Any]:
 
 
 def _names(folder: str) -> tuple[str, ...]:
-    return tuple(sorted(path.stem for path in (ROOT / "data_manifest" / folder).glob("*.toml")))
+    return tuple(path.stem for path in _paths(folder))
+
+
+def _paths(folder: str) -> list[Path]:
+    return sorted((ROOT / "data_manifest" / folder).glob("[!.]*.toml"))
 
 
 def _named(kind: type, what: str, folder: str, name: str) -> Any:
@@ -247,7 +274,7 @@ def study(name: str) -> StudyEntry:
 def _network_tables() -> dict[str, NetworkEntry]:
     """All networks; a file holds a family: `[defaults]` and one `[network.NAME]` each."""
     entries: dict[str, NetworkEntry] = {}
-    for path in sorted((ROOT / "data_manifest" / "networks").glob("*.toml")):
+    for path in _paths("networks"):
         family, where = _table(path), f"data_manifest/networks/{path.name}"
         if unknown := sorted(set(family) - {"defaults", "architecture", "network"}):
             raise UserError(
@@ -277,17 +304,86 @@ def network(name: str) -> NetworkEntry:
 
 
 def set_hash(name: str, sha256: str) -> None:
-    """Writes a network's weights hash into its entry; nothing else in the file changes."""
-    for path in sorted((ROOT / "data_manifest" / "networks").glob("*.toml")):
-        text = path.read_text(encoding="utf-8")
-        head, mark, rest = text.partition(f"[network.{name}]\n")
-        if not mark:
-            continue
-        entry, between, after = rest.partition("\n[")
-        lines = [line for line in entry.split("\n") if not line.startswith("sha256")]
-        at = 1 + next(i for i, line in enumerate(lines) if line.startswith("weights"))
-        lines.insert(at, f'sha256 = "{sha256}"')
-        entry = "\n".join(lines)
-        with files.atomic(path) as partial:
-            partial.write_text(head + mark + entry + between + after, encoding="utf-8")
-        _network_tables.cache_clear()
+    """Writes a network's weights hash into its entry; nothing else in the file changes.
+
+    Other processes may do the same for other networks at the same time.
+
+    Raises:
+        UserError: No file of networks has the entry, or the disk refused the write.
+    """
+    with utils.locked(ROOT / "_build" / "locks" / "networks.lock"):
+        for path in _paths("networks"):
+            text = path.read_text(encoding="utf-8")
+            if f"[network.{name}]\n" in text:
+                with utils.atomic(path) as partial:
+                    partial.write_text(_with_hash(text, name, sha256), encoding="utf-8")
+                break
+        else:
+            raise UserError(f"no [network.{name}] in data_manifest/networks; add the entry.")
+    _network_tables.cache_clear()
+
+
+def _with_hash(text: str, name: str, sha256: str) -> str:
+    head, mark, rest = text.partition(f"[network.{name}]\n")
+    entry, between, after = rest.partition("\n[")
+    lines = [line for line in entry.split("\n") if not line.startswith("sha256")]
+    at = 1 + next(i for i, line in enumerate(lines) if line.startswith("weights"))
+    lines.insert(at, f'sha256 = "{sha256}"')
+    return head + mark + "\n".join(lines) + between + after
+
+
+# -- --------------------------------------------------------------------------------------------
+# Parameters as a person types them: literals, checked by name and by the type of a default.
+
+
+def value(text: str) -> Any:
+    """A parameter's value as typed on a command line: a Python literal, else the text itself."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def settings(texts: list[str] | None) -> dict[str, Any]:
+    """NAME=VALUE texts as a dictionary. Raises UserError for a text of another form."""
+    pairs = [text.partition("=") for text in texts or []]
+    if wrong := ["".join(pair) for pair in pairs if not pair[0] or not pair[1]]:
+        raise UserError(f"{wrong[0]!r} is no setting; expected NAME=VALUE, for instance seed=1.")
+    return {name: value(text) for name, _, text in pairs}
+
+
+def checked(owner: str, known: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """The given parameters, if `owner` has them all and they are of its defaults' types.
+
+    An int may stand for a float and a tuple for a list; a default of None takes anything.
+
+    Raises:
+        UserError: Unknown or mistyped parameters; the message lists the valid ones.
+    """
+    wrong = [
+        f"{name} = {value!r} is not {_kind(known[name])}" if name in known else f"no {name!r}"
+        for name, value in given.items()
+        if name not in known or not _fits(known[name], value)
+    ]
+    if wrong:
+        valid = ", ".join(f"{name}: {_kind(value)} = {value!r}" for name, value in known.items())
+        raise UserError(f"parameters of {owner}: {'; '.join(wrong)}. Valid: {valid}.")
+    return given
+
+
+def _kind(default: Any) -> str:
+    """What a parameter takes, in words: `list of int`."""
+    if isinstance(default, list | tuple):
+        return f"list of {type(default[0]).__name__}" if default else "list"
+    return "any" if default is None else type(default).__name__
+
+
+def _fits(default: Any, value: Any) -> bool:
+    """Whether a value can stand where the default stands."""
+    if default is None:
+        return True
+    if isinstance(default, list | tuple):
+        return isinstance(value, list | tuple) and all(
+            _fits(default[0], item) for item in value if default
+        )
+    return type(value) is type(default) or (type(default) is float and type(value) is int)

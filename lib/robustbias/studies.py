@@ -3,27 +3,63 @@
 Everything a chapter needs hangs on it, so that a chapter runs on another study by one word.
 """
 
+import copy
 import dataclasses
 import functools
 import importlib.metadata
+import platform
+import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from robustbias import manifest, provenance
-from robustbias.categories import class_names, membership
-from robustbias.errors import MissingData, UserError
+from robustbias import manifest
+from robustbias.images.cue_conflict import class_names, membership
 from robustbias.images.iconworld import IconWorld, World
-from robustbias.images.painting import Painting
+from robustbias.images.style_transfer import Painting
 from robustbias.images.tiny_imagenet import TinyImageNet
 from robustbias.manifest import NetworkEntry, StudyEntry
-from robustbias.mimes import Footer
 from robustbias.networks import zoo
+from robustbias.networks.zoo import calibrated
+from robustbias.utils import Footer, MissingData, UserError
+
+# -- --------------------------------------------------------------------------------------------
+# What a number depends on beside weights and data: the commit and the device.
+
+
+def _git(*words: str) -> str:
+    done = subprocess.run(
+        ["git", "-C", str(manifest.ROOT), *words], capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+def commit() -> str:
+    """The repository's commit, "+" appended if lib differs from it; "unknown" outside git."""
+    try:
+        return _git("rev-parse", "--short=12", "HEAD") + (
+            "+" if _git("status", "--short", "lib") else ""
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+@functools.cache
+def device_name(device: torch.device) -> str:
+    """The accelerator's or the processor's name."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    table = Path("/proc/cpuinfo")
+    lines = table.read_text().splitlines() if table.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or "cpu"
+
 
 PACKAGES = ("torch", "torchvision", "numpy", "pandas", "pyarrow", "pillow", "safetensors")
 
@@ -116,8 +152,8 @@ class Study:
             "study": self.name,
             "seed": self.seed,
             "images (digest)": self.source.digest[:12],
-            "commit": provenance.commit(),
-            "device": provenance.device_name(self.device),
+            "commit": commit(),
+            "device": device_name(self.device),
             "threads": torch.get_num_threads(),
             "seconds": round(time.perf_counter() - self.started, 1),
         }
@@ -193,3 +229,66 @@ def chosen_device(name: str) -> torch.device:
 @functools.lru_cache(maxsize=32)
 def _loaded(name: str, device: str) -> zoo.Network:
     return zoo.load(manifest.network(name), device)
+
+
+# -- --------------------------------------------------------------------------------------------
+# What makes a function a measure: its name, the table store, and a tidy table.
+
+
+def described(study: Study, entry: NetworkEntry) -> dict[str, Any]:
+    """The columns that say which network a row is about.
+
+    `pair` tells the S and R of an architecture (R at the study's own radius) from the networks of
+    the series over radii.
+    """
+    return {
+        "study": study.name,
+        "network": entry.name,
+        "architecture": entry.architecture,
+        "regime": entry.regime,
+        "eps": entry.eps,
+        "pair": bool(entry.pair),
+    }
+
+
+def pairs(study: Study) -> dict[str, dict[str, Any]]:
+    """{architecture: {"standard": entry, "robust": entry}}, without those not on this machine."""
+    found: dict[str, dict[str, Any]] = {}
+    for entry in study.entries:
+        if described(study, entry)["pair"]:
+            found.setdefault(entry.architecture, {})[entry.regime] = entry
+    return found
+
+
+def paired(study: Study) -> Any:
+    """The study with the networks of its pairs alone, sharing images and networks with it."""
+    _ = study.source  # loaded before the copy, so that both have it
+    part = copy.copy(study)
+    entries = tuple(entry for pair in pairs(study).values() for entry in pair.values())
+    object.__setattr__(part, "entries", entries)  # it is frozen, and ours
+    return part
+
+
+# -- --------------------------------------------------------------------------------------------
+# The networks whose units are looked into: S and R of each architecture, and one untrained.
+
+
+CALIBRATION = 400  # images that set the BatchNorm statistics of an untrained network
+
+
+def probed_networks(
+    study: Study, pixels: UInt8[Tensor, "n 3 h w"]
+) -> Iterator[tuple[dict[str, Any], zoo.Network]]:
+    """(columns that describe it, network), architecture by architecture.
+
+    Args:
+        pixels: What an untrained network's BatchNorm statistics are taken from.
+    """
+    for architecture, pair in pairs(study).items():
+        for entry in pair.values():
+            yield described(study, entry), study.network_named(entry.name)
+        entry = pair.get("standard") or pair["robust"]
+        null = {"network": f"untrained-{architecture}", "regime": "untrained"}
+        network = zoo.untrained(entry, study.seed).to(study.device)
+        columns = described(study, entry) | null | {"eps": 0.0, "pair": False}
+        yield columns, calibrated(network, pixels[:CALIBRATION])

@@ -17,6 +17,7 @@ import hashlib
 import json
 import math
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -30,10 +31,10 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from robustbias import attacks, files, manifest, provenance
-from robustbias.errors import UserError
+from robustbias import attacks, manifest, studies, utils
 from robustbias.images import Images, floats
 from robustbias.networks import checkpoints, zoo
+from robustbias.utils import UserError
 
 TEST_STEPS = 10  # of the attack on validation images after an epoch; the chapters use more
 
@@ -76,6 +77,9 @@ class Recipe:
     bfloat16: bool = True
 
     def __post_init__(self):
+        numbers = {k: v for k, v in dataclasses.asdict(self).items() if isinstance(v, float)}
+        if wrong := [f"{k} = {v}" for k, v in numbers.items() if not math.isfinite(v)]:
+            raise UserError(f"training parameter {', '.join(wrong)}; expected a finite number.")
         attacks.check(self.norm, self.eps, self.steps)
         if self.epochs < 1 or self.batch < 1 or self.test_every < 1:
             raise UserError("epochs, batch and test_every must be at least 1.")
@@ -423,7 +427,7 @@ def _save(
     for name, parameter in network.named_parameters():
         tensors[f"momentum.{name}"] = optimizer.state[parameter]["momentum_buffer"].contiguous()
     header = {"recipe": json.dumps(dataclasses.asdict(how)), "rows": json.dumps(rows)}
-    with files.atomic(path) as partial:
+    with utils.atomic(path) as partial:
         safetensors.torch.save_file(tensors, partial, header)
 
 
@@ -467,11 +471,96 @@ def record(network: zoo.Network, how: Recipe, rows: pd.DataFrame, data: str) -> 
         "cue": network.entry.cue,
         "recipe": dataclasses.asdict(how),
         "data": data,
-        "commit": provenance.commit(),
-        "device": provenance.device_name(next(network.parameters()).device),
+        "commit": studies.commit(),
+        "device": studies.device_name(next(network.parameters()).device),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "seconds": float(rows["seconds"].sum()),
         "plateau": plateau(rows, how),
         "rows": json.loads(rows.to_json(orient="records", double_precision=5)),
     }
+
+
+# -- --------------------------------------------------------------------------------------------
+# Training a study's networks one after the other, and their records.
+
+
+def train_study(
+    name: str, *, networks: list[str] | None = None, device: str = "auto", **overrides: Any
+) -> pd.DataFrame:
+    """Trains a study's networks (or some) into `checkpoints/`; returns their last epochs.
+
+    A network whose weights are the manifest's is trained again; a run that was interrupted goes on
+    from its last whole epoch.
+
+    Raises:
+        UserError: A network that is not of this study, or an unknown training parameter.
+    """
+    study, on = manifest.study(name), studies.chosen_device(device)
+    own = manifest.networks(name)
+    if unknown := [n for n in networks or () if n not in own]:
+        raise UserError(f"study {name} has no network {unknown}; it has: {', '.join(own)}.")
+    for chosen in networks or own:
+        entry = manifest.network(chosen)
+        how = recipe(entry, study, **overrides)
+        shown = dataclasses.replace(study, world=study.world | entry.world)
+        source = studies.source(shown, on, entry.cue)
+        network = zoo.untrained(entry, how.seed).to(on)
+        rows = train(network, source, how, folder=STATES)
+        if leads():
+            publish(network, record(network, how, rows, source.digest))
+            (STATES / f"{entry.name}.state.safetensors").unlink()
+    return records(networks or own).groupby("network").tail(1)
+
+
+STATES = manifest.ROOT / "_build" / "training"
+
+
+def publish(network: zoo.Network, report: dict[str, Any]) -> str:
+    """Writes weights and record beside each other, the weights' hash into the manifest."""
+    path = manifest.ROOT / network.entry.weights
+    digest = checkpoints.save(network.body, path, {"network": network.entry.name})
+    with utils.atomic(path.with_suffix(".json")) as partial:
+        partial.write_text(json.dumps(report | {"sha256": digest}, indent=1) + "\n")
+    manifest.set_hash(network.entry.name, digest)
+    return digest
+
+
+def records(names: Iterable[str]) -> pd.DataFrame:
+    """The training records of several networks: a row an epoch, with the network's columns."""
+    tables = []
+    for entry, report in _reports(names):
+        about = {k: getattr(entry, k) for k in ("architecture", "regime", "eps", "cue")}
+        tables.append(pd.DataFrame(report["rows"]).assign(network=entry.name, **about))
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+
+def ledger(names: Iterable[str]) -> pd.DataFrame:
+    """What each training took and where it ended, a row a network whose record is here.
+
+    Columns: network, epochs, minutes, images_per_second (median over epochs), device, threads,
+    clean and adversarial (validation accuracy after the last epoch), commit.
+    """
+    rows = []
+    for entry, report in _reports(names):
+        epochs = pd.DataFrame(report["rows"])
+        last = {name: epochs[name].iloc[-1] for name in ("clean", "adversarial")}
+        rows.append(
+            {
+                "network": entry.name,
+                "epochs": len(epochs),
+                "minutes": report["seconds"] / 60,
+                "images_per_second": epochs["images_per_second"].median(),
+                **{name: report[name] for name in ("device", "threads", "commit")},
+                **last,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _reports(names: Iterable[str]) -> Iterator[tuple[manifest.NetworkEntry, dict[str, Any]]]:
+    """Entry and training record of the networks that have one in the repository."""
+    for entry in map(manifest.network, names):
+        path = (manifest.ROOT / entry.weights).with_suffix(".json")
+        if path.is_file():
+            yield entry, json.loads(path.read_text())

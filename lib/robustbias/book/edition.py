@@ -12,10 +12,13 @@ import nbformat
 import yaml
 
 from robustbias import manifest
-from robustbias.errors import UserError
+from robustbias.utils import UserError
 
 BUILD = manifest.ROOT / "_build"
+
+
 PUBLISHED = manifest.ROOT / "book"
+
 
 Contents = dict[str, list[Path]]
 

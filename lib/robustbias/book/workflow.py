@@ -20,7 +20,7 @@ from snakemake.settings.types import (
 
 from robustbias import manifest
 from robustbias.book import edition
-from robustbias.errors import UserError
+from robustbias.utils import UserError
 
 
 def build(rule: str, study: str = "", cores: int = 1) -> None:

@@ -19,9 +19,8 @@ import torch
 from jaxtyping import Int, UInt8
 from PIL import Image, UnidentifiedImageError
 
-from robustbias.errors import MissingData, UserError
-from robustbias.files import atomic
 from robustbias.images.concepts import Concepts
+from robustbias.utils import MissingData, UserError, atomic
 
 FIXED = ("image", "split", "ih", "iw", "sh", "sw")
 

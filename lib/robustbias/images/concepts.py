@@ -5,12 +5,16 @@ Categories and the side of the masks, half that of the images, follow Broden (Ba
 
 import dataclasses
 import functools
+from pathlib import Path
 
 import torch
-from jaxtyping import Bool, Int64, UInt8
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
-from robustbias.errors import UserError
+from robustbias import utils
+from robustbias.images import Images, floats, textures
+from robustbias.utils import MissingData, UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,3 +143,139 @@ class Concepts:
         # a label on an image that does not carry the category counts no more than a missing one
         own = [c & k[:, None] for c, k in zip(concepts, carried, strict=True)]
         return Regions(index.to(torch.int32), torch.cat(own, 1), known)
+
+
+# -- --------------------------------------------------------------------------------------------
+# The eleven basic colour names, given to pixels by the nearest of several shades of each.
+#
+# Names: Berlin and Kay 1969. Shades: colour keywords of CSS (W3C, CSS Color Module Level 4, section
+# 6.1), each counted with the basic name that it is a shade of. Distances are taken in CIELAB (white
+# D65), where they are roughly what people see.
+
+
+SHADES = {
+    "black": (0x000000,),
+    "blue": (0x0000FF, 0x00008B, 0x4169E1, 0x4682B4, 0x87CEEB, 0xADD8E6),
+    "brown": (0xA52A2A, 0x8B4513, 0xA0522D, 0xCD853F, 0xD2B48C, 0xBC8F8F),
+    "grey": (0x808080, 0x696969, 0xA9A9A9),
+    "green": (0x008000, 0x006400, 0x2E8B57, 0x556B2F, 0x6B8E23, 0x8FBC8F, 0x90EE90),
+    "orange": (0xFFA500, 0xFF8C00),
+    "pink": (0xFFC0CB, 0xFF69B4),
+    "purple": (0x800080, 0x4B0082, 0x9370DB, 0xD8BFD8),
+    "red": (0xFF0000, 0x8B0000, 0xB22222, 0xDC143C),
+    "white": (0xFFFFFF, 0xF5F5F5),
+    "yellow": (0xFFFF00, 0xFFD700, 0xF0E68C),
+}
+
+
+# linear sRGB to XYZ over the white point (IEC 61966-2-1)
+_XYZ = (
+    (0.4124 / 0.95047, 0.3576 / 0.95047, 0.1805 / 0.95047),
+    (0.2126, 0.7152, 0.0722),
+    (0.0193 / 1.08883, 0.1192 / 1.08883, 0.9505 / 1.08883),
+)
+
+
+def named(pixels: Float[Tensor, "n 3 h w"]) -> UInt8[Tensor, "n h w"]:
+    """Label of each pixel: 1 + the place of its colour in `SHADES`.
+
+    Args:
+        pixels: sRGB in [0, 1].
+    """
+    codes = [code for own in SHADES.values() for code in own]
+    rgb = torch.tensor([[code >> 16, code >> 8 & 255, code & 255] for code in codes]) / 255
+    shades = lab(rgb[:, :, None, None].to(pixels))[:, :, 0, 0]
+    label = torch.tensor([1 + i for i, own in enumerate(SHADES.values()) for _ in own])
+    nearest = [
+        torch.cdist(part.permute(0, 2, 3, 1), shades).argmin(-1) for part in lab(pixels).split(64)
+    ]
+    return label.to(torch.uint8).to(pixels.device)[torch.cat(nearest)]
+
+
+def lab(pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h w"]:
+    """L* in [0, 100], a* and b* of sRGB pixels in [0, 1]. Source: CIE 15:2004."""
+    linear = torch.where(pixels <= 0.04045, pixels / 12.92, ((pixels + 0.055) / 1.055) ** 2.4)
+    xyz = torch.einsum("ij,njhw->nihw", torch.tensor(_XYZ).to(pixels), linear)
+    f = torch.where(xyz > (6 / 29) ** 3, xyz ** (1 / 3), xyz / (3 * (6 / 29) ** 2) + 4 / 29)
+    x, y, z = f.unbind(1)
+    return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], 1)
+
+
+# -- --------------------------------------------------------------------------------------------
+# Concepts of photographs with one object box each: object, colour, and textures of our own.
+#
+# The box's pixels are the object, so the mask holds some background too. Colours are named by
+# pixel. Textures are procedural swatches, since nobody has labelled those of the photographs.
+
+
+# The boxes are not in the digest of the images that tables are kept under, hence pinned here.
+BOXES_SHA256 = "c37765a8b40fce4f28962bf1847a2537e2781753974cbb2447eeb50ff31130a2"
+
+
+def concepts(
+    photographs: Images,
+    boxes: Int64[Tensor, "n 4"],
+    names: tuple[str, ...],
+    fills: int,
+    generator: torch.Generator,
+) -> Concepts:
+    """Photographs, then `fills` swatches; masks have half the images' side.
+
+    Object labels are carried by the photographs, textures by the swatches, colours by both.
+
+    Args:
+        boxes: Left, top, right, bottom in pixels, all of them inside the object.
+        names: The word for each class of the photographs.
+    """
+    n, side = len(photographs), photographs.pixels.shape[-1]
+    filled, family = textures.swatches(fills, side, generator)
+    pixels = torch.cat([photographs.pixels, filled])
+    half = F.avg_pool2d(floats(pixels), 2)
+    place = torch.arange(0, side, 2) + 0.5  # where the centre of a mask's pixel lies
+    left, top, right, bottom = boxes.T[:, :, None]
+    wide, tall = (place >= left) & (place <= right + 1), (place >= top) & (place <= bottom + 1)
+    inside = tall[:, :, None] & wide[:, None]
+    objects = torch.zeros(n + fills, 1, side // 2, side // 2, dtype=torch.uint8)
+    objects[:n, 0] = inside * (photographs.labels + 1)[:, None, None]
+    texture = torch.cat([torch.zeros(n, dtype=torch.long), family + 1]).to(torch.uint8)
+    photo = torch.arange(n + fills) < n
+    return Concepts(
+        pixels,
+        {
+            "object": objects,
+            "texture": texture[:, None, None, None],
+            "color": named(half)[:, None],
+        },
+        {
+            "object": names,
+            "texture": tuple(textures.FAMILIES),
+            "color": tuple(SHADES),
+        },
+        {"object": photo, "texture": ~photo, "color": torch.ones_like(photo)},
+    )
+
+
+def boxes(folder: Path, images: Images) -> Int64[Tensor, "n 4"]:
+    """Box of each validation image of Tiny-ImageNet, from val_annotations.txt in its folder.
+
+    Raises:
+        MissingData: No such file; parquet copies of the data set leave it out.
+        UserError: Another file than the published one.
+    """
+    places = (folder / sub / "val_annotations.txt" for sub in ("", "val", "tiny-imagenet-200/val"))
+    path = next((place for place in places if place.is_file()), None)
+    if path is None:
+        raise MissingData(
+            f"no val_annotations.txt in {folder}, which holds the object boxes; copy it there from "
+            "val/ of tiny-imagenet-200.zip (`robustbias fetch tiny-imagenet` gets the zip)."
+        )
+    if utils.sha256(path) != BOXES_SHA256:
+        raise UserError(
+            f"{path} is not the published annotation file (sha256 {BOXES_SHA256[:12]}...); take "
+            "the one of tiny-imagenet-200.zip."
+        )
+    rows = (line.split("\t") for line in path.read_text().splitlines())
+    known = {name: [int(edge) for edge in box] for name, _, *box in rows}
+    if absent := [name for name in images.names if name not in known]:
+        raise UserError(f"{path} has no box of {absent[0]} ({len(absent)} images without one).")
+    return torch.tensor([known[name] for name in images.names])

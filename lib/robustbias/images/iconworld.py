@@ -18,10 +18,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from robustbias.errors import UserError
-from robustbias.images import CueConflict, Images, designs, textures
-from robustbias.images import masks as drawings
+from robustbias.images import CueConflict, Images, distortions, icons, textures
 from robustbias.images.concepts import Concepts
+from robustbias.utils import UserError
 
 COLOURS = {
     "red": (1.0, -0.5, -0.5),
@@ -33,7 +32,11 @@ COLOURS = {
     "purple": (0.4, -0.8, 0.4),
     "grey": (0.0, 0.0, 0.0),
 }
+
+
 SCENES = ("plain", "gradient", "horizon", "clouds")
+
+
 _CHUNK = 256  # images rendered at once: the intermediate tensors stay in the cache
 
 
@@ -76,11 +79,11 @@ class IconWorld:
 
     def __init__(self, world: World, seed: int = 0, device: str = "cpu", cue: str = "both"):
         self.world, self.seed, self.device, self.cue = world, seed, torch.device(device), cue
-        self.designs = designs.load()
+        self.designs = icons.load()
         self.categories = self.designs.categories
-        self._bank = designs.signed_distances(self.designs.masks).to(self.device)[:, None]
-        own = textures.atlas(self._generator("atlas"))
-        foreign = textures.atlas(self._generator("foreign atlas"), textures.FOREIGN)
+        self._bank = icons.signed_distances(self.designs.masks).to(self.device)[:, None]
+        own = textures.texture_atlas(self._generator("atlas"))
+        foreign = textures.texture_atlas(self._generator("foreign atlas"), textures.FOREIGN)
         self._atlas = torch.cat([own, foreign])
         self._pool = {held: self._pools(held) for held in (False, True)}
 
@@ -164,12 +167,12 @@ class IconWorld:
     def black_silhouettes(self, size: int | None = None, n: int | None = None) -> Images:
         """The objects of the validation images, black on white."""
         self._check(size)
-        return self._drawn(drawings.silhouettes, n)
+        return self._drawn(distortions.silhouettes, n)
 
     def edges(self, size: int | None = None, n: int | None = None) -> Images:
         """The outlines of the objects of the validation images, black on white."""
         self._check(size)
-        return self._drawn(drawings.contours, n)
+        return self._drawn(distortions.contours, n)
 
     def texture_only(self, n: int | None = None) -> Images:
         """The validation images with the object's texture from edge to edge."""
@@ -374,7 +377,7 @@ class IconWorld:
         bank = torch.lerp(self._bank[draw["design"]], self._bank[draw["other_design"]], share)
         distance = F.grid_sample(bank, grid, padding_mode="border", align_corners=False)
         # one image pixel is 96 / 64 mask pixels: the edge is about one image pixel wide
-        edge = side / designs.SIDE
+        edge = side / icons.SIDE
         return (distance * edge + draw["stroke"][:, None, None, None] + 0.5).clamp_(0, 1)
 
     def _texture(self, draw: dict[str, Tensor]) -> Float[Tensor, "n 1 h w"]:

@@ -9,17 +9,23 @@ import math
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Float
+import torch.nn.functional as F
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 Family = Callable[[Tensor, Tensor, torch.Generator], Tensor]
 
+
 SIDE = 512  # atlas pixels; one image pixel is ZOOM atlas pixels, so that sampling does not alias
+
+
 ZOOM = 2.0
+
+
 _TURN = 2 * math.pi / SIDE
 
 
-def atlas(
+def texture_atlas(
     generator: torch.Generator, families: dict[str, Family] | None = None
 ) -> Float[Tensor, "f 1 512 512"]:
     """The families on the generator's device, in their order; those of `FAMILIES` when None."""
@@ -104,6 +110,7 @@ FAMILIES: dict[str, Family] = {
     "wood": lambda x, y, g: _wave(y + 14 * _wave(x, 3) + 5 * _wave(x, 7), 64),
 }
 
+
 # Of no category: what an object wears whose texture must tell nothing.
 FOREIGN: dict[str, Family] = {
     "scales": lambda x, y, g: _scales(x, y),
@@ -111,3 +118,45 @@ FOREIGN: dict[str, Family] = {
     "crosses": lambda x, y, g: _crosses(x, y),
     "cracks": lambda x, y, g: _band(0.03, 0.08, g).abs().neg(),
 }
+
+
+# -- --------------------------------------------------------------------------------------------
+# Images that one procedural texture fills from edge to edge, in random size, turn and colour.
+
+
+def swatches(
+    n: int,
+    side: int,
+    generator: torch.Generator,
+    families: dict[str, Family] | None = None,
+) -> tuple[UInt8[Tensor, "n 3 side side"], Int64[Tensor, " n"]]:
+    """Pixels, and which of the families fills them; every family about equally often.
+
+    A pixel is brightness + tint + contrast * texture: the texture itself has no colour.
+
+    Args:
+        families: `textures.FAMILIES` when None.
+    """
+    atlas, device = texture_atlas(generator, families), generator.device
+
+    def uniform(low: float, high: float, *shape: int) -> Tensor:
+        return low + (high - low) * torch.rand(n, *shape, generator=generator, device=device)
+
+    family = torch.arange(n, device=device) % len(atlas)
+    turn = uniform(-0.2, 0.2)
+    zoom = uniform(0.8, 1.25) * ZOOM * side / SIDE
+    turned = torch.stack([turn.cos(), -turn.sin(), turn.sin(), turn.cos()], 1).view(n, 2, 2)
+    # as far from the middle as the turned square stays inside the atlas
+    room = (0.98 - zoom * math.sqrt(2)).clamp_min(0)[:, None, None] * uniform(-1.0, 1.0, 2, 1)
+    affine = torch.cat([turned * zoom[:, None, None], room], 2)
+    grid = F.affine_grid(affine, (n, 1, side, side), align_corners=False)
+    pattern = torch.empty(n, 1, side, side, device=device)
+    for page in range(len(atlas)):
+        own = family == page
+        tall = grid[own].reshape(1, -1, side, 2)
+        drawn = F.grid_sample(atlas[page : page + 1], tall, align_corners=False)
+        pattern[own] = drawn.view(-1, 1, side, side)
+    contrast = uniform(0.05, 0.2, 1, 1, 1)
+    colour = uniform(0.3, 0.7, 1, 1, 1) + uniform(-0.15, 0.15, 3, 1, 1)
+    pixels = (colour + contrast * pattern).mul(255).add(0.5).clamp(0, 255).to(torch.uint8)
+    return pixels, family

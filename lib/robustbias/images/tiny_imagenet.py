@@ -20,26 +20,24 @@ from torch import Tensor
 from tqdm import tqdm
 
 from robustbias import manifest
-from robustbias.categories import CATEGORIES, class_names, entry_level, known, membership
-from robustbias.errors import MissingData, UserError
-from robustbias.images import (
-    CueConflict,
-    Images,
-    painting,
-    photographs,
-    stimuli,
-    swatches,
-    textures,
-)
-from robustbias.images.cache import cached_pixels
+from robustbias.images import CueConflict, Images, cached_pixels, style_transfer, textures
+from robustbias.images import concepts as images_concepts
+from robustbias.images import cue_conflict as images_cue_conflict
 from robustbias.images.concepts import Concepts
-from robustbias.images.encoded import Encoded
-from robustbias.images.tiny_imagenet_files import encoded
+from robustbias.images.cue_conflict import CATEGORIES, class_names, entry_level, known, membership
+from robustbias.images.tiny_imagenet_files import Encoded, encoded
 from robustbias.networks import zoo
+from robustbias.utils import MissingData, UserError
 
 SIDE = 64
+
+
 SUBSETS = ("entry-level", "all")
+
+
 BLOCK = 256  # images a thread decodes at a time
+
+
 BAR_FROM = 2_000  # images; decoding fewer takes no time worth a progress bar
 
 
@@ -64,7 +62,7 @@ class TinyImageNet:
         categories: tuple[str, ...] = (),
         *,
         subset: str = "entry-level",
-        painting: painting.Painting | None = None,
+        painting: style_transfer.Painting | None = None,
         directory: Path | None = None,
     ):
         if subset not in SUBSETS:
@@ -92,15 +90,17 @@ class TinyImageNet:
 
     def cue_conflict(self, size: int = SIDE) -> CueConflict:
         """Stimuli with both cues among the categories (550 for all 11), `size` pixels a side."""
-        return stimuli.cue_conflict(self._folder("cue-conflict"), size, self.categories)
+        return images_cue_conflict.cue_conflict(self._folder("cue-conflict"), size, self.categories)
 
     def silhouettes(self, size: int = SIDE) -> Images:
         """Black objects on white, 10 a category; labels index the categories."""
-        return stimuli.labelled(self._folder("filled-silhouettes"), size, self.categories)
+        return images_cue_conflict.labelled(
+            self._folder("filled-silhouettes"), size, self.categories
+        )
 
     def edges(self, size: int = SIDE) -> Images:
         """Edge drawings, 10 a category; labels index the categories."""
-        return stimuli.labelled(self._folder("edges"), size, self.categories)
+        return images_cue_conflict.labelled(self._folder("edges"), size, self.categories)
 
     def painted(self) -> CueConflict:
         """Cue conflicts of photographs: the shape of one in the texture of another category's.
@@ -113,11 +113,11 @@ class TinyImageNet:
             UserError: A category with too few such photographs.
         """
         painter, photos = self._painter(), self.val()
-        place = photographs.boxes(self._folder("tiny-imagenet"), photos)
+        place = images_concepts.boxes(self._folder("tiny-imagenet"), photos)
         belongs = membership(self.classes, self.categories).T > 0
-        chosen = painting.choose(painter, photos, place, belongs, self.painting.per_category)
+        chosen = style_transfer.choose(painter, photos, place, belongs, self.painting.per_category)
         paint = functools.partial(self._painted, painter)
-        return painting.conflicts(photos, place, chosen, self.categories, paint)
+        return style_transfer.conflicts(photos, place, chosen, self.categories, paint)
 
     def stylized(self) -> Images:
         """The validation photographs, painted with textures that belong to no category.
@@ -127,7 +127,7 @@ class TinyImageNet:
         """
         painter, photos = self._painter(), self.val()
         generator = torch.Generator().manual_seed(0)
-        fills, _ = swatches.swatches(len(photos), SIDE, generator, textures.FOREIGN)
+        fills, _ = textures.swatches(len(photos), SIDE, generator, textures.FOREIGN)
         return dataclasses.replace(photos, pixels=self._painted(painter, photos.pixels, fills))
 
     def concepts(self, n: int | None = None) -> Concepts:
@@ -148,8 +148,8 @@ class TinyImageNet:
         photos = photos.take(torch.randperm(len(photos), generator=generator)[:count])
         words = {wnid: word for word, wnids in entry_level().items() for wnid in wnids}
         names = tuple(f"{words.get(wnid, '')} {wnid}".strip() for wnid in self.classes)
-        boxes = photographs.boxes(self._folder("tiny-imagenet"), photos)
-        return photographs.concepts(photos, boxes, names, fills, generator)
+        boxes = images_concepts.boxes(self._folder("tiny-imagenet"), photos)
+        return images_concepts.concepts(photos, boxes, names, fills, generator)
 
     @functools.cached_property
     def digest(self) -> str:
@@ -161,7 +161,9 @@ class TinyImageNet:
             total.update(split.pixels.numpy())
         for name in ("cue-conflict", "filled-silhouettes", "edges"):
             folder = self._folder(name)
-            total.update((stimuli.digest(folder) if folder.is_dir() else "absent").encode())
+            total.update(
+                (images_cue_conflict.digest(folder) if folder.is_dir() else "absent").encode()
+            )
         if self.painting is not None:
             total.update(manifest.network(self.painting.painter).sha256.encode())
         return total.hexdigest()
@@ -177,7 +179,7 @@ class TinyImageNet:
         return cached_pixels(
             "painted",
             (painter.weights_hash, repr(self.painting), wanted),
-            lambda: painting.painted(painter, shapes, fills, self.painting).numpy(),
+            lambda: style_transfer.painted(painter, shapes, fills, self.painting).numpy(),
         )
 
     def _folder(self, name: str) -> Path:

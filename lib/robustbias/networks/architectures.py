@@ -16,7 +16,7 @@ from torch import nn
 from torchvision.models.googlenet import BasicConv2d, Inception
 from torchvision.models.resnet import Bottleneck
 
-from robustbias.errors import UserError
+from robustbias.utils import UserError
 
 
 def build(architecture: str, *, classes: int, width: float = 1.0, stem: int = 0) -> nn.Module:

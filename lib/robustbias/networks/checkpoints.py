@@ -1,19 +1,19 @@
 """Weights on disk: ours as safetensors, foreign ones read without running any code of theirs."""
 
-import json
 import pickle
-import types
+import re
+import warnings
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from robustbias import files
-from robustbias.errors import MissingData, UserError
+from robustbias import utils
+from robustbias.utils import MissingData, UserError
 
 
 def save(network: nn.Module, path: Path, metadata: dict[str, str] | None = None) -> str:
@@ -26,9 +26,9 @@ def save(network: nn.Module, path: Path, metadata: dict[str, str] | None = None)
         name: (value.half() if value.is_floating_point() and value.ndim > 1 else value).contiguous()
         for name, value in network.state_dict().items()
     }
-    with files.atomic(path) as partial:
+    with utils.atomic(path) as partial:
         safetensors.torch.save_file(state, partial, metadata)
-    return files.sha256(path)
+    return utils.sha256(path)
 
 
 def read(path: Path, sha256: str = "") -> dict[str, Tensor]:
@@ -39,8 +39,8 @@ def read(path: Path, sha256: str = "") -> dict[str, Tensor]:
 
     Raises:
         MissingData: No such file.
-        UserError: The file has another hash, is an HTML page, is damaged, or is a pickle that
-            holds anything but tensors and plain values.
+        UserError: The file has another hash, is an HTML page, is damaged, holds anything but
+            tensors and plain values, or a tensor that is not finite or there twice.
     """
     path = Path(path)
     if not path.is_file():
@@ -52,7 +52,7 @@ def read(path: Path, sha256: str = "") -> dict[str, Tensor]:
             f"{path} is a web page, not a checkpoint: a download server answered with an error "
             "page. Delete the file and fetch it again."
         )
-    if sha256 and (found := files.sha256(path)) != sha256:
+    if sha256 and (found := utils.sha256(path)) != sha256:
         raise UserError(
             f"{path} has sha256 {found[:12]}..., the manifest says {sha256[:12]}...; the file is "
             "damaged or another version. Fetch or train it again, or correct the manifest."
@@ -85,55 +85,67 @@ def fill(network: nn.Module, state: dict[str, Tensor], where: str) -> None:
 def _safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return safetensors.torch.load_file(path)
-    except (safetensors.SafetensorError, json.JSONDecodeError) as error:
+    except Exception as error:  # what a damaged file raises depends on where it is damaged
         raise UserError(
             f"{path} is not a whole safetensors file ({error}); fetch or train it again."
         ) from error
 
 
 def _pickled(path: Path) -> Any:
-    """A PyTorch checkpoint. What is neither tensor nor plain value is not built: the unpickler
-    knows no other class, so that a checkpoint cannot run code."""
+    """A PyTorch checkpoint, read by torch's unpickler of plain values.
+
+    With `weights_only`, torch builds tensors and containers and refuses other classes, TorchScript
+    archives and the old tar format, so that a checkpoint cannot run code.
+    """
     try:
-        return torch.load(path, map_location="cpu", weights_only=False, pickle_module=_Inert)
-    except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, KeyError) as error:
+        # an open file, since for a path torch also looks at the suffix
+        with path.open("rb") as file:
+            _check_archive(file)
+            with warnings.catch_warnings(action="ignore"):
+                return torch.load(file, map_location="cpu", weights_only=True, mmap=False)
+    except Exception as error:  # what a malformed file raises depends on where it is malformed
+        why = _reason(error)
         raise UserError(
-            f"{path} cannot be read as weights ({error}). Only tensors and plain values are "
+            f"{path} cannot be read as weights ({why}). Only tensors and plain values are "
             "accepted, since a checkpoint may carry code; save its state_dict as safetensors."
         ) from error
 
 
-class _Unpickler(pickle.Unpickler):
-    """Finds tensor-building functions and containers, and nothing that could act."""
-
-    _allowed = frozenset(
-        {
-            ("collections", "OrderedDict"),
-            ("torch._utils", "_rebuild_tensor"),
-            ("torch._utils", "_rebuild_tensor_v2"),
-            ("torch._utils", "_rebuild_parameter"),
-            ("torch", "Size"),
-        }
-    )
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in self._allowed or (
-            module == "torch" and name.endswith(("Storage", "float32", "float16", "int64"))
-        ):
-            return super().find_class(module, name)
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+def _reason(error: Exception) -> str:
+    """One line of an error, without torch's advice to load without its protection."""
+    text = str(error).strip()
+    if asked := re.search(r"nsupported (?:global: )?GLOBAL (\S+)", text):
+        return f"it asks for {asked[1]}"
+    if detail := re.search(r"WeightsUnpickler error:\s*(.+)", text):
+        text = detail[1]
+    return text.partition("\n")[0][:200] or type(error).__name__
 
 
-def _load(file: Any, **options: Any) -> Any:
-    return _Unpickler(file, **options).load()
+def _check_archive(file: BinaryIO) -> None:
+    """Refuses zip files other than those torch.save writes; what is no zip file passes.
 
-
-_Inert = types.SimpleNamespace(
-    __name__="robustbias inert pickle",
-    Unpickler=_Unpickler,
-    load=_load,
-    UnpicklingError=pickle.UnpicklingError,
-)
+    Raises:
+        pickle.UnpicklingError: A TorchScript program, a name that occurs twice, or content that
+            is compressed (torch.save stores it as it is), hence of any size when unpacked.
+        zipfile.BadZipFile: A damaged archive.
+    """
+    head = file.read(4)
+    file.seek(0)
+    if head != b"PK\x03\x04":
+        return
+    with zipfile.ZipFile(file) as archive:
+        entries = archive.infolist()
+    names = [entry.filename for entry in entries]
+    parts = [name.split("/") for name in names]
+    if any("code" in part[:-1] or part[-1] == "constants.pkl" for part in parts):
+        raise pickle.UnpicklingError("it is a TorchScript archive, a program and not weights")
+    if len(set(names)) < len(names):
+        raise pickle.UnpicklingError("two of its records have one name")
+    size = file.seek(0, 2)
+    file.seek(0)
+    stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
+    if not stored or sum(entry.file_size for entry in entries) > size:
+        raise pickle.UnpicklingError("its records are compressed, unlike those of torch.save")
 
 
 def _cleaned(state: Any, path: Path) -> dict[str, Tensor]:
@@ -143,13 +155,37 @@ def _cleaned(state: Any, path: Path) -> dict[str, Tensor]:
             break
     if not isinstance(state, dict) or not any(isinstance(v, Tensor) for v in state.values()):
         raise UserError(f"{path} holds no named tensors; expected a state_dict.")
+    state = {name: value for name, value in state.items() if isinstance(name, str)}
     if any(name.startswith("module.attacker.") or ".attacker." in name for name in state):
         # robustness saves the network twice, once inside its attacker
         state = {name: value for name, value in state.items() if "attacker." not in name}
-    cleaned = {}
-    for name, value in state.items():
+    cleaned: dict[str, Tensor] = {}
+    for full, value in state.items():
+        name = full
         while name.startswith(("module.", "model.")):
             name = name.split(".", 1)[1]
-        if isinstance(value, Tensor) and not name.startswith(("normalizer.", "normalize.")):
-            cleaned[name] = value
+        if not isinstance(value, Tensor) or name.startswith(("normalizer.", "normalize.")):
+            continue
+        if name in cleaned:
+            raise UserError(
+                f"{path} holds {name} twice, under two prefixes (as {full}); "
+                "save the state_dict of one network."
+            )
+        cleaned[name] = _plain(value, f"{path}: {full}")
     return cleaned
+
+
+def _plain(value: Tensor, where: str) -> Tensor:
+    """The tensor without its class. Raises UserError unless its values are there and finite."""
+    dense = value.layout == torch.strided and value.device.type == "cpu"
+    if not dense or value.is_quantized or value.is_complex():
+        raise UserError(f"{where} is not a plain tensor of real numbers; save it as one.")
+    # strides can make a few stored numbers into a tensor that fills the memory
+    if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+        raise UserError(f"{where} has more elements than are stored; save a contiguous copy.")
+    if not value.float().isfinite().all():  # in the precision of the network
+        raise UserError(
+            f"{where} holds NaN or infinite values, so no network can compute with it; "
+            "fetch or train the weights again."
+        )
+    return value.detach()

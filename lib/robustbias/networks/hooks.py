@@ -11,14 +11,16 @@ hook, and here none outlives its `with` block, errors included.
 
 import contextlib
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, UInt8
 from torch import Tensor, fx, nn
 
-from robustbias.errors import UserError
+from robustbias.images import floats
 from robustbias.networks.zoo import Network
+from robustbias.utils import UserError
 
 
 @contextlib.contextmanager
@@ -157,3 +159,21 @@ def _after(body: nn.Module, nodes: list[fx.Node], at: fx.Node) -> nn.Module | No
             return None
         copies[node] = graph.node_copy(node, copies.__getitem__)
     return fx.GraphModule(body, graph)
+
+
+# -- --------------------------------------------------------------------------------------------
+# How many kinds of images a unit responds to most, from responses alone; tensors in and out.
+
+
+@torch.no_grad()
+def peaks(
+    network: Network, pixels: UInt8[Tensor, "n 3 h w"], layers: Sequence[str], batch: int = 200
+) -> dict[str, Float[Tensor, "n u"]]:
+    """The largest activation of each unit anywhere in each image."""
+    found: dict[str, list[Tensor]] = {layer: [] for layer in layers}
+    with captured(network, layers) as maps:
+        for part in pixels.split(batch):
+            network(floats(part))
+            for layer in layers:
+                found[layer].append(maps[layer].amax((2, 3)))
+    return {layer: torch.cat(parts) for layer, parts in found.items()}

@@ -4,13 +4,14 @@ import hashlib
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from robustbias import files, manifest
-from robustbias.errors import MissingData
+from robustbias import manifest, utils
+from robustbias.images import floats
 from robustbias.manifest import NetworkEntry
 from robustbias.networks import architectures, checkpoints
+from robustbias.utils import MissingData
 
 
 class Network(nn.Module):
@@ -69,5 +70,28 @@ def load(entry: NetworkEntry, device: torch.device | str = "cpu") -> Network:
         raise MissingData(f"the weights of {entry.name} are not at {path}; {how}.")
     network = untrained(entry)
     checkpoints.fill(network.body, checkpoints.read(path, entry.sha256), str(path))
-    network.weights_hash = entry.sha256 or files.sha256(path)
+    network.weights_hash = entry.sha256 or utils.sha256(path)
     return network.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
+
+
+# -- --------------------------------------------------------------------------------------------
+# Answers to cue-conflict stimuli: from class probabilities to entry-level categories to trials.
+#
+# Source: Geirhos et al. 2019, arXiv 1811.12231.
+
+
+@torch.no_grad()
+def calibrated(network: nn.Module, pixels: UInt8[Tensor, "n 3 h w"], batch: int = 100) -> nn.Module:
+    """The network with BatchNorm statistics of these images, averaged over batches.
+
+    An untrained network's running statistics are those of no image; its activations would shrink
+    or grow from layer to layer, and its decisions would be one constant.
+    """
+    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # cumulative average
+        norm.train()
+    for part in pixels.split(batch) if norms else ():
+        network(floats(part))
+    return network.eval()

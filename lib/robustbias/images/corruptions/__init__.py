@@ -17,18 +17,18 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from robustbias.errors import UserError
-from robustbias.images.corruptions import blur, digital, jpeg, noise, weather
-from robustbias.images.corruptions.constants import GROUPS, NAMES, SEVERITIES, TABLES
-
-__all__ = ["GROUPS", "NAMES", "SEVERITIES", "TABLES", "corrupted", "sheet"]
+from robustbias.images.corruptions import blur, digital, noise, weather
+from robustbias.images.corruptions.constants import NAMES, SEVERITIES, TABLES
+from robustbias.utils import UserError
 
 _FUNCTIONS = {
     name: function
-    for module in (noise, blur, weather, digital, jpeg)
+    for module in (noise, blur, weather, digital, digital)
     for name, function in vars(module).items()
     if name in NAMES
 }
+
+
 # Values worked on at once: on a CPU so many that the steps in between stay in the cache.
 _CHUNK = {"cpu": 1 << 19, "cuda": 1 << 25}
 

@@ -1,0 +1,1 @@
+"""Chapter 01: what adversarial training costs and what it buys."""

@@ -1,0 +1,327 @@
+"""Clean and adversarial accuracy, with the checks that tell a real defence from a weak attack."""
+
+import dataclasses
+from typing import Any
+
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+
+from robustbias import attacks, stats, training
+from robustbias.images import Images, floats
+from robustbias.studies import Study, described, pairs
+from robustbias.tables import measure, tidy
+from robustbias.utils import UserError
+
+CLEAN = {"condition": "clean", "attack_eps": 0.0, "steps": 0}
+
+
+TOLERANCE = 0.01  # accuracy may rise by this much by chance of the random starts
+
+
+@torch.no_grad()
+def correct(network: nn.Module, images: Images, batch: int) -> Bool[Tensor, " n"]:
+    """Whether the network's top class is the label, in full precision."""
+    hits = [network(pixels).argmax(1) == labels for pixels, labels in images.batches(batch)]
+    return torch.cat(hits)
+
+
+def survived(
+    network: nn.Module,
+    images: Images,
+    clean: Bool[Tensor, " n"],
+    *,
+    steps: int,
+    batch: int,
+    **attack: Any,
+) -> tuple[Bool[Tensor, " n"], Float[Tensor, " m"]]:
+    """Images classified correctly both clean and under attack, and the m norms the attack reached.
+
+    An image that is wrong already needs no attack: the zero perturbation lies in every ball. The
+    others meet an attack of a quarter of the steps and, if they stand, one of all steps, then one
+    that ascends cross-entropy instead of the margin, since neither loss is the stronger for every
+    network. Gradients may be in bfloat16; whether an attacked image is still right is decided in
+    full precision.
+
+    Args:
+        clean: Which images are correct without attack; only these m are attacked.
+        attack: Further arguments of `attacks.pgd`.
+    """
+    standing = clean.clone()
+    norms = torch.full(clean.shape, torch.nan)
+    stages = [(-(-steps // 4), "margin"), (steps, "margin"), (steps, "cross-entropy")]
+    for count, loss in stages:
+        for index in standing.nonzero()[:, 0].split(batch) if standing.any() else ():
+            pixels, labels = next(images.take(index).batches(batch))
+            result = attacks.pgd(network, pixels, labels, steps=count, loss=loss, **attack)
+            with torch.no_grad():
+                standing[index] = network(result.pixels).argmax(1) == labels
+            norms[index.cpu()] = result.norm.float().cpu()
+    return standing, norms[clean.cpu()]
+
+
+def fast_bfloat16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 in hardware."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+@measure
+def accuracy(
+    study: Study,
+    *,
+    n_images: int = 200,
+    eps_grid: tuple[float, ...] | list[float] | None = None,
+    steps: int = 0,
+    restarts: int = 1,
+    batch: int = 128,
+) -> pd.DataFrame:
+    """Top-1 on held-out images, clean and under PGD over a grid of radii.
+
+    Metrics: `top1` (Wilson interval; condition `clean` or `pgd-NORM-EPS`), `achieved_norm` (mean,
+    with its smallest and largest value as low and high), `top1_difference` (robust minus standard
+    of one architecture on the same images, paired bootstrap). At the study's own radius the attack
+    is repeated with twice the steps. Networks beyond the pairs get the clean condition alone.
+
+    Cost: at most 2.25 * n_images * restarts * steps * (radii + 2) forward and backward passes a
+    network; a fifth of it where the attack succeeds at once.
+
+    Args:
+        n_images: Held-out images, drawn with the study's seed; at most all of them.
+        eps_grid: Attack radii in pixel units (0 is `clean`); the study's grid when None.
+        steps: PGD steps; the study's when 0.
+        restarts: Random starts; the worst result of each image counts.
+
+    Raises:
+        UserError: n_images or a radius is out of range.
+
+    Source: Madry et al. 2018, arXiv 1706.06083.
+    """
+    threat = study.entry.threat
+    grid = sorted(set(study.entry.attack_grid if eps_grid is None else eps_grid) - {0.0})
+    if n_images < 1:
+        raise UserError(f"n_images is {n_images}: give at least 1 image")
+    if not grid or grid[0] <= 0:
+        raise UserError(f"attack radii must be positive, got {grid}: 0 alone is `clean`")
+    steps = steps or threat.test_steps
+    generator = torch.Generator().manual_seed(study.seed)
+    images = study.source.val()
+    images = images.take(torch.randperm(len(images), generator=generator)[:n_images])
+    images = images.to(study.device)
+    plans = [(eps, steps) for eps in grid]
+    plans += [(threat.eps, 2 * steps)] if threat.eps in grid else []
+
+    attacked = {entry.name for pair in pairs(study).values() for entry in pair.values()}
+    rows, hits = [], {}
+    for entry in [entry for entry in study.entries if entry.cue == "both"]:
+        network = study.network_named(entry.name)
+        clean = correct(network, images, batch)
+        hits[entry.name, "clean", 0] = clean
+        rows.append({**described(study, entry), **CLEAN, **_top1(clean)})
+        for eps, count in plans if entry.name in attacked else ():
+            condition = {
+                "condition": f"pgd-{threat.norm}-{eps:g}",
+                "attack_eps": eps,
+                "steps": count,
+            }
+            standing, norms = survived(
+                network,
+                images,
+                clean,
+                batch=batch,
+                norm=threat.norm,
+                eps=eps,
+                steps=count,
+                restarts=restarts,
+                bfloat16=fast_bfloat16(images.pixels.device),
+                generator=torch.Generator(images.pixels.device).manual_seed(study.seed),
+            )
+            hits[entry.name, condition["condition"], count] = standing
+            rows.append({**described(study, entry), **condition, **_top1(standing)})
+            if len(norms):
+                rows.append({**described(study, entry), **condition, **_spread(norms)})
+    return tidy(rows + _differences(study, hits, generator))
+
+
+def _top1(hit: Bool[Tensor, " n"]) -> dict[str, Any]:
+    return {"metric": "top1", **vars(stats.wilson(int(hit.sum()), len(hit)))}
+
+
+def _spread(norms: Float[Tensor, " m"]) -> dict[str, Any]:
+    return {
+        "metric": "achieved_norm",
+        "value": float(norms.mean()),
+        "low": float(norms.min()),
+        "high": float(norms.max()),
+        "n": len(norms),
+    }
+
+
+def _differences(
+    study: Study, hits: dict[tuple[str, str, int], Tensor], generator: torch.Generator
+) -> list[dict[str, Any]]:
+    """R minus S of each architecture under each condition, over resamples of the same images."""
+    columns = list(hits)
+    values = torch.stack([hits[column].float().cpu() for column in columns], 1)
+    boot = stats.ratios(
+        values, torch.ones_like(values), torch.arange(len(values)), generator=generator
+    )
+    rows = []
+    for pair in [pair for pair in pairs(study).values() if len(pair) == 2]:
+        for condition, steps in [
+            column[1:] for column in columns if column[0] == pair["robust"].name
+        ]:
+            robust, standard = (
+                columns.index((pair[regime].name, condition, steps))
+                for regime in ("robust", "standard")
+            )
+            difference = boot.difference([robust], [standard])
+            low, high = difference.interval()
+            rows.append(
+                {
+                    **described(study, pair["robust"]),
+                    "network": f"{pair['robust'].name} - {pair['standard'].name}",
+                    "regime": "robust - standard",
+                    "condition": condition,
+                    "attack_eps": float(condition.rpartition("-")[2]) if steps else 0.0,
+                    "steps": steps,
+                    "metric": "top1_difference",
+                    "value": float(difference.value),
+                    "low": float(low),
+                    "high": float(high),
+                    "n": len(values),
+                }
+            )
+    return rows
+
+
+def accuracy_checks(table: pd.DataFrame) -> pd.DataFrame:
+    """What must hold of any honest table of `accuracy`, one row a network and check.
+
+    Columns: network, check, worst (the largest violation seen), allowed, holds.
+
+    Source: Carlini et al. 2019, arXiv 1902.06705, section 5.
+    """
+    top1 = table[table["metric"] == "top1"]
+    norms = table[table["metric"] == "achieved_norm"]
+    rows = []
+    for name, own in top1.groupby("network", sort=False):
+        attack = own[own["steps"] > 0].sort_values("attack_eps")
+        if attack.empty:
+            continue
+        clean = float(own.loc[own["steps"] == 0, "value"].iloc[0])
+        curve = attack[attack["steps"] == attack["steps"].min()]
+        doubled = attack[attack["steps"] > attack["steps"].min()].set_index("attack_eps")["value"]
+        base = curve.set_index("attack_eps")["value"]
+        reached = norms[norms["network"] == name]
+        worst = {
+            "accuracy falls as eps grows": (curve["value"].diff().max(), TOLERANCE),
+            "attacked accuracy stays below clean": (attack["value"].max() - clean, 0.0),
+            "twice the steps do not help the defender": (
+                (doubled - base.reindex(doubled.index)).max(),
+                TOLERANCE,
+            ),
+            "perturbations stay in the ball": (
+                (reached["high"] / reached["attack_eps"] - 1).max(),
+                1e-3,
+            ),
+        }
+        if own["regime"].iloc[0] == "standard":
+            worst["the standard network falls to zero"] = (curve["value"].iloc[-1], 0.05)
+        rows += [
+            {"network": name, "check": check, "worst": value, "allowed": allowed}
+            for check, (value, allowed) in worst.items()
+            if not pd.isna(value)
+        ]
+    checks = pd.DataFrame(rows, columns=["network", "check", "worst", "allowed"])
+    checks["holds"] = checks["worst"] <= checks["allowed"]
+    return checks
+
+
+# -- --------------------------------------------------------------------------------------------
+# A few attacked images, to be looked at.
+
+
+@dataclasses.dataclass(frozen=True)
+class AdversarialExamples:
+    """Images in [0, 1], each attacked once a network; keys of the dicts are regimes."""
+
+    clean: Float[Tensor, "n 3 h w"]
+    labels: Int64[Tensor, " n"]
+    classes: tuple[str, ...]  # the entry-level word where there is one
+    attacked: dict[str, Tensor]
+    predictions: dict[str, Tensor]
+
+
+def adversarial_examples(
+    study: Study, *, architecture: str, n: int = 6, eps: float | None = None, steps: int = 0
+) -> AdversarialExamples:
+    """S and R of one architecture, attacked on the same images that both classify correctly.
+
+    The first such image of each of n classes, so that no one picks the pretty ones.
+
+    Args:
+        eps: Attack radius; the study's training radius when None.
+        steps: PGD steps; the study's when 0.
+
+    Raises:
+        UserError: the study has no networks of this architecture.
+    """
+    threat, found = study.entry.threat, pairs(study)
+    if architecture not in found:
+        known = ", ".join(found) or "none; train some first"
+        raise UserError(f"no {architecture!r} networks in this study; here are: {known}.")
+    networks = {
+        regime: study.network_named(entry.name) for regime, entry in found[architecture].items()
+    }
+    held_out = study.source.val()
+    order = torch.randperm(len(held_out), generator=torch.Generator().manual_seed(study.seed))
+    held_out = held_out.take(order[: 40 * n]).to(study.device)
+    pixels, labels = floats(held_out.pixels), held_out.labels
+    with torch.no_grad():
+        right = torch.stack([net(pixels).argmax(1) == labels for net in networks.values()]).all(0)
+    first = {int(labels[i]): i for i in reversed(right.nonzero()[:, 0].tolist())}
+    index = torch.tensor(sorted(first.values())[:n], device=pixels.device)
+    pixels, labels = pixels[index], labels[index]
+    attacked, predictions = {}, {}
+    for regime, network in networks.items():
+        generator = torch.Generator(pixels.device).manual_seed(study.seed)
+        attacked[regime] = attacks.pgd(
+            network,
+            pixels,
+            labels,
+            norm=threat.norm,
+            eps=eps or threat.eps,
+            steps=steps or threat.test_steps,
+            generator=generator,
+        ).pixels
+        with torch.no_grad():
+            predictions[regime] = network(attacked[regime]).argmax(1)
+    membership = study.membership(next(iter(networks.values())))
+    words = tuple(
+        study.categories[int(row.argmax())] if row.any() else name
+        for row, name in zip(membership, held_out.classes, strict=True)
+    )
+    return AdversarialExamples(pixels, labels, words, attacked, predictions)
+
+
+# -- --------------------------------------------------------------------------------------------
+# How the networks of a study came about.
+
+
+def training_records(study: Study, *, series: bool = False) -> pd.DataFrame:
+    """A row an epoch of every S and R, as written beside their weights.
+
+    Args:
+        series: Those of the series over training radii, instead of the pairs.
+
+    Columns: network, architecture, regime, eps, epoch, loss, clean and adversarial (held-out
+    accuracies, NaN in epochs without a test), seconds, rate.
+    """
+    entries = [entry for pair in pairs(study).values() for entry in pair.values()]
+    if series:
+        own = study.entry.dose_architecture
+        entries = [e for e in study.entries if e.cue == "both" and e.architecture == own]
+    return training.records(entry.name for entry in entries)

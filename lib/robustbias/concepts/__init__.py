@@ -1,0 +1,1 @@
+"""Chapter 05: which concepts units detect."""

@@ -1,0 +1,320 @@
+"""What units detect: Network Dissection of S, R and untrained networks, with its null.
+
+Source: Bau et al. 2017, arXiv 1704.05796.
+"""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
+
+from robustbias import manifest, stats
+from robustbias.concepts.netdissect import MEMORY, SHARE, Dissected, dissected
+from robustbias.images import broden, floats
+from robustbias.images.concepts import Concepts
+from robustbias.networks import hooks
+from robustbias.networks.hooks import peaks
+from robustbias.studies import Study, described, paired, pairs, probed_networks
+from robustbias.tables import measure, tidy
+from robustbias.utils import UserError
+
+THRESHOLD = 0.04  # IoU from which a unit counts as a detector
+
+
+UNIT = ["network", "layer", "unit"]
+
+
+NETWORK = ["study", "network", "architecture", "regime", "eps", "pair"]
+
+
+def concept_set(study: Study, name: str = "", n: int | None = None) -> Concepts:
+    """n images with masks, on the study's device: its own, or those of a data set in the manifest.
+
+    Raises:
+        UserError: The study's source has no masks, or the data set is no Broden.
+    """
+    if name:
+        entry = manifest.dataset(name)
+        if entry.kind != "broden":
+            raise UserError(
+                f"data set {name} is of kind {entry.kind!r} and has no concept masks; expected one "
+                "of kind 'broden', or \"\" for the study's own images."
+            )
+        found = broden.read(manifest.data_directory() / entry.path, n)
+    elif hasattr(study.source, "concepts"):
+        found = study.source.concepts(n)
+    else:
+        raise UserError(
+            f"the images of study {study.name} have no concept masks; name a data set that has "
+            'some, like concepts="broden".'
+        )
+    return found.to(study.device)
+
+
+@measure(of=paired)
+def dissection(
+    study: Study,
+    *,
+    n_images: int | None = None,
+    concepts: str = "",
+    layers: tuple[str, ...] | list[str] | None = None,
+    share: float = SHARE,
+    threshold: float = THRESHOLD,
+    memory: int = MEMORY,
+    draws: int = 2000,
+) -> pd.DataFrame:
+    """Every unit of S, R and an untrained network against every concept, and shares of detectors.
+
+    Rows with `unit` 0 and up, without interval:
+    - `iou`, `null_iou` (masks of another image) for every category and concept; `ceiling`, the
+      largest IoU that the areas of unit and concept allow. n is the number of images.
+    - `activation_threshold`, and `share_above`, the share of activations above it.
+
+    Rows with `unit` -1: shares of all units of a layer (or of layer `all`, in which wide layers
+    weigh more), dead ones included, that are labelled with a concept of the category (or of `any`,
+    or `texture or color`). Metrics: `detectors` (largest IoU above `threshold`), `null_detectors`
+    (the same by null IoU), `above_null` (largest IoU above every null IoU of the layer), and the
+    number `unique` of different concepts among the labels, without interval. Intervals are
+    bootstraps over units: the images are the same for all networks, the units are what training
+    happened to make. Regime `robust - standard` is the difference, units resampled separately.
+
+    Rows of network `concepts`: `pixel_share` of each concept on images that carry its category.
+
+    Args:
+        n_images: Images of the concept set; all of it when None.
+        concepts: A data set of kind broden; the study's own images when empty.
+        layers: Probed layers; the manifest's when None.
+        share: Of the activations that lie above a unit's threshold.
+        memory: Bytes of activation maps kept at most (see `detectors.dissected`).
+
+    Raises:
+        UserError: An unknown layer or data set, images without masks, more images than there are.
+    """
+    images = concept_set(study, concepts, n_images)
+    rows, units = [_concept_rows(study, images)], []
+    for named, network in probed_networks(study, images.pixels):
+        generator = torch.Generator().manual_seed(study.seed)
+        options = {"share": share, "memory": memory, "generator": generator}
+        for layer, own in dissected(network, images, layers, **options).items():
+            rows.append(_unit_rows(own, images).assign(**named, layer=layer))
+            units.append(_detectors(own, images, threshold).assign(**named, layer=layer))
+    rows.append(_shares(study, pd.concat(units), images, draws))
+    return tidy(pd.concat(rows, ignore_index=True))
+
+
+def labels(table: pd.DataFrame, threshold: float = THRESHOLD) -> pd.DataFrame:
+    """One row a unit: its best concept and category, iou, null (its largest null IoU), detector.
+
+    Args:
+        table: From `measures.dissection`.
+        threshold: IoU above which the unit is a detector.
+    """
+    units = table[table["unit"] >= 0]
+    iou = units[units["metric"] == "iou"]
+    best = iou.loc[iou.groupby(UNIT, sort=False)["value"].idxmax()]
+    null = units[units["metric"] == "null_iou"].groupby(UNIT, sort=False)["value"].max()
+    columns = ["study", "architecture", "regime", "pair", *UNIT, "category", "concept"]
+    best = best.assign(iou=best["value"])[[*columns, "iou"]]
+    best = best.merge(null.rename("null").reset_index(), on=UNIT, validate="one_to_one")
+    return best.assign(detector=best["iou"] > threshold)
+
+
+def _unit_rows(own: Dissected, images: Concepts) -> pd.DataFrame:
+    """Long rows of one layer: units x concepts for each kind of IoU, then units alone."""
+    category, concept = (
+        np.array(part, dtype=object) for part in zip(*images.concepts, strict=True)
+    )
+    units = len(own.thresholds)
+    kinds = {"iou": own.iou, "null_iou": own.null_iou, "ceiling": own.ceiling}
+    rows = [
+        pd.DataFrame(
+            {
+                "unit": np.repeat(np.arange(units), len(concept)),
+                "category": np.tile(category, units),
+                "concept": np.tile(concept, units),
+                "metric": metric,
+                "value": values.flatten().cpu().numpy(),
+            }
+        )
+        for metric, values in kinds.items()
+    ]
+    alone = {"activation_threshold": own.thresholds, "share_above": own.above / own.positions}
+    for metric, values in alone.items():
+        about = {"unit": np.arange(units), "category": "", "concept": "", "metric": metric}
+        rows.append(pd.DataFrame(about | {"value": values.double().cpu().numpy()}))
+    return pd.concat(rows, ignore_index=True).assign(n=len(images))
+
+
+def _concept_rows(study: Study, images: Concepts) -> pd.DataFrame:
+    """The share of pixels each concept covers, on images that carry its category."""
+    regions = images.regions
+    size = torch.bincount(regions.index.flatten(), minlength=len(regions.concepts)).double()
+    carried = size @ regions.carried.double()
+    covered = size @ regions.concepts.double()
+    rows = [
+        {"category": category, "concept": concept, "value": float(covered[i] / carried[c])}
+        for i, (category, concept) in enumerate(images.concepts)
+        for c in [images.categories.index(category)]
+        if carried[c]
+    ]
+    about = {"study": study.name, "network": "concepts", "architecture": "", "regime": "concepts"}
+    about |= {"eps": 0.0, "pair": False, "layer": "", "unit": -1, "metric": "pixel_share"}
+    return pd.DataFrame(rows).assign(**about, n=len(images))
+
+
+def _detectors(own: Dissected, images: Concepts, threshold: float) -> pd.DataFrame:
+    """One row a unit: the label by IoU and by null IoU, and whether each passes its test."""
+    iou, best = own.iou.max(1)
+    null, best_null = own.null_iou.max(1)
+    category = own.category.cpu()
+    names = np.array(images.categories, dtype=object)
+    return pd.DataFrame(
+        {
+            "unit": range(len(iou)),
+            "category": names[category[best.cpu()]],
+            "null_category": names[category[best_null.cpu()]],
+            "concept": best.cpu(),
+            "detectors": (iou > threshold).cpu(),
+            "null_detectors": (null > threshold).cpu(),
+            "above_null": (iou > null.max()).cpu(),
+        }
+    )
+
+
+METRICS = ("detectors", "null_detectors", "above_null")
+
+
+def _shares(study: Study, units: pd.DataFrame, images: Concepts, draws: int) -> pd.DataFrame:
+    """Shares of units by category, layer by layer and over all, and R minus S."""
+    groups = {c: (c,) for c in images.categories}
+    groups |= {"any": images.categories}
+    if {"texture", "color"} <= set(images.categories):
+        groups["texture or color"] = ("texture", "color")
+    generator = torch.Generator().manual_seed(study.seed)
+    boots, rows = {}, []
+    columns = [(metric, group) for metric in METRICS for group in groups]
+    about = pd.DataFrame(columns, columns=["metric", "category"])
+    by_layer = [(key, own) for key, own in units.groupby(["network", "layer"], sort=False)]
+    over_all = [((name, "all"), own) for name, own in units.groupby("network", sort=False)]
+    for (name, layer), own in by_layer + over_all:
+        hits = np.stack(
+            [
+                own[metric]
+                & own["null_category" if metric == "null_detectors" else "category"].isin(
+                    groups[group]
+                )
+                for metric, group in columns
+            ],
+            1,
+        )
+        values = torch.from_numpy(hits).float()
+        boot = stats.ratios(
+            values,
+            torch.ones_like(values),
+            torch.arange(len(values)),
+            generator=generator,
+            draws=draws,
+        )
+        boots[name, layer] = boot, len(values)
+        shared = own.iloc[0][
+            ["study", "network", "architecture", "regime", "eps", "pair"]
+        ].to_dict()
+        rows.append(_share_rows(about, boot, len(values)).assign(**shared, layer=layer))
+        found = own[own["detectors"]]
+        unique = [found[found["category"].isin(c)]["concept"].nunique() for c in groups.values()]
+        counted = pd.DataFrame({"category": list(groups), "value": unique, "metric": "unique"})
+        rows.append(counted.assign(**shared, layer=layer, n=len(own)))
+    for pair in [pair for pair in pairs(study).values() if len(pair) == 2]:
+        robust, standard = pair["robust"], pair["standard"]
+        shared = described(study, robust) | {
+            "network": f"{robust.name} - {standard.name}",
+            "regime": "robust - standard",
+        }
+        for name, layer in [key for key in boots if key[0] == robust.name]:
+            (one, n), (other, m) = boots[name, layer], boots[standard.name, layer]
+            difference = stats.Bootstrap(
+                one.value - other.value, one.replicates - other.replicates, -1.0, 1.0
+            )
+            rows.append(_share_rows(about, difference, n + m).assign(**shared, layer=layer))
+    return pd.concat(rows, ignore_index=True).assign(unit=-1, concept="")
+
+
+def _share_rows(about: pd.DataFrame, boot: stats.Bootstrap, n: int) -> pd.DataFrame:
+    low, high = boot.interval()
+
+    def column(values: Float[Tensor, " m"]) -> np.ndarray:
+        return values.double().numpy()
+
+    ends = {"low": column(low), "high": column(high)}
+    return about.assign(value=column(boot.value), **ends, n=n)
+
+
+# -- --------------------------------------------------------------------------------------------
+# A few units to be looked at: the images each responds to most, and where.
+
+
+@dataclasses.dataclass(frozen=True)
+class UnitExamples:
+    """Top images of some units, with the region above the unit's threshold at full size."""
+
+    units: pd.DataFrame  # regime, layer, unit, category, concept, iou: one row an example
+    pixels: UInt8[Tensor, "m k 3 h w"]
+    regions: Bool[Tensor, "m k h w"]
+
+
+@torch.no_grad()
+def unit_examples(
+    study: Study,
+    table: pd.DataFrame,
+    labels: pd.DataFrame,
+    images: Concepts,
+    *,
+    architecture: str,
+    categories: tuple[str, ...] | list[str] = ("texture", "object"),
+    k: int = 5,
+) -> UnitExamples:
+    """For S and R of one architecture the unit with the largest IoU of each category.
+
+    Chosen by number, so that no one picks the pretty ones.
+
+    Args:
+        table: From `measures.dissection`.
+        labels: One row a unit, from `measures.unit_labels`.
+        images: The concept set that was dissected.
+        k: Images a unit, those with the largest activations.
+
+    Raises:
+        UserError: The study has no networks of this architecture, or k exceeds the images.
+    """
+    found = pairs(study).get(architecture)
+    if not found:
+        raise UserError(f"no {architecture!r} networks in this study: {list(pairs(study))}.")
+    if not 1 <= k <= len(images):
+        raise UserError(f"k = {k} top images of {len(images)}; expected 1 to as many.")
+    limits = table[table["metric"] == "activation_threshold"]
+    limits = limits.set_index(["network", "layer", "unit"])["value"]
+    rows, pixels, regions = [], [], []
+    for regime in ("standard", "robust"):
+        entry = found[regime]
+        network = study.network_named(entry.name)
+        own = labels[labels["network"] == entry.name]
+        for category in categories:
+            mine = own[own["category"] == category]
+            if mine.empty:
+                continue
+            best = mine.loc[mine["iou"].idxmax()]
+            layer, unit = best["layer"], int(best["unit"])
+            response = peaks(network, images.pixels, [layer])[layer][:, unit]
+            top = images.pixels[response.topk(k).indices]
+            with hooks.captured(network, [layer]) as maps:
+                network(floats(top))
+            enlarged = F.interpolate(maps[layer][:, unit, None], top.shape[-2:], mode="bilinear")
+            regions.append(enlarged[:, 0] > limits[entry.name, layer, unit])
+            pixels.append(top)
+            rows.append(best[["layer", "unit", "category", "concept", "iou"]].to_dict())
+            rows[-1] |= {"regime": regime}
+    return UnitExamples(pd.DataFrame(rows), torch.stack(pixels), torch.stack(regions))

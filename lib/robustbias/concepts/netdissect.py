@@ -1,0 +1,376 @@
+"""Network Dissection of all probed layers in one pass over the images.
+
+    T[u]       P(a > T) = 0.005 over all positions of all images, of the raw maps (not enlarged)
+    M[u]       the maps, enlarged bilinearly to the masks, above T[u]
+    IoU[u, q]  |M[u] & L[q]| / |M[u] | L[q]|, both counted over the whole set of images; the union
+               on those alone that carry the category of q
+
+Source: Bau et al. 2017, arXiv 1704.05796.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from robustbias.images import floats
+from robustbias.images.concepts import Concepts
+from robustbias.networks import hooks
+from robustbias.networks.zoo import Network
+from robustbias.utils import UserError
+
+# -- --------------------------------------------------------------------------------------------
+# The threshold of each unit: the value that a given share of its activations exceeds.
+
+
+SAMPLE = 8_192  # values a unit from which the search is narrowed
+
+
+def upper_quantiles(
+    chunks: Sequence[Float[Tensor, "_ u"]], share: float = 0.005
+) -> tuple[Float[Tensor, " u"], list[Int64[Tensor, " _"]] | None]:
+    """The smallest observed T with P(a > T) <= share, unit by unit: exact.
+
+        T[u] = the (1 + floor(share * N))-th largest of the N values of unit u
+
+    A sample finds a bound L that little more than the share exceeds; only values above L are
+    sorted. Where fewer exceed L than are needed, all values of that unit are.
+
+    Args:
+        chunks: Values, one row a position; together N rows.
+
+    Returns:
+        The thresholds, and for each chunk places (in the flattened chunk) among which are all
+        those above them; None where that is not known.
+
+    Raises:
+        UserError: no values, or a share outside (0, 1).
+    """
+    n = sum(len(chunk) for chunk in chunks)
+    if not n or not 0 < share < 1:
+        raise UserError(
+            f"thresholds need values and a share between 0 and 1, not {n} values and {share}."
+        )
+    rank = int(share * n + 1e-9)  # how many values lie above T; 0.005 * 1000 is 5, not 4.999...
+    step = max(1, n // SAMPLE)
+    if step == 1:
+        return _ranked(torch.cat(list(chunks)), rank), None
+    # an odd step that shares no factor with rows of a map, else one column of it is the sample
+    sample = torch.cat([chunk[:: step | 1] for chunk in chunks])
+    expected = share * len(sample)
+    low = _ranked(sample, min(len(sample) - 1, int(expected + 4 * expected**0.5 + 4)))
+    among = [places(chunk > low) for chunk in chunks]
+    found = [chunk.reshape(-1).index_select(0, at) for chunk, at in zip(chunks, among, strict=True)]
+    value, unit = torch.cat(found), torch.cat(among) % len(low)
+    found = torch.bincount(unit, minlength=len(low))
+    value, order = value.sort(descending=True)
+    value = value[unit[order].sort(stable=True).indices]
+    at = (found.cumsum(0) - found + rank).clamp_max(max(len(value) - 1, 0))
+    result = torch.where(found > rank, value[at] if len(value) else low, low)
+    for u in (found <= rank).nonzero()[:, 0].tolist():
+        column = torch.cat([chunk[:, u] for chunk in chunks])
+        if int((column >= low[u]).sum()) <= rank:
+            result[u] = column.sort(descending=True).values[rank]
+    return result, among if bool((result >= low).all()) else None
+
+
+def _ranked(values: Float[Tensor, "n u"], rank: int) -> Float[Tensor, " u"]:
+    """The value of each column that `rank` others exceed or equal."""
+    return values.T.contiguous().topk(rank + 1, dim=1).values[:, -1]
+
+
+def places(mask: Bool[Tensor, "..."]) -> Int64[Tensor, " k"]:
+    """Where a mask that is mostly false is true, in the flattened mask.
+
+    Eight entries are read at a time, as one integer that is 0 where all of them are false: five
+    times faster on a CPU than `mask.flatten().nonzero()` where one entry in a hundred is true.
+    """
+    flat = mask.reshape(-1)
+    if len(flat) % 8:
+        return flat.nonzero()[:, 0]
+    words = flat.view(torch.int64).nonzero()[:, 0]
+    inside = flat.view(-1, 8).index_select(0, words)
+    at = inside.view(-1).nonzero()[:, 0]
+    return words.index_select(0, at // 8) * 8 + at % 8
+
+
+# -- --------------------------------------------------------------------------------------------
+# Pixels on which units stand out, and the concepts they meet there.
+#
+# Bilinear interpolation never exceeds its four neighbours. So a pixel above a threshold lies in a
+# cell, the square between four neighbouring activations, with a corner above it. Half a percent of
+# the activations are above, and only their cells are interpolated.
+
+
+def above(
+    maps: Float[Tensor, "n u a b"],
+    thresholds: Float[Tensor, " u"],
+    among: Int64[Tensor, " j"] | None = None,
+) -> Int64[Tensor, " k"]:
+    """Activations above their unit's threshold, by their place in n a b u, flattened.
+
+    Args:
+        among: Places that hold all of them, where that is known already.
+    """
+    rows = maps.permute(0, 2, 3, 1)
+    if among is None:
+        return places(rows > thresholds)
+    values = rows.reshape(-1).index_select(0, among)
+    return among[values > thresholds.index_select(0, among % len(thresholds))]
+
+
+def standing_out(
+    maps: Float[Tensor, "n u a b"],
+    thresholds: Float[Tensor, " u"],
+    at: Int64[Tensor, " k"],
+    side: tuple[int, int],
+) -> tuple[Int64[Tensor, " s"], Int64[Tensor, " s"]]:
+    """Pixels of the bilinearly enlarged maps that exceed their unit's threshold.
+
+    The enlargement is `F.interpolate(maps, side, mode="bilinear")`: pixel centres are aligned,
+    and half a cell at the border repeats the outermost activation.
+
+    Args:
+        at: From `above`.
+        side: Height and width of the masks.
+
+    Returns:
+        For every such pixel its place in n x h x w, flattened, and its unit.
+    """
+    _, units, a, b = maps.shape
+    h, w = side
+    if (a, b) == side:  # nothing to enlarge
+        return at // units, at % units
+    rows = maps.permute(0, 2, 3, 1)  # the layout that channels-last maps have in memory
+    at, unit = at // units, at % units
+    at, column = at // b, at % b
+    image, row = at // a, at % a
+    # each activation above is a corner of four cells, which lie between r - 1 and r for r = 0 .. a
+    below = ((image * (a + 1) + row) * (b + 1) + column) * units + unit
+    down, right = (b + 1) * units, units
+    cells = torch.cat([below, below + right, below + down, below + down + right]).unique()
+    at, unit = cells // units, cells % units
+    at, column = at // (b + 1), at % (b + 1)
+    image, row = at // (a + 1), at % (a + 1)
+
+    values = rows.reshape(-1)
+    upper, lower = ((image * a + r) * b for r in ((row - 1).clamp_min(0), row.clamp_max(a - 1)))
+    left, right = (column - 1).clamp_min(0), column.clamp_max(b - 1)
+    corners = [
+        values.index_select(0, (r + c) * units + unit)
+        for r in (upper, lower)
+        for c in (left, right)
+    ]
+    y, down = (table.index_select(1, row) for table in spans(a, h, maps.device))
+    x, along = (table.index_select(1, column) for table in spans(b, w, maps.device))
+    first = torch.lerp(corners[0], corners[2], down.to(maps.dtype))
+    second = torch.lerp(corners[1], corners[3], down.to(maps.dtype))
+    enlarged = torch.lerp(first[:, None], second[:, None], along[None].to(maps.dtype))
+    # NaN where a cell has fewer pixels: never above
+    on = places(enlarged > thresholds.index_select(0, unit))
+    pixel = ((image * h + y) * w)[:, None] + x[None]
+    return pixel.view(-1).index_select(0, on), unit.index_select(0, on % max(len(unit), 1))
+
+
+@functools.lru_cache(maxsize=256)
+def spans(
+    cells: int, pixels: int, device: torch.device
+) -> tuple[Int64[Tensor, "k r"], Float[Tensor, "k r"]]:
+    """Which pixels of an enlarged line lie in each of its cells + 1 cells, and how far in.
+
+        position = (pixel + 1/2) * cells / pixels - 1/2
+
+    Cell r lies between activations r - 1 and r. Cells with fewer than k pixels are filled up with
+    pixel 0 at NaN.
+    """
+    place = torch.arange(pixels, dtype=torch.float64)
+    position = (place + 0.5) * cells / pixels - 0.5
+    cell = position.floor().long() + 1
+    first = torch.searchsorted(cell, torch.arange(cells + 1))
+    rank = torch.arange(pixels) - first[cell]
+    index = torch.zeros(int(rank.max()) + 1, cells + 1, dtype=torch.long)
+    share = torch.full(index.shape, torch.nan, dtype=torch.float64)
+    index[rank, cell] = torch.arange(pixels)
+    share[rank, cell] = position - position.floor()
+    return index.to(device), share.float().to(device)
+
+
+def counts(
+    pixel: Int64[Tensor, " s"],
+    unit: Int64[Tensor, " s"],
+    units: int,
+    regions: Tensor,
+    members: Float[Tensor, "g q"],
+) -> Float[Tensor, "u q"]:
+    """How many of each unit's pixels belong to each column of `members`.
+
+    counts = histogram of regions by unit (u g) @ members (g q)
+
+    Args:
+        regions: The region of every pixel, flattened.
+        members: 1 where region g belongs to column q.
+    """
+    size = len(members)
+    histogram = torch.bincount(unit * size + regions.index_select(0, pixel), minlength=units * size)
+    # whole numbers below 2^24 of one batch: exact in single precision
+    return histogram.view(units, size).to(members.dtype) @ members
+
+
+SHARE = 0.005  # of a unit's activations lie above its threshold
+
+
+FEW = 2048  # regions that need no new numbers
+
+
+MEMORY = 1 << 30  # bytes of maps kept until the thresholds are known
+
+
+@dataclasses.dataclass
+class Dissected:
+    """Counts of one layer: u units, q concepts, c categories. All add up over images."""
+
+    thresholds: Float[Tensor, " u"]
+    above: Float[Tensor, " u"]  # activations above the threshold, of `positions`
+    positions: int
+    met: Float[Tensor, "s u q"]  # pixels of the unit's mask that carry the concept
+    seen: Float[Tensor, "s u c"]  # pixels of the unit's mask on images that carry the category
+    concepts: Float[Tensor, " q"]  # pixels that carry the concept
+    category: Int64[Tensor, " q"]  # the category of each concept
+
+    @property
+    def iou(self) -> Float[Tensor, "u q"]:
+        """Intersection over union with each concept; 0 for a unit that never stands out."""
+        return self._iou(0)
+
+    @property
+    def null_iou(self) -> Float[Tensor, "u q"]:
+        """The same with every image's masks taken from another image."""
+        return self._iou(1)
+
+    @property
+    def ceiling(self) -> Float[Tensor, "u q"]:
+        """The largest IoU that areas of these sizes can have: smaller over larger."""
+        area = self.seen[0][:, self.category]
+        return torch.minimum(area, self.concepts) / torch.maximum(area, self.concepts)
+
+    def _iou(self, side: int) -> Tensor:
+        union = self.seen[side][:, self.category] + self.concepts - self.met[side]
+        return (self.met[side] / union).nan_to_num(nan=0.0)
+
+
+@torch.no_grad()
+def dissected(
+    network: Network,
+    concepts: Concepts,
+    layers: Sequence[str] | None = None,
+    *,
+    share: float = SHARE,
+    batch: int = 200,
+    memory: int = MEMORY,
+    generator: torch.Generator,
+) -> dict[str, Dissected]:
+    """Every unit of the layers against every concept, from one forward pass an image.
+
+    Images come in random order. Their maps are kept until they fill `memory` bytes or no image is
+    left; then thresholds are taken from what is kept, and maps that come later are compared with
+    them at once. So thresholds are exact for sets whose maps fit (1 GiB holds 7,800 images of the
+    icon world's GoogLeNet), and else those of a random sample: `above` / `positions` says what
+    share of all activations they turned out to leave above. Peak memory is `memory`, one batch,
+    and the counts (units x concepts), whatever the number of images.
+
+    Args:
+        layers: Names inside `network.body`; the probed ones when None.
+        share: Of the activations, above the threshold.
+        generator: Orders the images, on the CPU.
+
+    Raises:
+        UserError: An unknown layer, fewer than 2 images, or a share outside (0, 1).
+    """
+    layers = tuple(layers or network.layers)
+    n = len(concepts)
+    if n < 2:
+        raise UserError(f"{n} image(s) with concepts: dissection needs at least 2.")
+    order = torch.randperm(n, generator=generator).to(concepts.pixels.device)
+    kept: list[tuple[Tensor, Tensor, dict[str, Tensor]]] = []
+    found: dict[str, Dissected] = {}
+    # the null takes the masks of the image before in this random order
+    for index, other in zip(order.split(batch), order.roll(1).split(batch), strict=True):
+        with hooks.captured(network, layers) as maps:
+            network(floats(concepts.pixels[index]))
+            kept.append((index, other, dict(maps)))
+        held = sum(m.numel() * m.element_size() for *_, maps in kept for m in maps.values())
+        if not found and held < memory and sum(len(index) for index, *_ in kept) < n:
+            continue
+        among: dict[str, list[Tensor] | None] = {}
+        if not found:
+            for layer in layers:
+                chunks = [_rows(maps[layer]) for *_, maps in kept]
+                limits, among[layer] = upper_quantiles(chunks, share)
+                found[layer] = _empty(limits, concepts)
+        for i, (index, other, maps) in enumerate(kept):
+            known = {layer: places[i] for layer, places in among.items() if places}
+            sides = [_pixels(concepts, images) for images in (index, other)]
+            _add(found, maps, known, sides, concepts.side)
+        kept.clear()
+    return found
+
+
+def _rows(maps: Float[Tensor, "n u a b"]) -> Float[Tensor, "_ u"]:
+    """One row a position; a view of maps whose channels come last in memory."""
+    return maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1])
+
+
+def _empty(thresholds: Float[Tensor, " u"], concepts: Concepts) -> Dissected:
+    regions, device = concepts.regions, thresholds.device
+    size = torch.bincount(regions.index.flatten(), minlength=len(regions.concepts)).double()
+    units, q, c = len(thresholds), regions.concepts.shape[1], regions.carried.shape[1]
+    category = [i for i, own in enumerate(concepts.names.values()) for _ in own]
+    return Dissected(
+        thresholds=thresholds,
+        above=torch.zeros(units, device=device, dtype=torch.double),
+        positions=0,
+        met=torch.zeros(2, units, q, device=device, dtype=torch.double),
+        seen=torch.zeros(2, units, c, device=device, dtype=torch.double),
+        concepts=size @ regions.concepts.double(),
+        category=torch.tensor(category, device=device),
+    )
+
+
+def _pixels(concepts: Concepts, index: Int64[Tensor, " n"]) -> tuple[Tensor, Tensor]:
+    """Regions of the images' pixels, and what concepts and categories each has.
+
+    Where the set has many regions, those of these images are numbered anew, which bounds the size
+    of the histograms.
+    """
+    regions = concepts.regions
+    own = regions.index[index].flatten()
+    if len(regions.concepts) <= FEW:
+        return own, torch.cat([regions.concepts, regions.carried], 1).float()
+    present = torch.bincount(own, minlength=len(regions.concepts)) > 0
+    renumbered = (present.cumsum(0) - 1)[own]
+    members = torch.cat([regions.concepts[present], regions.carried[present]], 1)
+    return renumbered, members.float()
+
+
+def _add(
+    found: dict[str, Dissected],
+    maps: dict[str, Tensor],
+    known: dict[str, Tensor],
+    sides: list[tuple[Tensor, Tensor]],
+    side: tuple[int, int],
+) -> None:
+    """Adds the counts of one batch; `known` holds places among which are all those above."""
+    for layer, own in found.items():
+        units = maps[layer].shape[1]
+        at = above(maps[layer], own.thresholds, known.get(layer))
+        own.positions += maps[layer].numel() // units
+        own.above += torch.bincount(at % units, minlength=units)
+        pixel, unit = standing_out(maps[layer], own.thresholds, at, side)
+        q = own.met.shape[2]
+        for which, (regions, members) in enumerate(sides):
+            total = counts(pixel, unit, units, regions, members)
+            own.met[which] += total[:, :q]
+            own.seen[which] += total[:, q:]

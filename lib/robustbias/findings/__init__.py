@@ -1,0 +1,1 @@
+"""Chapter 09: all verdicts and numbers side by side."""

@@ -1,0 +1,204 @@
+"""Photographs in another texture: neural style transfer, many images at once.
+
+    painted = argmin over x of  |F(x) - F(shape)|^2 / |F(shape)|^2
+                                + style * mean over layers of |G(x) - G(texture)|^2 / |G(texture)|^2
+                                + smooth * (r(x) / r(texture) - 1)^2
+
+F is the painter's response in its deepest chosen layer, G the Gram matrix of a layer (which units
+fire together, wherever they do), so the first term holds the shape and the second the texture.
+The third keeps x as rough as the texture (r: mean squared difference of neighbours), since noise is
+cheap where the painter's responses do not mind it. Each term is relative to its own image, so one
+weight serves all. Adam on the pixels, from the shape's image on, kept in [0, 1].
+
+Source: Gatys, Ecker and Bethge 2016, doi 10.1109/CVPR.2016.265; as a source of cue conflicts,
+Geirhos et al. 2019, arXiv 1811.12231.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Bool, Float, Int64, UInt8
+from torch import Tensor, nn
+from torchvision.ops import roi_align
+
+from robustbias.images import CueConflict, Images, floats
+from robustbias.networks import hooks
+from robustbias.networks.zoo import Network
+from robustbias.utils import UserError
+
+FILLED = 0.4  # least share of an image that the box of its object takes
+
+
+@dataclasses.dataclass(frozen=True)
+class Painting:
+    """How to paint; `painter` is a network of the manifest.
+
+    `per_category` shape images and as many texture images of each category make the stimuli. The
+    `depth` first of the painter's probed layers are used. `style` weighs texture against shape,
+    `smooth` holds noise back.
+    """
+
+    painter: str
+    per_category: int = 10
+    depth: int = 3
+    style: float = 3.0
+    smooth: float = 1.0
+    steps: int = 100
+    rate: float = 0.01
+
+    def __post_init__(self):
+        counts = (self.per_category, self.depth, self.steps)
+        if min(counts) < 1 or min(self.style, self.rate) <= 0 or self.smooth < 0:
+            raise UserError(
+                f"painting with {self}; expected per_category, depth and steps of at least 1, "
+                "style and rate above 0, and smooth of at least 0."
+            )
+
+
+def painted(
+    painter: Network,
+    shapes: UInt8[Tensor, "n 3 h w"],
+    textures: UInt8[Tensor, "n 3 h w"],
+    how: Painting,
+    batch: int = 100,
+) -> UInt8[Tensor, "n 3 h w"]:
+    """The first images in the textures of the second, one by one.
+
+    Raises:
+        UserError: Fewer probed layers than `how.depth`.
+    """
+    if how.depth > len(painter.layers):
+        raise UserError(
+            f"depth {how.depth}, but {painter.entry.name} has {len(painter.layers)} probed layers: "
+            f"{', '.join(painter.layers)}."
+        )
+    parts = zip(shapes.split(batch), textures.split(batch), strict=True)
+    return torch.cat([_painted(painter, floats(a), floats(b), how) for a, b in parts])
+
+
+def conflicts(
+    photographs: Images,
+    boxes: Int64[Tensor, "n 4"],
+    chosen: Int64[Tensor, "q k"],
+    categories: tuple[str, ...],
+    paint: Callable[[Tensor, Tensor], Tensor],
+) -> CueConflict:
+    """Every chosen photograph in one texture of each other category.
+
+    The k-th shape of a category takes the k-th texture of every other, so `shapeK` names a cluster.
+
+    Args:
+        boxes: Left, top, right, bottom of each object; a texture is what lies inside.
+        chosen: Photographs of each category, as from `choose`.
+        paint: (shapes, textures) -> pixels.
+    """
+    q, k = chosen.shape
+    cells = torch.cartesian_prod(torch.arange(q), torch.arange(q), torch.arange(k))
+    shape, texture, design = cells[cells[:, 0] != cells[:, 1]].T
+    own, other = chosen[shape, design], chosen[texture, design]
+    names = zip(shape.tolist(), texture.tolist(), design.tolist(), strict=True)
+    return CueConflict(
+        pixels=paint(photographs.pixels[own], cropped(photographs.pixels, boxes)[other]),
+        shape=shape,
+        texture=texture,
+        categories=categories,
+        names=tuple(f"{categories[s]}{k + 1}-{categories[t]}{k + 1}" for s, t, k in names),
+    )
+
+
+@torch.no_grad()
+def choose(
+    painter: nn.Module,
+    photographs: Images,
+    boxes: Int64[Tensor, "n 4"],
+    belongs: Bool[Tensor, "q c"],
+    k: int,
+) -> Int64[Tensor, "q k"]:
+    """k photographs of each category, at random (seed 0) among those fit to carry a cue.
+
+    The object's box must take FILLED of the image and half of each side, and the painter's answer
+    be a class of the right category: cues that a third network reads, and neither S nor R chose.
+
+    Args:
+        belongs: Which classes a category has.
+
+    Raises:
+        UserError: A category with fewer such photographs.
+    """
+    side = photographs.pixels.shape[-1]
+    width, height = (boxes[:, 2:] - boxes[:, :2] + 1).T
+    large = (width * height >= FILLED * side**2) & (torch.minimum(width, height) >= side / 2)
+    answers = torch.cat([painter(x).argmax(1).cpu() for x, _ in photographs.batches(200)])
+    order = torch.randperm(len(photographs), generator=torch.Generator().manual_seed(0))
+    rows = []
+    for classes in belongs:
+        fit = large & classes[photographs.labels] & classes[answers]
+        rows.append(order[fit[order]][:k])
+    if (fewest := min(map(len, rows))) < k:
+        raise UserError(
+            f"a category has just {fewest} photographs that fill their image and that the painter "
+            f"names rightly; ask for per_category = {fewest} or fewer in the study's [painting]."
+        )
+    return torch.stack(rows)
+
+
+def cropped(
+    pixels: UInt8[Tensor, "n 3 h w"], boxes: Int64[Tensor, "n 4"]
+) -> UInt8[Tensor, "n 3 h w"]:
+    """What lies inside each box, enlarged to the whole image."""
+    corners = torch.cat([boxes[:, :2], boxes[:, 2:] + 1], 1).float()
+    order = torch.arange(len(corners)).float()[:, None]
+    regions = torch.cat([order, corners], 1)
+    inside = roi_align(pixels.float(), regions, pixels.shape[-2:], aligned=True)
+    return inside.add(0.5).clamp(0, 255).to(torch.uint8)
+
+
+def _painted(
+    painter: Network, shapes: Float[Tensor, "n 3 h w"], textures: Float[Tensor, "n 3 h w"], how
+) -> UInt8[Tensor, "n 3 h w"]:
+    layers = painter.layers[: how.depth]
+    with torch.no_grad():
+        content = _responses(painter, layers, shapes)[-1]
+        grams = [gram(maps) for maps in _responses(painter, layers, textures)]
+        limits = roughness(textures).clamp_min(1e-12)
+    pixels = shapes.clone().requires_grad_()
+    optimizer = torch.optim.Adam([pixels], how.rate)
+    for _ in range(how.steps):
+        responses = _responses(painter, layers, pixels)
+        pairs = zip(map(gram, responses), grams, strict=True)
+        texture = torch.stack([_distance(own, wanted) for own, wanted in pairs]).mean(0)
+        rough = (roughness(pixels) / limits - 1).square()
+        loss = (_distance(responses[-1], content) + how.style * texture + how.smooth * rough).sum()
+        (pixels.grad,) = torch.autograd.grad(loss, pixels)
+        optimizer.step()
+        with torch.no_grad():
+            pixels.clamp_(0, 1)
+    return pixels.detach().mul(255).add(0.5).to(torch.uint8).contiguous()
+
+
+def roughness(pixels: Float[Tensor, "n c h w"]) -> Float[Tensor, " n"]:
+    """Mean squared difference of neighbours, along rows plus along columns."""
+    along = (pixels.diff(dim=axis).square().mean((1, 2, 3)) for axis in (2, 3))
+    return sum(along)
+
+
+def gram(maps: Float[Tensor, "n u h w"]) -> Float[Tensor, "n u u"]:
+    """Mean product of every two units over all places."""
+    flat = maps.flatten(2)
+    return flat @ flat.mT / flat.shape[-1]
+
+
+def _responses(painter: Network, layers: tuple[str, ...], pixels: Tensor) -> list[Tensor]:
+    with (
+        hooks.captured(painter, layers) as maps,
+        torch.autocast(pixels.device.type, torch.bfloat16),
+    ):
+        hooks.prefix(painter, layers[-1], pixels)
+    return [maps[layer].float() for layer in layers]
+
+
+def _distance(own: Tensor, wanted: Tensor) -> Float[Tensor, " n"]:
+    """Squared distance, relative to what is wanted."""
+    size = wanted.flatten(1).square().sum(1).clamp_min(1e-12)
+    return (own - wanted).flatten(1).square().sum(1) / size

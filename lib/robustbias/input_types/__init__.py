@@ -1,0 +1,1 @@
+"""Chapter 06: to how many types of inputs units respond."""

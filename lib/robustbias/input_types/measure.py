@@ -1,0 +1,259 @@
+"""To how many types of inputs units respond: concepts, classes, and likeness of their images."""
+
+from typing import Any
+
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float, Int64, UInt8
+from torch import Tensor
+
+from robustbias import stats
+from robustbias.concepts.measure import THRESHOLD, UNIT, dissection
+from robustbias.concepts.netdissect import MEMORY, SHARE
+from robustbias.images import Images, floats
+from robustbias.networks import hooks, zoo
+from robustbias.networks.hooks import peaks
+from robustbias.networks.zoo import Network, calibrated
+from robustbias.studies import Study, described, paired, pairs, probed_networks
+from robustbias.tables import measure, tidy
+from robustbias.utils import UserError
+
+# -- --------------------------------------------------------------------------------------------
+# How many kinds of images a unit responds to most, from responses alone; tensors in and out.
+
+
+@torch.no_grad()
+def features(
+    network: Network, pixels: UInt8[Tensor, "n 3 h w"], batch: int = 200
+) -> Float[Tensor, "n d"]:
+    """Spatial means of the network's last probed layer, centred over the images, of length one.
+
+    Without centring, what all images share would make them all alike.
+    """
+    layer, found = network.layers[-1], []
+    with hooks.captured(network, [layer]) as maps:
+        for part in pixels.split(batch):
+            network(floats(part))
+            found.append(maps[layer].mean((2, 3)))
+    own = torch.cat(found)
+    own = own - own.mean(0)
+    return own / own.norm(dim=1, keepdim=True).clamp_min(1e-12)
+
+
+def top_images(
+    peaks: Float[Tensor, "n u"], k: int
+) -> tuple[Int64[Tensor, "u k"], Bool[Tensor, "u k"]]:
+    """The k images each unit responds to most, and which of them it responds to at all.
+
+    A unit does not respond to an image on which it is no larger than on the image it likes least:
+    after a ReLU that is mostly 0, and a dead unit responds to nothing.
+
+    Raises:
+        UserError: k below 2 or above the number of images.
+    """
+    if not 2 <= k <= len(peaks):
+        raise UserError(f"k = {k} top images of {len(peaks)}; expected 2 to as many.")
+    top = peaks.T.topk(k, dim=1)
+    return top.indices, top.values > peaks.amin(0)[:, None]
+
+
+def effective_classes(
+    labels: Int64[Tensor, " n"], index: Int64[Tensor, "u k"], active: Bool[Tensor, "u k"]
+) -> Float[Tensor, " u"]:
+    """Number of classes that would give the entropy of those among a unit's images.
+
+        exp(-Σ p log p), p the share of each class
+
+    1 where all images are of one class, k where each is of another; NaN without two active images.
+    """
+    counts = torch.zeros(len(index), int(labels.max()) + 1, device=labels.device)
+    counts.scatter_add_(1, labels[index], active.float())
+    m = counts.sum(1, keepdim=True)
+    entropy = -torch.special.xlogy(counts / m, counts / m).sum(1)
+    return entropy.exp().masked_fill(m[:, 0] < 2, torch.nan)
+
+
+def mean_distance(
+    features: Float[Tensor, "n d"], index: Int64[Tensor, "u k"], active: Bool[Tensor, "u k"]
+) -> Float[Tensor, " u"]:
+    """Mean of 1 - cosine over pairs of a unit's images, over that of all pairs of images.
+
+    1 for images no more alike than any; NaN without two active images.
+
+    Args:
+        features: Of length one.
+    """
+    total = torch.stack(
+        [(features[i] * a[:, None]).sum(0) for i, a in zip(index, active, strict=True)]
+    )
+    m = active.sum(1)
+    among = (total.square().sum(1) - m) / (m * (m - 1))
+    n = len(features)
+    all_pairs = (features.sum(0).square().sum() - n) / (n * (n - 1))
+    return ((1 - among) / (1 - all_pairs)).masked_fill(m < 2, torch.nan)
+
+
+JUDGES = {"distance": "standard", "distance_robust": "robust"}  # metric -> regime of the judge
+
+
+METRICS = ("concepts", "effective_classes", *JUDGES)
+
+
+NETWORK = ["study", "network", "architecture", "regime", "eps", "pair"]
+
+
+@measure(of=paired)
+def input_types(
+    study: Study,
+    *,
+    k: int = 20,
+    n_images: int | None = None,
+    concept_images: int | None = None,
+    concepts: str = "",
+    layers: tuple[str, ...] | list[str] | None = None,
+    threshold: float = THRESHOLD,
+    draws: int = 2000,
+) -> pd.DataFrame:
+    """Types of inputs per unit of S, R and an untrained network, and R minus S.
+
+    Metrics, one row a unit (`unit` 0 and up) without interval:
+    - `concepts`: how many concepts it meets with an IoU above the threshold (`dissection`);
+    - `effective_classes`: exp(entropy) of the classes among its k top held-out images;
+    - `distance`: how unlike each other those images are to a third network, neither S nor R of
+      this architecture; 1 is any two images. Column `features` names that network, `judge` says
+      its kind: the S of the study's last other architecture. `distance_robust` is the same by
+      that architecture's R, since what an S network calls alike may suit S networks. Where there
+      is no other architecture, an untrained network of another seed judges alone.
+    All but the first are left out for units that respond to fewer than two images.
+
+    Rows with `unit` -1: means over the n units of a layer, or of layer `all`, with bootstraps over
+    units; regime `robust - standard` the difference, units resampled separately. Network `chance`:
+    the effective classes of k images drawn at random.
+
+    Args:
+        k: Top images, those with the largest activation anywhere.
+        n_images: Held-out images, drawn with the study's seed; all when None.
+        concept_images: Images for the dissection; all when None.
+        concepts: See `dissection`.
+
+    Raises:
+        UserError: k out of range, n_images below 1, an unknown layer.
+
+    Source: PROTOCOL of this book.
+    """
+    if n_images is not None and n_images < 1:
+        raise UserError(f"n_images is {n_images}: give at least 1 image")
+    generator = torch.Generator().manual_seed(study.seed)
+    images = study.source.val()
+    images = images.take(torch.randperm(len(images), generator=generator)[:n_images])
+    images = images.to(study.device)
+    # as the chapter on concepts calls it, so that the table is measured once
+    found = dissection(
+        study, n_images=concept_images, concepts=concepts, layers=layers, share=SHARE,
+        threshold=threshold, memory=MEMORY, draws=draws,
+    )  # fmt: skip
+    iou = found[(found["unit"] >= 0) & (found["metric"] == "iou")]
+    met = iou.assign(met=iou["value"] > threshold).groupby(UNIT, sort=False)["met"].sum()
+    units, known, names = [], {}, {}
+    for named, network in probed_networks(study, images.pixels):
+        architecture = named["architecture"]
+        if architecture not in known:
+            judges = _judges(study, architecture, images)
+            known[architecture] = {m: features(j, images.pixels) for m, (j, *_) in judges.items()}
+            names |= {(architecture, m): said for m, (_, *said) in judges.items()}
+        for layer, own in peaks(network, images.pixels, layers or network.layers).items():
+            index, active = top_images(own, k)
+            values = {
+                "unit": range(own.shape[1]),
+                "concepts": [float(met[named["network"], layer, u]) for u in range(own.shape[1])],
+                "effective_classes": effective_classes(images.labels, index, active).cpu(),
+            }
+            for metric, seen in known[architecture].items():
+                values[metric] = mean_distance(seen, index, active).cpu()
+            units.append(pd.DataFrame(values).assign(**named, layer=layer))
+    units = pd.concat(units, ignore_index=True)
+    metrics = [metric for metric in METRICS if metric in units]
+    long = units.melt([*NETWORK, "layer", "unit"], metrics, "metric").dropna(subset=["value"])
+    rows = [long.assign(n=len(images)), _means(study, units, draws)]
+    rows.append(_chance(study, images.labels.cpu(), k, generator))
+    table = pd.concat(rows, ignore_index=True)
+    keys = zip(table["architecture"], table["metric"], strict=True)
+    said = [names.get(key, ("", "")) for key in keys]
+    return tidy(table.assign(features=[name for name, _ in said], judge=[kind for _, kind in said]))
+
+
+def _judges(
+    study: Study, architecture: str, images: Images
+) -> dict[str, tuple[zoo.Network, str, str]]:
+    """Metric -> the network whose features say how alike images are, its name, and its kind."""
+    others = [pair for own, pair in pairs(study).items() if own != architecture and len(pair) == 2]
+    if others:
+        chosen = {metric: others[-1][regime] for metric, regime in JUDGES.items()}
+        return {
+            metric: (study.network_named(entry.name), entry.name, "SR"[entry.regime == "robust"])
+            for metric, entry in chosen.items()
+        }
+    entry = next(iter(pairs(study)[architecture].values()))
+    network = zoo.untrained(entry, study.seed + 1).to(study.device)
+    name = f"untrained {architecture}"
+    return {"distance": (calibrated(network, images.pixels), name, "an untrained network")}
+
+
+def _means(study: Study, units: pd.DataFrame, draws: int) -> pd.DataFrame:
+    """Means by layer and over all units, and R minus S."""
+    generator = torch.Generator().manual_seed(study.seed)
+    rows, boots = [], {}
+    groups = [(key, own) for key, own in units.groupby(["network", "layer"], sort=False)]
+    groups += [((name, "all"), own) for name, own in units.groupby("network", sort=False)]
+    for (name, layer), own in groups:
+        values = torch.tensor(own.reindex(columns=METRICS).values, dtype=torch.float)
+        known = values.isfinite()
+        boot = stats.ratios(
+            values.nan_to_num(),
+            known.float(),
+            torch.arange(len(values)),
+            generator=generator,
+            draws=draws,
+        )
+        shared = own.iloc[0][NETWORK].to_dict() | {"layer": layer}
+        boots[name, layer] = boot, known.sum(0), shared
+        rows.append(_rows(boot, known.sum(0), shared))
+    for pair in [pair for pair in pairs(study).values() if len(pair) == 2]:
+        robust, standard = pair["robust"], pair["standard"]
+        for name, layer in [key for key in boots if key[0] == robust.name]:
+            (one, n, shared), (other, m, _) = boots[name, layer], boots[standard.name, layer]
+            gap = stats.Bootstrap(one.value - other.value, one.replicates - other.replicates)
+            about = shared | described(study, robust) | {
+                "network": f"{robust.name} - {standard.name}",
+                "regime": "robust - standard",
+            }  # fmt: skip
+            rows.append(_rows(gap, n + m, about))
+    return pd.concat(rows, ignore_index=True)
+
+
+def _rows(boot: stats.Bootstrap, n: Tensor, shared: dict[str, Any]) -> pd.DataFrame:
+    """A row a metric; a resample without responding units says nothing and is left out."""
+    drawn = boot.replicates.where(boot.replicates.isfinite(), boot.value)
+    ends = {"low": stats.percentile(drawn, 0.025), "high": stats.percentile(drawn, 0.975)}
+    columns = {"metric": METRICS, "value": boot.value, **ends, "n": n}
+    table = pd.DataFrame({name: list(map(_plain, values)) for name, values in columns.items()})
+    return table.assign(**shared, unit=-1).dropna(subset=["value"])
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, Tensor) else value
+
+
+def _chance(
+    study: Study, labels: Int64[Tensor, " n"], k: int, generator: torch.Generator
+) -> pd.DataFrame:
+    """Effective classes of k random images: mean and middle 95 % of a thousand draws."""
+    index = torch.rand(1000, len(labels), generator=generator).topk(k, dim=1).indices
+    drawn = effective_classes(labels, index, torch.ones_like(index, dtype=torch.bool))
+    row = {
+        "study": study.name, "network": "chance", "architecture": "", "regime": "chance",
+        "eps": 0.0, "pair": False, "layer": "all", "unit": -1,
+        "metric": "effective_classes", "value": float(drawn.mean()),
+        "low": float(drawn.quantile(0.025)), "high": float(drawn.quantile(0.975)), "n": k,
+    }  # fmt: skip
+    return pd.DataFrame([row])

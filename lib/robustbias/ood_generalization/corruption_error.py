@@ -1,0 +1,137 @@
+"""Three readings of accuracy on changed images, and the mean corruption error.
+
+    absolute       Σ right on the changed image / n
+    relative       Σ right on the changed image / Σ right on the clean image
+    conditional    Σ right on the changed image / n, over the images that S and R of the
+                   architecture both classify correctly when clean
+
+The network that is better on clean images starts the absolute reading ahead; the relative one
+forgives that, and may go above 1; the conditional one compares S and R on the same images. They
+answer different questions and are never averaged or shown in one column.
+"""
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Generator, Tensor
+
+from robustbias import stats
+from robustbias.stats import Bootstrap
+from robustbias.utils import UserError
+
+READINGS = ("", "_relative", "_conditional")  # what follows the metric's name
+
+
+def paired(
+    hits: Float[Tensor, "n c m"],
+    clean: Bool[Tensor, "n m"],
+    partner: Int64[Tensor, " m"],
+    *,
+    generator: Generator,
+    draws: int = stats.DRAWS,
+) -> dict[str, Bootstrap]:
+    """All three readings of c conditions and m networks, bootstrapped over the images.
+
+    Columns of every bootstrap are the c * m combinations, networks fastest.
+
+    Args:
+        hits: Whether (or how often, as a share) an image was classified correctly.
+        clean: Whether the same image was, unchanged.
+        partner: For each network the other one of its architecture, itself where there is none.
+    """
+    n, c, _ = hits.shape
+    over, images = hits.flatten(1), torch.arange(n)
+    both = (clean & clean[:, partner]).float()
+
+    def conditions(weights: Tensor) -> Tensor:
+        return weights[:, None].expand(-1, c, -1).flatten(1)
+
+    def ratio(numerators: Tensor, denominators: Tensor) -> Bootstrap:
+        return stats.ratios(numerators, denominators, images, generator=generator, draws=draws)
+
+    kept = conditions(both)
+    return {
+        "": ratio(over, torch.ones_like(over)),
+        "_relative": ratio(over, conditions(clean.float())),
+        "_conditional": ratio(over * kept, kept),
+    }
+
+
+def unpaired(
+    hits: Float[Tensor, "n c m"],
+    clean: Bool[Tensor, "k m"],
+    *,
+    generator: Generator,
+    draws: int = stats.DRAWS,
+) -> dict[str, Bootstrap]:
+    """Absolute and relative readings of stimuli that are no changed version of the clean images.
+
+    Stimuli and clean images are resampled each on their own; there is nothing to condition on.
+    """
+    over = hits.flatten(1)
+    shown = stats.ratios(
+        over, torch.ones_like(over), torch.arange(len(over)), generator=generator, draws=draws
+    )
+    right = clean.float()
+    base = stats.ratios(
+        right, torch.ones_like(right), torch.arange(len(right)), generator=generator, draws=draws
+    )
+    c = hits.shape[1]
+    relative = Bootstrap(
+        shown.value / base.value.repeat(c), shown.replicates / base.replicates.repeat(1, c)
+    )
+    return {"": shown, "_relative": relative}
+
+
+def corruption_errors(
+    accuracy: Float[Tensor, "*r c s m"], reference: int, least: float = 0.0
+) -> Float[Tensor, "*r c m"]:
+    """Error under each corruption, summed over severities, in per cent of the reference's.
+
+        CE_c = 100 Σ_s error[c, s] / Σ_s reference error[c, s]
+
+    The mean over corruptions is the mCE: a mean of ratios, 100 for the reference itself.
+
+    Args:
+        least: The reference's summed error counts as at least this much.
+
+    Source: Hendrycks and Dietterich 2019, arXiv 1903.12261, section 4.
+    """
+    error = (1 - accuracy).sum(-2)
+    base = error[..., reference].clamp_min(least)
+    error[..., reference] = base
+    return 100 * (error / base[..., None])
+
+
+def mean_corruption_error(
+    accuracy: Bootstrap, reference: int, corruptions: tuple[str, ...], severities: int, n: int
+) -> tuple[Bootstrap, Bootstrap]:
+    """(CE of every corruption and network, mCE of every network), with the accuracies' replicates.
+
+    A resample in which the reference makes no error under a corruption could give any ratio; half
+    an error is counted there, so that the interval is wide and still finite.
+
+    Args:
+        accuracy: Columns corruption, severity, network, the last fastest.
+        reference: Index of the network whose errors are 100.
+        n: Images behind each accuracy.
+
+    Raises:
+        UserError: the reference makes no error under a corruption, so that nothing can be
+            measured by it.
+    """
+    shape = (len(corruptions), severities, -1)
+    value = accuracy.value.unflatten(0, shape)
+    made = (1 - value[..., reference]).sum(1)
+    if (made < 0.5 / n).any():
+        name = corruptions[int(made.argmin())]
+        raise UserError(
+            f"the reference network makes no error under {name}, so no error can be given in per "
+            "cent of it: choose a larger n_corrupted."
+        )
+    one_by_one = corruption_errors(value, reference)
+    replicates = accuracy.replicates.unflatten(1, shape)
+    replicates = corruption_errors(replicates, reference, 0.5 / n)
+    return (
+        Bootstrap(one_by_one.flatten(), replicates.flatten(1)),
+        Bootstrap(one_by_one.mean(0), replicates.mean(1)),
+    )

@@ -1,0 +1,415 @@
+"""Accuracy of S and R on distorted and corrupted images, in three readings, and the mCE.
+
+Source: Chen, Agarwal and Nguyen 2020, arXiv 2006.09373 (distortions); Hendrycks and Dietterich
+2019, arXiv 1903.12261 (corruptions and mCE).
+"""
+
+import dataclasses
+import hashlib
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+
+from robustbias import stats
+from robustbias.images import Images
+from robustbias.images import corruptions as images_corruptions
+from robustbias.images.corruptions import constants
+from robustbias.images.distortions import (
+    ADVERSARIAL,
+    DISTORTIONS,
+    adversarial,
+    distorted,
+    removed,
+    stimuli,
+)
+from robustbias.manifest import NetworkEntry
+from robustbias.ood_generalization import corruption_error
+from robustbias.shape_bias.trials import entry_level
+from robustbias.stats import Bootstrap
+from robustbias.studies import Study, described, paired, pairs
+from robustbias.tables import measure, tidy
+from robustbias.utils import UserError
+
+# -- --------------------------------------------------------------------------------------------
+# Which network is right about which image, under which condition.
+
+
+Condition = tuple[str, str, int]  # group, condition, severity (0 where there are none)
+
+
+Hits = dict[str, Tensor]  # decision -> one row an image, one column a network
+
+
+@dataclasses.dataclass(frozen=True)
+class Shown:
+    """Images shown under c conditions to m networks.
+
+    `hits[decision]` is n x c x m, 1 where the network was right (or the share of times it was);
+    `clean[decision]` is n x m for the same images without any change if `paired`, else k x m for
+    k other, clean images.
+    """
+
+    conditions: list[Condition]
+    hits: dict[str, Float[Tensor, "n c m"]]
+    clean: dict[str, Bool[Tensor, "k m"]]
+    paired: bool = True
+
+
+def networks(study: Study) -> list[NetworkEntry]:
+    """S and R of every architecture, in this order."""
+    return [entry for pair in pairs(study).values() for _, entry in sorted(pair.items())[::-1]]
+
+
+def partners(entries: list[NetworkEntry]) -> Int64[Tensor, " m"]:
+    """For each network the index of the other one of its architecture; its own if it has none."""
+    return torch.tensor(
+        [
+            next(
+                (j for j, b in enumerate(entries) if b.architecture == a.architecture and b != a), i
+            )
+            for i, a in enumerate(entries)
+        ]
+    )
+
+
+def decisions(
+    membership: Float[Tensor, "k q"], labels: Int64[Tensor, " n"], by_category: bool
+) -> tuple[str, ...]:
+    """What a network can be right about: its own class (top1), the entry-level category, or both.
+
+    Where every class is a category of its own the two are one, and it is called top1.
+    """
+    if torch.equal(membership, torch.eye(*membership.shape, device=membership.device)):
+        return ("top1",)
+    if by_category:
+        return ("entry_level",)
+    inside = bool((membership.sum(1)[labels] > 0).all())
+    return ("top1", "entry_level") if inside else ("top1",)
+
+
+@torch.no_grad()
+def answered(
+    network: nn.Module,
+    pixels: Float[Tensor, "n 3 h w"],
+    labels: Int64[Tensor, " n"],
+    membership: Float[Tensor, "k q"],
+    by_category: bool = False,
+) -> dict[str, Bool[Tensor, " n"]]:
+    """Whether the network is right about each image, by every decision that applies.
+
+    Args:
+        labels: Classes of the network, or categories if `by_category`.
+        membership: 1 where class k belongs to category q; the category with the highest mean
+            probability is the entry-level answer, as in `measures.shape_bias`.
+    """
+    logits = network(pixels)
+    hits = {}
+    for decision in decisions(membership, labels, by_category):
+        if decision == "top1":
+            hits[decision] = logits.argmax(1) == labels
+        else:
+            wanted = labels if by_category else membership[labels].argmax(1)
+            hits[decision] = entry_level(logits.softmax(1), membership) == wanted
+    return hits
+
+
+def seen(
+    study: Study,
+    images: Images,
+    change: Callable[[Tensor], Tensor] | None = None,
+    *,
+    by_category: bool = False,
+    batch: int = 100,
+) -> Hits:
+    """Whether S and R of every architecture are right about the images, changed once for all.
+
+    Args:
+        change: From a batch of float pixels to what is shown instead.
+        by_category: The labels are the study's categories, not the networks' classes.
+    """
+    shown = [study.network_named(entry.name) for entry in networks(study)]
+    belongs = [study.membership(network).to(images.pixels.device) for network in shown]
+    parts: dict[str, list[Tensor]] = {}
+    for pixels, labels in images.batches(batch):
+        pixels = pixels if change is None else change(pixels)
+        hits = [
+            answered(network, pixels, labels, membership, by_category)
+            for network, membership in zip(shown, belongs, strict=True)
+        ]
+        for decision in hits[0]:
+            parts.setdefault(decision, []).append(torch.stack([h[decision] for h in hits], 1).cpu())
+    return {decision: torch.cat(part) for decision, part in parts.items()}
+
+
+# -- --------------------------------------------------------------------------------------------
+# Rows of a table from what networks got right: three readings, corruption errors, R minus S.
+#
+# Every row comes with its bootstrap interval over images; a difference is paired, since both of its
+# networks saw the same resampled images.
+
+
+ALL = "all corruptions"
+
+
+REFERENCE = "alexnet"  # the architecture whose standard network's errors are 100 in a mCE
+
+
+def rows(
+    study: Study, shown: Shown, generator: torch.Generator, draws: int = stats.DRAWS
+) -> tuple[list[dict[str, Any]], dict[str, Bootstrap]]:
+    """Rows of every reading, network and condition with R minus S; and the absolute accuracies.
+
+    Metrics: DECISION, DECISION_relative, DECISION_conditional (top1 or entry_level), and each with
+    _difference. `n` counts the images behind the reading. Where no image is left to condition on,
+    or a network has no partner, there is no conditional row.
+    """
+    partner = partners(networks(study))
+    alone = partner == torch.arange(len(partner))
+    found, accuracies = [], {}
+    for decision, hits in shown.hits.items():
+        clean = shown.clean[decision]
+        if shown.paired:
+            boots = corruption_error.paired(hits, clean, partner, generator=generator, draws=draws)
+        else:
+            boots = corruption_error.unpaired(hits, clean, generator=generator, draws=draws)
+        accuracies[decision] = boots[""]
+        for reading, boot in boots.items():
+            counts = torch.full((len(partner),), len(hits))
+            if reading == "_conditional":
+                counts = (clean & clean[:, partner]).sum(0).masked_fill(alone, 0)
+            found += tabled(study, boot, shown.conditions, decision + reading, counts)
+    return found, accuracies
+
+
+def error_rows(
+    study: Study,
+    accuracy: Bootstrap,
+    group: str,
+    corruptions: tuple[str, ...],
+    severities: int,
+    n: int,
+) -> list[dict[str, Any]]:
+    """Rows `ce` of every corruption and `mce`, in per cent of a reference network's errors.
+
+    The reference is AlexNet-S; where a study has none, its first standard network. The column
+    `reference` names it: numbers with different references cannot be compared.
+
+    Args:
+        accuracy: Columns corruption, severity, network, the last fastest.
+        n: Images behind each accuracy.
+
+    Raises:
+        UserError: there is no standard network, or the reference makes no error somewhere.
+    """
+    entries = networks(study)
+    reference = standard(entries)
+    one_by_one, mean = corruption_error.mean_corruption_error(
+        accuracy, entries.index(reference), corruptions, severities, n
+    )
+    counts = torch.full((len(entries),), n)
+    each = [(group, name, 0) for name in corruptions]
+    named = {"reference": reference.name}
+    found = tabled(study, one_by_one, each, "ce", counts, **named)
+    return found + tabled(study, mean, [(group, ALL, 0)], "mce", counts, **named)
+
+
+def standard(entries: list[NetworkEntry]) -> NetworkEntry:
+    """The network that corruption errors are relative to. Raises UserError without any S."""
+    candidates = [entry for entry in entries if entry.regime == "standard"]
+    if not candidates:
+        raise UserError(
+            "no standard network is here to measure corruption errors by; expected AlexNet-S, or "
+            "the S of another architecture. Get its weights first."
+        )
+    return next((e for e in candidates if e.architecture == REFERENCE), candidates[0])
+
+
+def tabled(
+    study: Study,
+    boot: Bootstrap,
+    conditions: list[Condition],
+    metric: str,
+    counts: Tensor,
+    reference: str = "",
+) -> list[dict[str, Any]]:
+    """One row a network and condition, and one a pair and condition for R minus S.
+
+    Args:
+        boot: Columns condition, network, the last fastest.
+        counts: Images behind each network's values; networks with none get no row.
+    """
+    entries = networks(study)
+    partner = partners(entries).tolist()
+    robust = [i for i, e in enumerate(entries) if e.regime == "robust" and partner[i] != i]
+    cells = range(len(conditions))
+    each = [(c, i) for c in cells for i in range(len(entries)) if counts[i]]
+    pair = [(c, i) for c in cells for i in robust if counts[i]]
+    at = [c * len(entries) + i for c, i in each]
+    alone = Bootstrap(boot.value[at], boot.replicates[:, at], boot.floor, boot.ceiling)
+    minus = boot.difference(
+        [c * len(entries) + i for c, i in pair], [c * len(entries) + partner[i] for c, i in pair]
+    )
+    found = []
+    for name, cells, part in ((metric, each, alone), (f"{metric}_difference", pair, minus)):
+        ends = zip(part.value.tolist(), *(end.tolist() for end in part.interval()), strict=True)
+        for (c, i), (value, low, high) in zip(cells, ends, strict=True):
+            entry, (group, condition, severity) = entries[i], conditions[c]
+            who = described(study, entry)
+            if part is minus:
+                who["network"] = f"{entry.name} - {entries[partner[i]].name}"
+                who["regime"] = "robust - standard"
+            found.append(
+                who
+                | {
+                    "group": group,
+                    "condition": condition,
+                    "severity": severity,
+                    "removes": removed(condition),
+                    "reference": reference,
+                    "metric": name,
+                    "value": value,
+                    "low": low,
+                    "high": high,
+                    "n": int(counts[i]),
+                }
+            )
+    return found
+
+
+CELLS = [(name, severity) for name in constants.NAMES for severity in constants.SEVERITIES]
+
+
+@measure(of=paired)
+def ood(
+    study: Study,
+    *,
+    n_images: int = 400,
+    n_corrupted: int = 200,
+    n_attacked: int = 100,
+    attack_steps: int = 10,
+    draws: int = stats.DRAWS,
+) -> pd.DataFrame:
+    """Accuracy of S and R of every architecture under every distortion and corruption.
+
+    Columns beside the usual: `group`, `condition`, `severity` (1 to 5; 0 for a mean over
+    severities, and where there are none), `removes` (what a distortion takes away), `reference`.
+
+    - `clean`, `distortion`: held-out images as they are, under `images.distortions` and, where the
+      source has them, as silhouettes, edges, stylized or texture alone (`STIMULI` there); under an
+      attack at the training radius on each network itself (`adversarial`, top-1 alone).
+    - `corruption`: the 15 of ImageNet-C at 5 severities, the mean over severities of each, and of
+      all (`all corruptions`).
+
+    Metrics, for `top1` and, where classes are grouped, `entry_level`: DECISION, DECISION_relative
+    and DECISION_conditional (`measures.readings`), each also as R minus S (_difference). `ce` and
+    `mce` are in per cent of the network named in `reference`. All intervals are 95 % percentile
+    bootstraps over images. Decisions are in full precision.
+
+    Cost: (n_images * 20 + n_corrupted * 75 + n_attacked * 3 * attack_steps) forward passes a
+    network; every changed image is made once for all networks.
+
+    Args:
+        n_images: Held-out images for the distortions, drawn with the study's seed.
+        n_corrupted: How many of them are corrupted.
+        n_attacked: How many of them are attacked, 0 for none.
+        attack_steps: PGD steps, on the margin, one random start.
+
+    Raises:
+        UserError: a number out of range, or images of a side without a table of corruptions.
+    """
+    if n_images < 1 or n_corrupted < 1 or n_attacked < 0:
+        raise UserError(
+            f"n_images {n_images}, n_corrupted {n_corrupted}, n_attacked {n_attacked}: expected "
+            "at least 1 image of each (0 attacked)."
+        )
+    generator = torch.Generator().manual_seed(study.seed)
+    val = study.source.val()
+    images = val.take(torch.randperm(len(val), generator=generator)[:n_images]).to(study.device)
+    clean = seen(study, images)
+    as_is = Shown([("clean", "clean", 0)], {d: h[:, None].float() for d, h in clean.items()}, clean)
+    plain = {metric for decision in clean for metric in (decision, f"{decision}_difference")}
+    table = [row for row in rows(study, as_is, generator, draws)[0] if row["metric"] in plain]
+    for shown in [
+        *_distorted(study, images, clean),
+        *_attacked(study, images, clean, n_attacked, attack_steps),
+    ]:
+        table += rows(study, shown, generator, draws)[0]
+    few = torch.arange(min(n_corrupted, len(images)), device=images.labels.device)
+    shown = _corrupted(study, images.take(few), {d: hit[: len(few)] for d, hit in clean.items()})
+    found, accuracies = rows(study, shown, generator, draws)
+    top1 = accuracies["top1"]
+    cells = slice(len(CELLS) * len(networks(study)))
+    top1 = stats.Bootstrap(top1.value[cells], top1.replicates[:, cells])
+    levels = len(constants.SEVERITIES)
+    errors = error_rows(study, top1, "corruption", constants.NAMES, levels, len(few))
+    return tidy(table + found + errors)
+
+
+def _distorted(study: Study, images: Images, clean: Hits) -> list[Shown]:
+    """The images under every distortion, and the stimuli that the source has."""
+    conditions, found, apart = [], [], []
+    for name in DISTORTIONS:
+        change = partial(distorted, name=name, generator=_generator(study, name))
+        found.append(seen(study, images, change))
+        conditions.append(("distortion", name, 0))
+    for name, shown, same in stimuli(study.source, images):
+        hits = seen(study, shown.to(study.device), by_category=shown.classes != images.classes)
+        if same:
+            found.append(hits)
+            conditions.append(("distortion", name, 0))
+        else:
+            hits = {decision: hit[:, None].float() for decision, hit in hits.items()}
+            apart.append(Shown([("distortion", name, 0)], hits, clean, paired=False))
+    stacked = {d: torch.stack([hits[d] for hits in found], 1).float() for d in clean}
+    return [Shown(conditions, stacked, clean), *apart]
+
+
+def _attacked(study: Study, images: Images, clean: Hits, n: int, steps: int) -> list[Shown]:
+    """The first n images under an attack on each network itself, at the radius R trained with.
+
+    Read as top-1 alone: the attack leaves the class, and may stay in the category.
+    """
+    few = images.take(torch.arange(min(n, len(images)), device=images.labels.device))
+    if not len(few):
+        return []
+    threat, hits = study.entry.threat, []
+    pixels, labels = next(few.batches(len(few)))
+    attack = {"norm": threat.norm, "eps": threat.eps, "steps": steps}
+    for entry in networks(study):
+        network = study.network_named(entry.name)
+        generator = _generator(study, ADVERSARIAL, entry.name)
+        attacked = adversarial(network, pixels, labels, generator=generator, **attack)
+        with torch.no_grad():
+            hits.append((network(attacked).argmax(1) == labels).cpu())
+    stacked = {"top1": torch.stack(hits, 1)[:, None].float()}
+    return [Shown([("distortion", ADVERSARIAL, 0)], stacked, {"top1": clean["top1"][: len(few)]})]
+
+
+def _corrupted(study: Study, images: Images, clean: Hits) -> Shown:
+    """The images under every corruption and severity, then the means over severities and of all."""
+    found = []
+    for name, severity in CELLS:
+        generator = _generator(study, name, severity)
+        change = partial(
+            images_corruptions.corrupted, name=name, severity=severity, generator=generator
+        )
+        found.append(seen(study, images, change))
+    hits = {}
+    for decision in clean:
+        cells = torch.stack([hit[decision] for hit in found], 1).float()
+        levels = cells.unflatten(1, (len(constants.NAMES), -1)).mean(2)
+        hits[decision] = torch.cat([cells, levels, levels.mean(1, keepdim=True)], 1)
+    conditions = [("corruption", name, severity) for name, severity in CELLS]
+    conditions += [("corruption", name, 0) for name in (*constants.NAMES, ALL)]
+    return Shown(conditions, hits, clean)
+
+
+def _generator(study: Study, *key: object) -> torch.Generator:
+    """A generator of its own for every condition, so that none shifts another."""
+    digest = hashlib.sha256(repr((study.seed, *key)).encode()).digest()
+    return torch.Generator(study.device).manual_seed(int.from_bytes(digest[:8], "big") >> 1)

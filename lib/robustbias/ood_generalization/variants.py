@@ -1,0 +1,122 @@
+"""Accuracy of S and R on folders of photographs: ImageNet-A, -R, -Sketch and ImageNet-C."""
+
+import hashlib
+from collections.abc import Callable
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from robustbias import manifest, stats
+from robustbias.images import Images, imagenet
+from robustbias.images.corruptions import constants
+from robustbias.ood_generalization.measure import ALL, Shown, error_rows, networks, rows, seen
+from robustbias.studies import Study, paired
+from robustbias.tables import stored, tidy
+from robustbias.utils import UserError
+
+CELLS = [(name, severity) for name in constants.NAMES for severity in constants.SEVERITIES]
+
+
+def folder_accuracy(
+    study: Study, *, names: tuple[str, ...] | list[str], n_images: int = 500
+) -> pd.DataFrame:
+    """Accuracy of S and R on data sets that lie in folders, for a study whose classes are WNIDs.
+
+    Rows as those of `measures.ood`, with the data set's name as `group`: one condition each for
+    sets in folders of WNIDs, in which a network chooses among the classes that the set has; all
+    cells, their means, `ce` and `mce` for ImageNet-C. There is no clean version of these images,
+    so the relative reading divides by the accuracy on the study's own held-out images, and there
+    is no conditional one.
+
+    Args:
+        names: Data sets of the manifest, of kind `wnid-folders` or `imagenet-c`.
+        n_images: Images of each set (of each cell of ImageNet-C, the same ones), drawn by the
+            study's seed.
+
+    Raises:
+        MissingData: A set's folder is not there.
+        UserError: A set of another kind, or whose folders are not classes of the study.
+    """
+    classes = study.source.classes
+    found = {}
+    for name in names:
+        entry = manifest.dataset(name)
+        if entry.kind not in READERS:
+            raise UserError(
+                f"data set {name} is of kind {entry.kind!r}; expected one in folders: "
+                f"{', '.join(READERS)}."
+            )
+        place = manifest.data_directory() / entry.path
+        cells = [place / corruption / str(severity) for corruption, severity in CELLS]
+        read = cells if entry.kind == "imagenet-c" else [place]
+        # what is read is part of the table's key
+        parts = [imagenet.contents(folder, classes, n_images, study.seed) for folder in read]
+        found[name] = hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
+    return _folder_accuracy(study, contents=found, n_images=n_images)
+
+
+@stored(of=paired)
+def _folder_accuracy(study: Study, *, contents: dict[str, str], n_images: int) -> pd.DataFrame:
+    generator = torch.Generator().manual_seed(study.seed)
+    clean = {"top1": seen(study, study.source.val().to(study.device))["top1"]}
+    table = []
+    for name in contents:
+        entry = manifest.dataset(name)
+        place = manifest.data_directory() / entry.path
+        table += READERS[entry.kind](study, name, place, n_images, clean, generator)
+    return tidy(table)
+
+
+def _one(study: Study, name: str, place, n: int, clean: dict, generator) -> list[dict]:
+    """Rows of a set in folders of WNIDs."""
+    size = study.entries[0].size
+    images = imagenet.labelled(place, study.source.classes, size, n=n, seed=study.seed)
+    hits = _top1(study, images)[:, None].float()
+    shown = Shown([(name, name, 0)], {"top1": hits}, clean, paired=False)
+    return rows(study, shown, generator)[0]
+
+
+def _cells(study: Study, name: str, place, n: int, clean: dict, generator) -> list[dict]:
+    """Rows of a set laid out as ImageNet-C."""
+    size, found, same = study.entries[0].size, [], None
+    for corruption, severity in CELLS:
+        images = imagenet.corrupted(
+            place, corruption, severity, study.source.classes, size, n=n, seed=study.seed
+        )
+        if images.names != (same or images.names):
+            raise UserError(
+                f"{place}/{corruption}/{severity} holds other photographs than the cells before "
+                "it; unpack the data again."
+            )
+        same = images.names
+        found.append(_top1(study, images).float())
+    cells = torch.stack(found, 1)
+    levels = cells.unflatten(1, (len(constants.NAMES), -1)).mean(2)
+    hits = torch.cat([cells, levels, levels.mean(1, keepdim=True)], 1)
+    conditions = [(name, corruption, severity) for corruption, severity in CELLS]
+    conditions += [(name, corruption, 0) for corruption in (*constants.NAMES, ALL)]
+    shown = Shown(conditions, {"top1": hits}, clean, paired=False)
+    table, accuracies = rows(study, shown, generator)
+    part = slice(len(CELLS) * len(networks(study)))
+    top1 = accuracies["top1"]
+    top1 = stats.Bootstrap(top1.value[part], top1.replicates[:, part])
+    levels = len(constants.SEVERITIES)
+    return table + error_rows(study, top1, name, constants.NAMES, levels, len(hits))
+
+
+@torch.no_grad()
+def _top1(study: Study, images: Images, batch: int = 100) -> Tensor:
+    """n x m: whether each network's best class, among those the images have, is the label."""
+    known = study.source.classes
+    columns = torch.tensor([known.index(wnid) for wnid in images.classes], device=study.device)
+    images = images.to(study.device)
+    hits = []
+    for pixels, labels in images.batches(batch):
+        answers = [study.network_named(e.name)(pixels)[:, columns] for e in networks(study)]
+        hits.append(torch.stack([a.argmax(1) == labels for a in answers], 1).cpu())
+    return torch.cat(hits)
+
+
+# kind of data set -> how its rows are made
+READERS: dict[str, Callable[..., list[dict]]] = {"wnid-folders": _one, "imagenet-c": _cells}

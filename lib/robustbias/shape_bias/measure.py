@@ -1,0 +1,225 @@
+"""Which cue a network decides by when shape and texture disagree.
+
+    shape bias = n_shape / (n_shape + n_texture)      coverage = (n_shape + n_texture) / n
+
+The ratio alone misleads: a network that ignores the image also has one. So coverage stands beside
+it, and two nulls: untrained networks, and the same decisions shuffled over the stimuli.
+
+Source: Geirhos et al. 2019, arXiv 1811.12231.
+"""
+
+import itertools
+
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from robustbias import stats
+from robustbias.adversarial_training.measure import correct
+from robustbias.images.cue_conflict import cues
+from robustbias.shape_bias.trials import AGGREGATIONS, conflict_trials
+from robustbias.studies import Study, described, pairs
+from robustbias.tables import measure, tidy
+
+METRICS = ("shape_bias", "coverage", "shape", "texture", "neither")
+
+
+BY = ["study", "network", "architecture", "regime", "eps", "pair"]
+
+
+BY += ["display", "decides", "aggregation"]
+
+
+def decided_bias(
+    trials: pd.DataFrame,
+    by: list[str],
+    *,
+    generator: torch.Generator,
+    metrics: tuple[str, ...] = METRICS,
+    draws: int = stats.DRAWS,
+) -> tuple[pd.DataFrame, stats.Bootstrap]:
+    """Shape bias and coverage of each group of trials, with intervals over shape images.
+
+    Metrics: `shape_bias` (n = trials decided by either cue), `coverage`, `shape`, `texture`,
+    `neither` (n = all trials of the group). All groups share the resampled shape images.
+
+    Args:
+        trials: `stimulus` and `decision`, as from `conflict_trials` or `decisions.read`.
+        by: Columns whose values tell the groups apart, for instance ["subj"].
+
+    Returns:
+        The long table, and the bootstrap whose columns are its rows.
+    """
+    counts = trials.assign(cluster=[_shape_image(name) for name in trials["stimulus"]])
+    counts = counts.groupby(["cluster", *by, "decision"]).size().unstack(by).fillna(0)
+    groups = counts.columns.to_frame(index=False)
+
+    def count(kind: str) -> Float[Tensor, "g m"]:
+        clusters = counts.index.get_level_values("cluster").unique()
+        kinds = counts.index.get_level_values("decision")
+        return torch.tensor(
+            counts[kinds == kind].droplevel("decision").reindex(clusters).fillna(0).values
+        )
+
+    shape, texture, neither = map(count, ("shape", "texture", "neither"))
+    decided, total = shape + texture, shape + texture + neither
+    parts = {
+        "shape_bias": (shape, decided),
+        "coverage": (decided, total),
+        "shape": (shape, total),
+        "texture": (texture, total),
+        "neither": (neither, total),
+    }
+    over, under = (torch.cat([parts[name][side] for name in metrics], 1) for side in (0, 1))
+    boot = stats.ratios(over, under, torch.arange(len(over)), generator=generator, draws=draws)
+    low, high = boot.interval()
+    table = pd.concat([groups.assign(metric=name) for name in metrics], ignore_index=True)
+    ends = {"value": boot.value.numpy(), "low": low.numpy(), "high": high.numpy()}
+    return table.assign(**ends, n=under.sum(0).long().numpy()), boot
+
+
+@measure
+def shape_bias(
+    study: Study,
+    *,
+    sizes: tuple[int, ...] | list[int] | None = None,
+    null_seeds: int = 3,
+    draws: int = stats.DRAWS,
+) -> pd.DataFrame:
+    """Shape bias of every network on every display, with its nulls and the S-R difference.
+
+    Rows, told apart by `condition`:
+    - `cue-conflict`: metrics of `decided_bias`, for every aggregation; `category` is "all" or the
+      category of the shape. Regime `untrained` is the null of a network that learned nothing.
+    - `shuffled`: shape bias and coverage of the same answers dealt to random stimuli (mean and
+      middle 95 %), the null of a network that answers without looking.
+    - `paired`: `shape_bias_difference` and `coverage_difference`, R minus S of one architecture
+      under the same resampled shape images; `exchange_null` is the middle 95 % of the difference
+      when S and R answers are exchanged at random, and `exchange_p` its two-sided p.
+
+    Args:
+        sizes: Sides the stimuli are shown at, in pixels; the study's when None.
+        null_seeds: Untrained networks of each architecture.
+        draws: Bootstrap resamples.
+    """
+    trials = conflict_trials(study, sizes=sizes, null_seeds=null_seeds)
+    generator = torch.Generator().manual_seed(study.seed)
+    rows = []
+    for _, shown in trials.groupby("display", sort=False):
+        overall, boot = decided_bias(shown, BY, generator=generator, draws=draws)
+        by_category, _ = decided_bias(
+            shown[shown["aggregation"] == "mean"].assign(category=shown["shape"]),
+            [*BY, "category"],
+            generator=generator,
+            metrics=("shape_bias", "coverage"),
+            draws=draws,
+        )
+        for table in (overall.assign(category="all"), by_category):
+            rows.append(table.assign(condition="cue-conflict"))
+        rows.append(_shuffled(shown, generator))
+        rows.append(_paired(study, shown, overall, boot, generator))
+    return tidy(pd.concat(rows, ignore_index=True))
+
+
+def _shuffled(trials: pd.DataFrame, generator: torch.Generator, draws: int = 500) -> pd.DataFrame:
+    """Shape bias and coverage of each network's answers dealt to the stimuli at random."""
+    rows = []
+    for names, own in trials[trials["regime"] != "untrained"].groupby(BY):
+        codes = pd.concat([own[c] for c in ("object_response", "shape", "texture")])
+        answer, shape, texture = torch.tensor(pd.factorize(codes)[0]).chunk(3)
+        dealt = answer[torch.rand(draws, len(own), generator=generator).argsort(1)]
+        by_shape, by_texture = ((dealt == cue).sum(1).float() for cue in (shape, texture))
+        decided = by_shape + by_texture
+        null = torch.stack([(by_shape / decided).nan_to_num(0.5), decided / len(own)], 1)
+        low, high = stats.percentile(null, 0.025), stats.percentile(null, 0.975)
+        for column, metric in enumerate(("shape_bias", "coverage")):
+            rows.append(
+                {
+                    **dict(zip(BY, names, strict=True)),
+                    "condition": "shuffled",
+                    "category": "all",
+                    "metric": metric,
+                    "value": float(null[:, column].mean()),
+                    "low": float(low[column]),
+                    "high": float(high[column]),
+                    "n": len(own),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def _paired(
+    study: Study,
+    trials: pd.DataFrame,
+    overall: pd.DataFrame,
+    boot: stats.Bootstrap,
+    generator: torch.Generator,
+) -> pd.DataFrame:
+    """R minus S of each architecture, by the bootstrap that measured both, and its null."""
+    rows = []
+    both = [pair for pair in pairs(study).values() if len(pair) == 2]
+    for pair, aggregation in itertools.product(both, AGGREGATIONS):
+        names = [pair["robust"].name, pair["standard"].name]
+        own = trials[(trials["aggregation"] == aggregation) & trials["network"].isin(names)]
+        wide = own.pivot(index="stimulus", columns="network", values="decision")[names]
+        shared = {
+            **described(study, pair["robust"]),
+            "network": " - ".join(names),
+            "regime": "robust - standard",
+            "display": own["display"].iloc[0],
+            "decides": own["decides"].iloc[0],
+            "aggregation": aggregation,
+            "condition": "paired",
+            "category": "all",
+            "n": len(wide),
+        }
+        for metric in ("shape_bias", "coverage"):
+            at = overall[(overall["metric"] == metric) & (overall["aggregation"] == aggregation)]
+            robust, standard = (int(at.index[at["network"] == name][0]) for name in names)
+            difference = boot.difference([robust], [standard])
+            low, high = map(float, difference.interval())
+            value = {"value": float(difference.value), "low": low, "high": high}
+            rows.append({**shared, "metric": f"{metric}_difference", **value})
+        null = stats.exchange_null(
+            torch.tensor((wide == "shape").values).float(),
+            torch.tensor((wide != "neither").values).float(),
+            torch.tensor(pd.factorize(pd.Series(map(_shape_image, wide.index)))[0]),
+            generator=generator,
+        )
+        rows.append(
+            {**shared, "metric": "exchange_null", "value": 0.0, "low": null.low, "high": null.high}
+        )
+        rows.append({**shared, "metric": "exchange_p", "value": null.p})
+    return pd.DataFrame(rows)
+
+
+def _shape_image(name: str) -> str:
+    """The image a stimulus took its shape from: dog10 of dog10-bird2."""
+    cue = cues(name)
+    return f"{cue.shape}{cue.shape_design}"
+
+
+# -- --------------------------------------------------------------------------------------------
+# Whether shape and texture are equally easy to learn, without which a shape bias means little.
+
+
+COLUMNS = ["study", "network", "architecture", "cue", "metric", "value", "low", "high", "n"]
+
+
+@measure
+def cue_parity(study: Study, *, n_images: int = 800, batch: int = 200) -> pd.DataFrame:
+    """Accuracy of networks that learned from one cue alone, on held-out images with that cue alone.
+
+    One row a network (column `cue`: shape | texture), with Wilson's interval; no rows where a
+    study has no such networks.
+    """
+    rows = []
+    for entry in study.entries:
+        if entry.cue != "both":
+            held_out = study.source.single_cue(entry.cue, n_images).to(study.device)
+            hits = correct(study.network_named(entry.name), held_out, batch)
+            interval = vars(stats.wilson(int(hits.sum()), len(hits)))
+            named = described(study, entry) | {"cue": entry.cue, "metric": "top1"}
+            rows.append(named | interval)
+    return tidy(pd.DataFrame(rows, columns=COLUMNS))

@@ -1,0 +1,110 @@
+"""Published numbers, to lay beside ours: every row names its source.
+
+`data_manifest/published.csv` quotes accuracies and shape biases of ImageNet networks;
+`data_manifest/published_cue_conflict.csv` counts the answers of people and networks for every
+pair of categories, so that they can be shown for just the categories a study has.
+"""
+
+import functools
+
+import pandas as pd
+
+from robustbias.manifest import ROOT
+
+
+@functools.cache
+def _csv(name: str) -> pd.DataFrame:
+    return pd.read_csv(ROOT / "data_manifest" / name)
+
+
+def results(metric: str, **conditions: object) -> pd.DataFrame:
+    """Rows of published.csv with this metric (`shape_bias`, `top1`) and these column values.
+
+    Values are fractions; eps is in pixel units of 224 x 224 images.
+    """
+    table = _csv("published.csv")
+    for column, value in {"metric": metric, **conditions}.items():
+        table = table[table[column] == value]
+    return table.reset_index(drop=True)
+
+
+def cue_conflict(categories: tuple[str, ...]) -> pd.DataFrame:
+    """Shape bias and coverage of people and ImageNet networks on the stimuli of some categories.
+
+    Columns: model, architecture, regime, category ("all" or the shape's), metric, value, n.
+    Everyone chose among all 16 categories, also where only some are counted here.
+
+    Source: Geirhos et al. 2019, raw data of rgeirhos/texture-vs-shape.
+    """
+    counts = _csv("published_cue_conflict.csv")
+    counts = counts[counts["shape"].isin(categories) & counts["texture"].isin(categories)]
+    both = pd.concat([counts.assign(category="all"), counts.assign(category=counts["shape"])])
+    names = ["model", "architecture", "regime", "category"]
+    sums = both.groupby(names, sort=False)[["n_shape", "n_texture", "n"]].sum().reset_index()
+    decided = sums["n_shape"] + sums["n_texture"]
+    bias = sums[names].assign(metric="shape_bias", value=sums["n_shape"] / decided, n=decided)
+    coverage = sums[names].assign(metric="coverage", value=decided / sums["n"], n=sums["n"])
+    return pd.concat([bias, coverage], ignore_index=True)
+
+
+def corruptions() -> pd.DataFrame:
+    """Top-1 of ImageNet's ResNet-50, S and R (L2, eps 3), under every corruption and severity.
+
+    Columns model, architecture, regime, corruption, severity, value, source.
+    """
+    rows = results("top1")
+    place = rows["condition"].str.extract(r"^imagenet-c/(?P<corruption>\w+)/(?P<severity>\d)$")
+    rows = rows.join(place).dropna(subset=["corruption"])
+    columns = ["model", "architecture", "regime", "corruption", "severity", "value", "source"]
+    return rows.astype({"severity": int})[columns].reset_index(drop=True)
+
+
+def mean_corruption_errors() -> pd.Series:
+    """mCE of the networks in `corruptions`, in per cent of the published errors of AlexNet.
+
+    Source: Hendrycks and Dietterich 2019, arXiv 1903.12261.
+    """
+    errors = 1 - corruptions().groupby(["corruption", "model"])["value"].mean().unstack()
+    alexnet = results("error", architecture="alexnet")
+    alexnet.index = alexnet["condition"].str.removeprefix("imagenet-c/")
+    return (100 * errors.div(alexnet["value"], axis=0)).mean().rename("mce")
+
+
+# claim -> (metric, condition, the models: R and S, or the one the claim is about) on ImageNet
+_SERIES = ("ResNet-50, L2 eps 3", "ResNet-50 (torchvision)")
+
+
+_MADRY = ("ResNet-50, L2 eps 3 (robustness)", "ResNet-50 (torchvision)")
+
+
+_EFFECTS = {
+    "C0.cost": ("top1", "clean", _MADRY),
+    "C0.gain": ("top1", "pgd-l2-3", _MADRY),
+    "C1.difference": ("shape_bias", "cue-conflict", _SERIES),
+    "C1.robust": ("shape_bias", "cue-conflict", _SERIES[:1]),
+    "C1.standard": ("shape_bias", "cue-conflict", _SERIES[1:]),
+    "C2.stylized": ("top1", "stylized", _SERIES),
+    "C2.silhouettes": ("top1", "silhouette", _SERIES),
+    "C2.black": ("top1", "silhouette", _SERIES),
+}
+
+
+def effects() -> pd.DataFrame:
+    """What ImageNet's ResNet-50 shows of our claims: columns id, value, source, model.
+
+    Differences are R minus S (R: L2, eps 3), both from one source; no interval was published.
+    """
+    rows = []
+    for id, (metric, condition, models) in _EFFECTS.items():
+        found = results(metric, condition=condition)
+        chosen = [found[found["model"] == model] for model in models]
+        shared = set.intersection(*(set(rows["source"]) for rows in chosen))
+        source = min(shared)
+        values = [float(rows.loc[rows["source"] == source, "value"].iloc[0]) for rows in chosen]
+        value = values[0] - values[1] if len(values) == 2 else values[0]
+        rows.append({"id": id, "value": value, "source": source, "model": " - ".join(models)})
+    errors, own = mean_corruption_errors(), corruptions()
+    value = errors[_SERIES[0]] - errors[_SERIES[1]]
+    source, model = own["source"].iloc[0], " - ".join(_SERIES)
+    rows.append({"id": "C2c", "value": value, "source": source, "model": model})
+    return pd.DataFrame(rows)

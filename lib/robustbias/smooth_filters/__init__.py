@@ -1,0 +1,1 @@
+"""Chapter 04: smoothness of filters and activations."""

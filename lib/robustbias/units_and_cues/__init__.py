@@ -1,0 +1,1 @@
+"""Chapter 07: which units serve which cue."""

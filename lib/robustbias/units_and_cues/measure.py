@@ -1,0 +1,211 @@
+"""What every unit is needed for: decisions by shape, by texture, and about clean images."""
+
+from collections.abc import Callable
+
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from robustbias import stats
+from robustbias.images import floats
+from robustbias.networks import hooks, zoo
+from robustbias.stats import unit_means
+from robustbias.studies import Study, described, paired, pairs
+from robustbias.tables import measure, tidy
+from robustbias.units_and_cues.ablation import (
+    KINDS,
+    Kind,
+    decided,
+    generality,
+    rule,
+    sample,
+    unit_answers,
+)
+from robustbias.utils import UserError
+
+
+@measure(of=paired)
+def ablation(
+    study: Study,
+    *,
+    n_each: int = 60,
+    layers: tuple[str, ...] | list[str] | None = None,
+    size: int | None = None,
+    matched: bool = True,
+    draws: int = 2000,
+) -> pd.DataFrame:
+    """Every unit of every probed layer silenced, and kept alone, in S and R.
+
+    Three kinds of images are shown to a network, equally many of each and as many to R as to S:
+    cue conflicts it decides by shape, cue conflicts it decides by texture, and clean held-out
+    images it names correctly. At most `n_each`; fewer where S or R has fewer decisions of a kind.
+    Deciding is by the entry-level category of the largest mean probability, in full precision.
+
+    Decisions by a network's rarer cue tend to be narrow, and narrow decisions change at the loss
+    of any unit. So those by its rarer cue are drawn with the study's seed, spread over shape
+    images, and each is matched with the decision by the other cue whose margin is nearest.
+
+    Rows of `unit` 0 and up, without interval; n is the number of images of the kind:
+    - `shape_score`, `texture_score`, `clean_score`: decisions that change when the unit is
+      silenced; `shape_share`, ... the same over n.
+    - `generality`: 1 - |s - t| / (s + t) of the shape and texture score, NaN where both are 0, and
+      `generality_null`, what as many changes dealt to the images at random would score.
+    - `shape_alone`, `texture_alone`: share of decisions that stay when all other units of the
+      layer are silenced (of `unit` -1: when all are).
+
+    Rows of `unit` -1:
+    - means over the units of a layer, or of layer `all`, with intervals over units and differences
+      of R and S: see `unit_means.unit_means`. Relative generality is 1 for units that do not tell
+      the cues apart.
+    - `shape_margin`, ... (layer `all`): mean probability by which the network's category led the
+      next one on the images of the kind, with an interval over images.
+
+    Cost: 5 n_each images through what follows each layer, for every unit of it.
+
+    Args:
+        n_each: Images of each kind, at most.
+        layers: Probed layers; the manifest's when None.
+        matched: False draws the decisions by the commoner cue without regard to their margins.
+        size: Side of the cue conflicts in pixels; the study's smallest when None.
+
+    Raises:
+        UserError: n_each below 1, an unknown layer, or a network without decisions by some cue.
+
+    Source: the question is Chen et al.'s (arXiv 2006.09373); single-unit ablation as in Bau et al.
+    2020, doi:10.1073/pnas.1907375117.
+    """
+    if n_each < 1:
+        raise UserError(f"n_each is {n_each}: give at least 1 image of each kind")
+    stimuli = study.source.cue_conflict(size or min(study.entry.sizes))
+    held_out = study.source.val()
+    rows, margins = [], []
+    for pair in pairs(study).values():
+        named = {name: study.network_named(entry.name) for name, entry in pair.items()}
+        found = {
+            name: decided(study, network, stimuli, held_out) for name, network in named.items()
+        }
+        n = min([n_each, *(len(kind.index) for own in found.values() for kind in own.values())])
+        if n == 0:
+            raise UserError(
+                f"{' or '.join(entry.name for entry in pair.values())} decides no image by one of "
+                f"{', '.join(KINDS)}: there is nothing a unit could change. Use more stimuli."
+            )
+        for regime, network in named.items():
+            shown = sample(study, stimuli, found[regime], n, matched)
+            pixels = torch.cat(
+                [floats(kind.pixels[kind.index.to(kind.pixels.device)]) for kind in shown.values()]
+            ).to(study.device)
+            answer = rule(study, network)
+            columns = described(study, pair[regime])
+            margins.append(_margins(study, shown).assign(**columns))
+            for layer in layers or network.layers:
+                own = _unit_table(network, layer, pixels, answer)
+                rows.append(own.assign(**columns, layer=layer))
+    units = pd.concat(rows, ignore_index=True)
+    means = unit_means(study, units[units["unit"] >= 0], "layer", draws).assign(unit=-1)
+    return tidy(pd.concat([units, *margins, means], ignore_index=True))
+
+
+def _margins(study: Study, shown: dict[str, Kind]) -> pd.DataFrame:
+    """By how much decisions of each kind were won, with intervals over images."""
+    lead = torch.stack([shown[kind].lead for kind in KINDS], 1)
+    boot = stats.ratios(
+        lead,
+        torch.ones_like(lead),
+        torch.arange(len(lead)),
+        generator=torch.Generator().manual_seed(study.seed),
+    )
+    low, high = (end.numpy() for end in boot.interval())
+    metrics = [f"{kind}_margin" for kind in KINDS]
+    own = {"metric": metrics, "value": boot.value.numpy(), "low": low, "high": high}
+    return pd.DataFrame({**own, "n": len(lead), "layer": "all", "unit": -1})
+
+
+def _unit_table(
+    network: zoo.Network,
+    layer: str,
+    pixels: Float[Tensor, "m 3 h w"],
+    answer: Callable,
+) -> pd.DataFrame:
+    """Scores of every unit of one layer, and what is left when all are silenced."""
+    n = len(pixels) // len(KINDS)
+    with torch.no_grad():
+        activations = torch.cat([hooks.prefix(network, layer, part) for part in pixels.split(128)])
+        before = torch.cat(
+            [answer(hooks.resumed(network, layer, part)) for part in activations.split(128)]
+        )
+        silent = answer(hooks.resumed(network, layer, torch.zeros_like(activations[:1])))
+    silenced = unit_answers(network, layer, activations, answer)
+    conflicts = activations[: 2 * n]
+    alone = unit_answers(network, layer, conflicts, answer, alone=True)
+    columns: dict[str, Tensor] = {}
+    for kind, at in zip(KINDS, torch.arange(3 * n).split(n), strict=True):
+        score = (silenced[:, at] != before[at]).sum(1).cpu()
+        columns |= {f"{kind}_score": score, f"{kind}_share": score / n}
+        if kind != "clean":
+            stays = torch.cat([silent.expand(1, n), alone[:, at]]) == before[at]
+            columns[f"{kind}_alone"] = stays.float().mean(1).cpu()
+    general, null = generality(columns["shape_score"], columns["texture_score"], n)
+    columns |= {"generality": general, "generality_null": null}
+    return pd.concat(
+        pd.DataFrame(
+            {
+                # the row of unit -1 (all silenced) stands first, where there is one
+                "unit": range(len(silenced) - len(value), len(silenced)),
+                "metric": name,
+                "value": value.double().numpy(),
+                "n": n,
+            }
+        )
+        for name, value in columns.items()
+    )
+
+
+# -- --------------------------------------------------------------------------------------------
+# What units do, crossed with what they detect: ablation scores by NetDissect's label.
+
+
+KEYS = ["network", "layer", "unit"]
+
+
+NONE = "no concept"
+
+
+def cue_units(
+    study: Study, scores: pd.DataFrame, labels: pd.DataFrame, *, draws: int = 2000
+) -> pd.DataFrame:
+    """Means of ablation scores over the units that detect a category of concepts.
+
+    Rows as from `unit_means`, one a network and metric for every `detects`: "all", a category of
+    concepts (object, texture, ...) or "no concept", with intervals over units and differences of R
+    and S. `serves_shape` is the share of units without which a decision by shape changes.
+
+    Args:
+        scores: From `measures.ablation`.
+        labels: One row a unit: network, layer, unit, category, detector (bool), as from
+            `measures.unit_labels`.
+
+    Raises:
+        UserError: Units that were silenced but not dissected.
+    """
+    units = labelled(scores, labels)
+    return tidy(unit_means(study, units, "detects", draws))
+
+
+def labelled(scores: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
+    """The unit rows of `scores` with the column `detects`.
+
+    Raises:
+        UserError: Units that were silenced but not dissected.
+    """
+    units = scores[scores["unit"] >= 0]
+    known = labels.assign(detects=labels["category"].where(labels["detector"].astype(bool), NONE))
+    units = units.merge(known[[*KEYS, "detects"]], on=KEYS, how="left", validate="many_to_one")
+    if units["detects"].isna().any():
+        first = units.loc[units["detects"].isna(), KEYS].iloc[0]
+        raise UserError(
+            f"unit {first['unit']} of {first['layer']} in {first['network']} has no label: dissect "
+            "the same networks and layers that were ablated."
+        )
+    return units
