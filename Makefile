@@ -56,10 +56,9 @@ lint: $(READY) ## check style, and that chapters carry no outputs
 lab: $(READY) ## open the chapters in JupyterLab
 	@$(BIN)/jupyter lab chapters
 
-# One image at a time gains nothing from threads, and two cores lose much to them. voila.json there
-# keeps it on this machine and lets an upload that is too large arrive, to be told so.
+# One image at a time gains nothing from threads, and two cores lose much to them.
 explorer: $(READY) ## serve the unit explorer, live, on this machine
-	@cd lib/robustbias/unit_explorer && OMP_NUM_THREADS=1 $(CURDIR)/$(BIN)/voila app.ipynb
+	@OMP_NUM_THREADS=1 $(BIN)/robustbias explorer
 
 serve: book ## serve the rendered book on this machine
 	@$(BIN)/python -m http.server --bind 127.0.0.1 --directory $(dir $(PAGE)) 8000

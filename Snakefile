@@ -19,7 +19,7 @@ CONTENTS = {
 }
 
 # What a chapter's outputs depend on: the library without its shell (commands, downloads, book).
-SHELL = {"cli", "doctor", "download"}
+SHELL = {"cli", "doctor", "download", "server"}
 CORE = [
     path
     for path in sorted(Path("lib/robustbias").rglob("*.py"))

@@ -16,7 +16,8 @@ from robustbias import cli
 from toy_book import chapter, repository
 
 VERBS = (
-    "fetch", "doctor", "train", "measure", "run", "book", "build", "publish", "verify", "shape-bias"
+    "fetch", "doctor", "train", "measure", "run", "book", "build", "publish", "verify", "explorer",
+    "shape-bias",
 )  # fmt: skip
 HEADER = "subj,session,trial,rt,object_response,category,condition,imagename\n"
 

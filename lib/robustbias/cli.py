@@ -209,6 +209,17 @@ def verify(
 
 
 @app.command()
+def explorer(
+    port: Annotated[int, typer.Option(help="The next free one is used if it is taken.")] = 8866,
+    browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True,
+):
+    """Serve the unit explorer, live, on this machine."""
+    from robustbias.unit_explorer import server
+
+    server.serve(port=port, browser=browser)
+
+
+@app.command()
 def decisions(
     study: Annotated[str, typer.Argument(help="An entry of data_manifest/studies.")],
     out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("_build/decisions"),
