@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from robustbias import stats
 from robustbias.images import Images, floats
+from robustbias.images.source import Source
 from robustbias.networks import hooks
 from robustbias.networks.zoo import Network
 from robustbias.studies import Study, networks_with_controls, paired, pairs
@@ -270,6 +271,7 @@ def responses(
     image: int = 0,
     n_units: int = 5,
     sigma: float = 0.08,
+    source: Source | None = None,
 ) -> Responses:
     """Maps of a layer of S and R for one held-out image, and for it with Gaussian noise.
 
@@ -277,6 +279,8 @@ def responses(
         layer: A probed layer; the network's first when None.
         image: Index into the held-out images.
         sigma: Standard deviation of the noise in [0, 1] pixel units; it is not clipped.
+        source: Images in place of the study's. A map of a first layer shows the scene that the
+            image shows, so it may be published only where the image may.
 
     Raises:
         UserError: An architecture, layer or image that is not there.
@@ -286,7 +290,7 @@ def responses(
         raise UserError(
             f"no {architecture!r} networks in this study; here are: {', '.join(found)}."
         )
-    held_out = study.source.val()
+    held_out = (source or study.source).val()
     if not 0 <= image < len(held_out):
         raise UserError(
             f"image {image} asked for; there are held-out images 0 to {len(held_out) - 1}."
