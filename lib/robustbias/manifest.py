@@ -147,6 +147,11 @@ class Threat:
     steps: int
     test_steps: int = 20
 
+    def __post_init__(self):
+        _one_of("threat: norm", self.norm, ("l2", "linf"))
+        if self.eps < 0 or self.steps < 0 or self.test_steps < 0:
+            raise UserError(f"threat: {self}; expected eps and steps of 0 or more.")
+
 
 @dataclasses.dataclass(frozen=True)
 class StudyEntry:
@@ -173,6 +178,18 @@ class StudyEntry:
     painting: dict[str, Any] = dataclasses.field(default_factory=dict)
     decides: str = ""
     replicates: tuple[int, ...] = (0,)
+
+    def __post_init__(self):
+        for field in ("categories", "architectures", "sizes"):
+            values = getattr(self, field)
+            if len(set(values)) < len(values):
+                raise UserError(
+                    f"study {self.name}: {field} lists a value twice: {list(values)}; list it once."
+                )
+        if any(eps < 0 for eps in self.attack_grid):
+            raise UserError(
+                f"study {self.name}: attack_grid is {list(self.attack_grid)}; expected 0 or more."
+            )
 
 
 def _one_of(what: str, value: str, allowed: tuple[str, ...]) -> None:
@@ -226,10 +243,8 @@ def filled(kind: type, table: dict[str, Any], where: str) -> Any:
 
 
 def _table(path: Path) -> dict[str, Any]:
-    try:
+    with utils.reading(path, "valid TOML", "correct the file"):
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{path}: not valid TOML ({error}); correct the file.") from error
 
 
 def _names(folder: str) -> tuple[str, ...]:
@@ -340,7 +355,7 @@ def value(text: str) -> Any:
     """A parameter's value as typed on a command line: a Python literal, else the text itself."""
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return text
 
 
@@ -352,23 +367,56 @@ def settings(texts: list[str] | None) -> dict[str, Any]:
     return {name: value(text) for name, _, text in pairs}
 
 
-def checked(owner: str, known: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+def checked(
+    owner: str,
+    known: dict[str, Any],
+    given: dict[str, Any],
+    optional: dict[str, Any] | None = None,
+) -> dict[str, Any]:
     """The given parameters, if `owner` has them all and they are of its defaults' types.
 
-    An int may stand for a float and a tuple for a list; a default of None takes anything.
+    An int may stand for a float and a tuple for a list. Numbers are finite and fit 64 bits; a
+    count whose default is positive is positive (`MAY_BE_ZERO` says which may be 0).
+
+    Args:
+        optional: A value of the type that a parameter takes whose default is None; without one it
+            takes anything.
 
     Raises:
-        UserError: Unknown or mistyped parameters; the message lists the valid ones.
+        UserError: Unknown, mistyped or impossible parameters; the message lists the valid ones.
     """
-    wrong = [
-        f"{name} = {value!r} is not {_kind(known[name])}" if name in known else f"no {name!r}"
-        for name, value in given.items()
-        if name not in known or not _fits(known[name], value)
-    ]
+    kinds = {name: (optional or {}).get(name, default) for name, default in known.items()}
+    wrong = []
+    for name, value in given.items():
+        if name not in known:
+            wrong.append(f"no {name!r}")
+        elif known[name] is None and value is None:
+            continue
+        elif not _fits(kinds[name], value):
+            wrong.append(f"{name} = {value!r} is not {_kind(kinds[name])}")
+        elif reason := _impossible(name, kinds[name], value):
+            wrong.append(f"{name} = {value!r} is not {reason}")
     if wrong:
         valid = ", ".join(f"{name}: {_kind(value)} = {value!r}" for name, value in known.items())
         raise UserError(f"parameters of {owner}: {'; '.join(wrong)}. Valid: {valid}.")
     return given
+
+
+MAY_BE_ZERO = ("null_seeds", "n_attacked")
+
+
+def _impossible(name: str, default: Any, value: Any) -> str:
+    """What a number of the right type should be and is not, "" if nothing is wrong with it."""
+    if isinstance(value, list | tuple):
+        return next(filter(None, (_impossible(name, None, item) for item in value)), "")
+    if isinstance(value, float) and not math.isfinite(value):
+        return "finite"
+    if type(value) is int:
+        if not -(2**63) <= value < 2**63:
+            return "a number of 64 bits"
+        if type(default) is int and default > 0 and value < (name not in MAY_BE_ZERO):
+            return "positive" if name not in MAY_BE_ZERO else "0 or more"
+    return ""
 
 
 def _kind(default: Any) -> str:

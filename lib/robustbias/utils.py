@@ -56,6 +56,31 @@ def atomic(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
+def reading(path: Path, kind: str, advice: str = "correct it or get it again") -> Iterator[None]:
+    """Any error in the block means that `path` is no readable file of that kind.
+
+    What a damaged or hostile file raises depends on the place of the damage and on the library, so
+    every exception counts; a UserError passes as it is.
+
+    Args:
+        kind: With its article, for instance "a readable image".
+
+    Raises:
+        UserError: The error in one line, with the advice.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file; expected {kind}.") from error
+    except Exception as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        line = " ".join(reason.split())[:200]
+        raise UserError(f"{path} is not {kind} ({line}); {advice}.") from error
+
+
+@contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Only one process at a time is in a block with the lock file `path`; the others wait.
 

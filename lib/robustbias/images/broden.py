@@ -17,10 +17,10 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import torch
 from jaxtyping import Int, UInt8
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from robustbias.images.concepts import Concepts
-from robustbias.utils import MissingData, UserError, atomic
+from robustbias.utils import MissingData, UserError, atomic, reading
 
 FIXED = ("image", "split", "ih", "iw", "sh", "sw")
 
@@ -41,6 +41,11 @@ def read(folder: Path, n: int | None = None) -> Concepts:
             f"no index.csv in {folder}; run `robustbias fetch broden`, or unpack a copy of "
             "broden1_224.zip there. Its server is often down."
         )
+    with reading(folder, "a concept set in the layout of Broden 1.0", "fetch the data again"):
+        return _read(folder, n)
+
+
+def _read(folder: Path, n: int | None) -> Concepts:
     rows = _table(folder / "index.csv", FIXED)
     if not 1 <= (n := len(rows) if n is None else n) <= len(rows):
         raise UserError(f"{folder / 'index.csv'} lists {len(rows)} images; {n} were asked for.")
@@ -174,16 +179,12 @@ def _picture(folder: Path, name: str, height: int, width: int) -> UInt8[np.ndarr
         or not path.resolve().is_relative_to(root)
     ):
         raise UserError(f"{folder / 'index.csv'} names {name!r}, a path outside images/; refused.")
-    try:
-        with Image.open(path) as image:
-            pixels = np.asarray(image.convert("RGB"))
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise UserError(f"{path} is no readable image ({error}); fetch the data again.") from error
-    if pixels.shape[:2] != (height, width):
-        raise UserError(
-            f"{path} is {pixels.shape[0]} x {pixels.shape[1]}; index.csv says {height} x {width}."
-        )
-    return pixels
+    with reading(path, "a readable image", "fetch the data again"), Image.open(path) as image:
+        if image.size != (width, height):  # before it is unpacked
+            raise UserError(
+                f"{path} is {image.height} x {image.width}; index.csv says {height} x {width}."
+            )
+        return np.asarray(image.convert("RGB"))
 
 
 def _stacked(pixels: list[np.ndarray], folder: Path, what: str) -> np.ndarray:

@@ -16,13 +16,13 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
 from robustbias.images import CueConflict, Images, cached_pixels
 from robustbias.manifest import ROOT
-from robustbias.utils import MissingData, UserError, sha256
+from robustbias.utils import MissingData, UserError, reading, sha256
 
 # -- --------------------------------------------------------------------------------------------
 # Entry-level categories and the classes each of them gathers.
@@ -122,6 +122,7 @@ def cues(name: str) -> Cues:
 
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
+SIDE_LIMIT = 4096  # pixels; a few kilobytes can unpack to more than the memory holds
 
 
 def cue_conflict(folder: Path, size: int, categories: tuple[str, ...] = CATEGORIES) -> CueConflict:
@@ -219,18 +220,16 @@ def _resized(files: tuple[Path, ...], size: int) -> UInt8[np.ndarray, "n 3 h w"]
 
 def _image(file: Path, size: int) -> UInt8[np.ndarray, "3 h w"]:
     """One stimulus as RGB on white, `size` pixels a side."""
-    try:
-        with Image.open(file) as stored:
-            opaque = stored.mode in ("RGB", "L") and "transparency" not in stored.info
-            image = stored.convert("RGB" if opaque else "RGBA")
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise UserError(f"{file} is not a readable image ({error}); fetch it again.") from error
+    with reading(file, "a readable image", "fetch it again"), Image.open(file) as stored:
+        if stored.width != stored.height or stored.width > SIDE_LIMIT:  # before it is unpacked
+            raise UserError(
+                f"{file} is {stored.width} x {stored.height} pixels; expected a square image of at "
+                f"most {SIDE_LIMIT} a side."
+            )
+        opaque = stored.mode in ("RGB", "L") and "transparency" not in stored.info
+        image = stored.convert("RGB" if opaque else "RGBA")
     if image.mode == "RGBA":
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    if image.width != image.height:
-        raise UserError(
-            f"{file} is {image.width} x {image.height} pixels; expected a square image."
-        )
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
     if pixels.shape[1:] != (size, size):
         pixels = F.resize(pixels, [size, size], antialias=True)

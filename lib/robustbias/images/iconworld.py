@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -68,6 +69,9 @@ class World:
                 raise UserError(f"world parameter {name} = {value}; expected a positive number.")
 
 
+BYTES_PER_PIXEL = 24  # of an image, its masks and what drawing it takes
+
+
 class IconWorld(Source):
     """Images of the icon world (see the module's text).
 
@@ -116,7 +120,7 @@ class IconWorld(Source):
     def single_cue(self, cue: str, n: int | None = None) -> Images:
         """Held-out designs where only one cue tells the category and the other is random."""
         generator = self._generator("single", cue)
-        labels = self._balanced(n or self.world.val_images)
+        labels = self._balanced(self.world.val_images if n is None else n)
         other = torch.randint(16, labels.shape, generator=generator, device=self.device)
         shape, texture = (labels, other) if cue == "shape" else (other, labels)
         return self._images(shape, texture, generator, labels=labels, held_out=True)
@@ -146,7 +150,7 @@ class IconWorld(Source):
     def stylized(self, n: int | None = None) -> Images:
         """The validation images, every object in a texture that belongs to no category."""
         generator = self._generator("stylized")
-        count = len(self._balanced(n or self.world.val_images))
+        count = len(self._balanced(self.world.val_images if n is None else n))
         other = torch.randint(
             len(textures.FOREIGN), (count,), generator=generator, device=self.device
         )
@@ -175,7 +179,7 @@ class IconWorld(Source):
         that detects one would pass for a detector of the other. Masks take every second pixel.
         """
         generator = self._generator("concepts")
-        shape = self._balanced(n or self.world.val_images)
+        shape = self._balanced(self.world.val_images if n is None else n)
         texture = self._labels(len(shape), generator)
         draw = self._draw(shape, generator, held_out=True) | {"texture": texture}
         pixels, maps = self._render(draw, generator, concepts=True)
@@ -210,9 +214,21 @@ class IconWorld(Source):
     def _balanced(self, n: int) -> Int64[Tensor, " n"]:
         if n < 1:
             raise UserError(f"n = {n} images asked for; expected at least 1.")
+        self._check_memory(n)
         return torch.arange(n, device=self.device) % 16
 
+    def _check_memory(self, n: int) -> None:
+        """Refuses more images than half of this machine's memory holds, before any is drawn."""
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        most = memory // 2 // (BYTES_PER_PIXEL * self.world.side**2)
+        if n > most:
+            raise UserError(
+                f"{n} images of {self.world.side} pixels a side do not fit into this machine's "
+                f"memory; ask for at most {most}."
+            )
+
     def _labels(self, n: int, generator: torch.Generator) -> Int64[Tensor, " n"]:
+        self._check_memory(n)
         return torch.randint(16, (n,), generator=generator, device=self.device)
 
     def _pools(self, held_out: bool) -> tuple[Tensor, Tensor]:
@@ -298,14 +314,14 @@ class IconWorld(Source):
 
     def _validation(self, n: int | None, texture: Tensor | None = None, **options: Any) -> Images:
         """The drawings of `val`, as they are or rendered otherwise (options of `_images`)."""
-        labels = self._balanced(n or self.world.val_images)
+        labels = self._balanced(self.world.val_images if n is None else n)
         texture = labels if texture is None else texture
         images = self._images(labels, texture, self._generator("val"), held_out=True, **options)
         return dataclasses.replace(images, names=_validation_names(len(labels)))
 
     def _drawn(self, drawing: Callable[[Tensor], Tensor], n: int | None) -> Images:
         """What `drawing` makes of the object masks of the validation images."""
-        labels = self._balanced(n or self.world.val_images)
+        labels = self._balanced(self.world.val_images if n is None else n)
         draw = self._draw(labels, self._generator("val"), held_out=True)
         pixels = drawing(self._foreground(draw))
         return Images(pixels, labels, self.categories, _validation_names(len(labels)))

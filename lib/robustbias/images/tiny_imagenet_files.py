@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from jaxtyping import Int64
 
-from robustbias.utils import MissingData, UserError, stamp
+from robustbias.utils import MissingData, UserError, reading, stamp
 
 # -- --------------------------------------------------------------------------------------------
 # Encoded images of one split, as a reader of some layout found them.
@@ -60,6 +60,8 @@ def _number(name: str) -> int:
 NAME = re.compile(r"^(train|valid|validation|val)-(\d+)-of-(\d+)(?:-[0-9a-f]+)?\.parquet$")
 
 
+WHOLE = "a whole parquet file"
+ADVICE = "get the data set again: `robustbias fetch tiny-imagenet`"
 AGAIN = "Get the data set again: `robustbias fetch tiny-imagenet`."
 
 
@@ -111,10 +113,10 @@ def _rows(shard: Path, columns: list[str], wnids: tuple[str, ...], ranks: pa.Arr
     """Rows of the wanted classes, the file and its labels checked."""
     file = _opened(shard)
     _check_schema(shard, file.schema_arrow, wnids)
-    try:
+    with reading(shard, WHOLE, ADVICE):
         rows = file.read(columns=columns)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise _damaged(shard, error) from error
+    if rows["label"].null_count or rows["image"].null_count:
+        raise UserError(f"{shard}: a row without a label or an image. {AGAIN}")
     bounds = pc.min_max(rows["label"]).as_py()
     if rows.num_rows and not 0 <= bounds["min"] <= bounds["max"] < len(wnids):
         raise UserError(
@@ -125,15 +127,8 @@ def _rows(shard: Path, columns: list[str], wnids: tuple[str, ...], ranks: pa.Arr
 
 
 def _opened(shard: Path) -> pq.ParquetFile:
-    try:
+    with reading(shard, WHOLE, ADVICE):
         return pq.ParquetFile(shard)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise _damaged(shard, error) from error
-
-
-def _damaged(shard: Path, error: Exception) -> UserError:
-    reason = (str(error).splitlines() or ["unreadable"])[0]
-    return UserError(f"{shard} is not a whole parquet file ({reason}). {AGAIN}")
 
 
 def _check_schema(shard: Path, schema: pa.Schema, wnids: tuple[str, ...]) -> None:
@@ -146,9 +141,11 @@ def _check_schema(shard: Path, schema: pa.Schema, wnids: tuple[str, ...]) -> Non
             f"{shard}: columns {', '.join(f'{n}: {t}' for n, t in fields.items())}; expected "
             "image: struct<bytes, path> and label: int64 (Hugging Face image schema)."
         )
-    about = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    label = about.get("info", {}).get("features", {}).get("label", {})
-    if (names := tuple(label.get("names", ()))) and names != wnids:
+    with reading(shard, "a parquet file with readable notes on its columns", ADVICE):
+        about = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        label = about.get("info", {}).get("features", {}).get("label", {})
+        names = tuple(label.get("names", ()))
+    if names and names != wnids:
         raise UserError(
             f"{shard}: its classes are not the {len(wnids)} sorted WNIDs of Tiny-ImageNet "
             f"(first: {names[0]!r}; expected {wnids[0]!r}), so labels would be misread."

@@ -63,7 +63,10 @@ def read(path: Path, sha256: str = "") -> dict[str, Tensor]:
 
 def metadata(path: Path) -> dict[str, str]:
     """The text stored in a safetensors file's header."""
-    with safetensors.safe_open(path, framework="pt") as file:
+    with (
+        utils.reading(path, "a whole safetensors file", "fetch or train it again"),
+        safetensors.safe_open(path, framework="pt") as file,
+    ):
         return file.metadata() or {}
 
 
@@ -83,12 +86,8 @@ def fill(network: nn.Module, state: dict[str, Tensor], where: str) -> None:
 
 
 def _safetensors(path: Path) -> dict[str, Tensor]:
-    try:
+    with utils.reading(path, "a whole safetensors file", "fetch or train it again"):
         return safetensors.torch.load_file(path)
-    except Exception as error:  # what a damaged file raises depends on where it is damaged
-        raise UserError(
-            f"{path} is not a whole safetensors file ({error}); fetch or train it again."
-        ) from error
 
 
 def _pickled(path: Path) -> Any:
