@@ -135,3 +135,38 @@ def test_an_archive_larger_than_the_disk_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("robustbias.images.download.shutil.disk_usage", lambda _: usage)
     with pytest.raises(UserError, match=r"unpacks to 5 MB but .* has only 1 MB free"):
         unpacked(archive, tmp_path / "out")
+
+
+@pytest.mark.parametrize("mode", ["gz", "bz2", "xz"])
+def test_a_flipped_byte_anywhere_in_a_compressed_tar_is_damage(tmp_path, mode):
+    path = tmp_path / f"a.tar.{mode}"
+    with tarfile.open(path, f"w:{mode}") as archive:
+        member = tarfile.TarInfo("a")
+        member.size = 2000
+        archive.addfile(member, io.BytesIO(bytes(range(200)) * 10))
+    whole = path.read_bytes()
+    for place in [*range(len(whole) // 2, len(whole), 7), *range(len(whole) - 8, len(whole))]:
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        try:
+            unpacked(path, tmp_path / "out")
+        except UserError:
+            continue
+        assert tree(tmp_path / "out") == {"a": bytes(range(200)) * 10}  # a byte that says nothing
+        assert mode != "gz"
+
+
+@pytest.mark.parametrize("name", [".", "./", "a" * 300])
+def test_a_name_that_no_file_can_have_is_an_error(tmp_path, name):
+    members = [(name, tarfile.REGTYPE, b"1")]
+    with pytest.raises(UserError, match="no name of a file|too long"):
+        unpacked(tarred(tmp_path / "a.tgz", members), tmp_path / "out")
+
+
+def test_an_encrypted_zip_is_an_error(tmp_path):
+    path = zipped(tmp_path / "a.zip", {"a": b"1"})
+    content = bytearray(path.read_bytes())
+    content[6] |= 1  # the flag of encryption, in the member's header and in the directory
+    content[content.index(b"PK\x01\x02") + 8] |= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="damaged or encrypted"):
+        unpacked(path, tmp_path / "out")

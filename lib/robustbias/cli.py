@@ -2,14 +2,17 @@
 
 import inspect
 import sys
+import types
+import typing
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from robustbias import manifest
 from robustbias.images import doctor as images_doctor
-from robustbias.utils import UserError
+from robustbias.utils import MissingData, UserError
 
 app = typer.Typer(
     help="Shape and simplicity biases of adversarially trained networks, measured on any study.",
@@ -22,7 +25,9 @@ app = typer.Typer(
 Study = Annotated[str, typer.Option(help="An entry of data_manifest/studies.")]
 
 
-Seed = Annotated[int, typer.Option(help="Sampling and random starts.")]
+Seed = Annotated[
+    int, typer.Option(min=0, max=2**63 - 1, help="Sampling and random starts.", show_default="0")
+]
 
 
 Device = Annotated[str, typer.Option(help="cpu, cuda or auto.")]
@@ -84,14 +89,34 @@ def measure(
         manifest.check_output(out)
     function = tables_module.measure_named(name)
     known = inspect.unwrap(function).__kwdefaults__ or {}
-    given = manifest.checked(name, known, manifest.settings(settings))
-    table = function(studies_module.load(study, seed=seed, device=device), **given)
+    optional = _optional(inspect.unwrap(function))
+    given = manifest.checked(name, known, manifest.settings(settings), optional)
+    loaded = studies_module.load(study, seed=seed, device=device)
+    if not loaded.entries:
+        raise MissingData(
+            f"study {study} has no network whose weights are on this machine; run `robustbias "
+            f"train {study}`, or `robustbias doctor` to see how to get them."
+        )
+    table = function(loaded, **given)
     if out is None:
         print(table.to_string(index=False, float_format="{:.4f}".format))
         return
     with atomic(out) as partial:
         table.to_csv(partial, index=False)
     print(out)
+
+
+def _optional(function: Callable) -> dict[str, Any]:
+    """A value of the annotated type for each parameter; of a union, of the last but None."""
+    values = {}
+    for name, annotation in typing.get_type_hints(function).items():
+        kinds = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else ()
+        for kind in kinds:
+            if typing.get_origin(kind) in (list, tuple):
+                values[name] = [typing.get_args(kind)[0]()]
+            elif kind in (int, float, str):
+                values[name] = kind()
+    return values
 
 
 @app.command()
@@ -107,8 +132,14 @@ def run(
     from robustbias.book import edition, execute
 
     source = edition.chapter(chapter)
+    given = manifest.settings(settings)
+    if given.get("study", study) != study:
+        raise UserError(
+            f"--set study={given['study']} contradicts --study {study}; choose the study by "
+            "--study alone."
+        )
     out = out or edition.BUILD / "runs" / study / source.name
-    print(execute.execute(source, study, manifest.settings(settings), out))
+    print(execute.execute(source, study, given, out))
 
 
 @app.command()
@@ -256,5 +287,16 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+        _stop(str(error), 2)
+    except MemoryError:
+        _stop("the memory of this machine is not enough; ask for fewer images.", 2)
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        _stop(f"{place}{error.strerror or error}.", 2)
+    except KeyboardInterrupt:
+        _stop("interrupted.", 130)
+
+
+def _stop(message: str, status: int) -> NoReturn:
+    print(f"error: {message}", file=sys.stderr)
+    raise SystemExit(status) from None

@@ -1,8 +1,13 @@
 """Data sets and published weights brought to the data directory, checked, unpacked safely."""
 
+import bz2
+import errno
 import functools
+import gzip
+import lzma
 import shutil
 import stat
+import struct
 import tarfile
 import tempfile
 import warnings
@@ -148,11 +153,45 @@ def unpacked(archive: Path, destination: Path, *, folder: str = "", progress: bo
                     shutil.copyfileobj(source, file)
                 written += 1
                 bar.update()
-    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError) as error:
-        raise UserError(f"{archive} is damaged ({error}); delete it and fetch again.") from error
+        _check_end(archive)
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise UserError(f"{archive} holds a name too long for {destination}.") from error
+        if error.errno is None:  # gzip and bz2 report damage as an OSError of no number
+            raise _damaged(archive, error) from error
+        raise UserError(f"{destination}: {error.strerror or error}.") from error
+    except DAMAGE as error:
+        raise _damaged(archive, error) from error
     if not written:
         raise UserError(f"{archive} has no file below {folder or 'its root'!r}; expected some.")
     return written
+
+
+# what zipfile, tarfile and the decompressors raise for damaged, encrypted and unknown content
+DAMAGE = (
+    zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError,
+    RuntimeError, ValueError, LookupError, OverflowError, struct.error,
+)  # fmt: skip
+
+
+def _damaged(archive: Path, error: Exception) -> UserError:
+    if isinstance(error, UserError):
+        return error
+    return UserError(f"{archive} is damaged or encrypted ({error}); delete it and fetch again.")
+
+
+def _check_end(archive: Path) -> None:
+    """Reads a compressed tar to its end, where its check sum is: tarfile stops before it."""
+    if zipfile.is_zipfile(archive):
+        return  # whose members have one each, read with them
+    with open(archive, "rb") as file:
+        head = file.read(6)
+    openers = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
+    for magic, opener in openers.items():
+        if head.startswith(magic):
+            with opener(archive) as stream:
+                while stream.read(1 << 20):
+                    pass
 
 
 def _members(archive: Path, folder: str) -> Iterator[Member]:
@@ -162,10 +201,14 @@ def _members(archive: Path, folder: str) -> Iterator[Member]:
         raise UserError(f"{archive} is neither a zip nor a tar archive; delete it and fetch again.")
     for name, size, content in listing(archive):
         path = PurePosixPath(name)
+        if not path.parts or "\0" in name:
+            raise UserError(f"{archive} holds {name!r}, which is no name of a file; refused.")
         if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in path.parts[0]:
             raise UserError(f"{archive} holds {name!r}, a path outside its own folder; refused.")
         if content is None:
-            raise UserError(f"{archive} holds {name!r}, a link or a device; refused.")
+            raise UserError(
+                f"{archive} holds {name!r}, a link, a device or a sparse file; refused."
+            )
         if not folder:
             yield name, size, content
         elif path == PurePosixPath(folder):
@@ -188,6 +231,8 @@ def _tar(archive: Path) -> Iterator[tuple[str, int, Content | None]]:
     with tarfile.open(archive) as file:
         for member in file:
             if not member.isdir():
+                if member.issparse():  # a few bytes there are any number of bytes here
+                    raise UserError(f"{archive} holds {member.name!r} with holes; refused.")
                 opened = functools.partial(file.extractfile, member) if member.isreg() else None
                 yield member.name, member.size, opened
 

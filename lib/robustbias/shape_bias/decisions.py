@@ -16,7 +16,7 @@ from robustbias.images.cue_conflict import CATEGORIES, cues, known
 from robustbias.shape_bias.measure import decided_bias
 from robustbias.shape_bias.trials import conflict_trials
 from robustbias.studies import Study
-from robustbias.utils import MissingData, UserError, atomic
+from robustbias.utils import MissingData, UserError, atomic, reading
 
 COLUMNS = ["subj", "session", "trial", "rt", "object_response", "category", "condition"]
 
@@ -126,13 +126,14 @@ def published(stimuli: str = "cue-conflict") -> pd.DataFrame:
 
 def _rows(file: Path) -> pd.DataFrame:
     """One file's trials, checked and with the cues parsed."""
-    try:
-        table = pd.read_csv(file, dtype=str, keep_default_na=False)
-    except FileNotFoundError as error:
-        raise UserError(f"{file}: no such file; expected a CSV of decisions.") from error
-    except (OSError, UnicodeDecodeError, pd.errors.EmptyDataError, pd.errors.ParserError) as error:
-        raise UserError(f"{file}: not a readable CSV ({error}).") from error
+    with reading(file, "a readable CSV of decisions"):
+        table = pd.read_csv(file, dtype=str, keep_default_na=False, index_col=False)
     table = table.rename(columns=str.lower)  # some published files write Session
+    # pandas names the second of two equal columns x.1
+    if twice := [name for name in table if name.partition(".")[0] in COLUMNS and "." in name] + [
+        *table.columns[table.columns.duplicated()]
+    ]:
+        raise UserError(f"{file}: column {twice[0].partition('.')[0]} is there twice; keep one.")
     if missing := [column for column in COLUMNS if column not in table]:
         raise UserError(
             f"{file}: no column {', '.join(missing)}; expected {','.join(COLUMNS)} "
@@ -168,7 +169,7 @@ def _rows(file: Path) -> pd.DataFrame:
 def _numbers(column: pd.Series, where: str) -> pd.Series:
     """Whole numbers, or an error naming the first value that is none."""
     numbers = pd.to_numeric(column, errors="coerce")
-    if (bad := numbers.isna() | (numbers % 1 != 0)).any():
+    if (bad := numbers.isna() | (numbers % 1 != 0) | (numbers.abs() > 2**53)).any():
         raise UserError(f"{where} is {column[bad].iloc[0]!r}; expected a whole number.")
     return numbers
 
