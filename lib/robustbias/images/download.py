@@ -206,9 +206,7 @@ def _members(archive: Path, folder: str) -> Iterator[Member]:
         if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in path.parts[0]:
             raise UserError(f"{archive} holds {name!r}, a path outside its own folder; refused.")
         if content is None:
-            raise UserError(
-                f"{archive} holds {name!r}, a link, a device or a sparse file; refused."
-            )
+            raise UserError(f"{archive} holds {name!r}, a link or a device; refused.")
         if not folder:
             yield name, size, content
         elif path == PurePosixPath(folder):
