@@ -8,15 +8,15 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from robustbias import attacks, stats, training
+from robustbias import attacks, stats, studies, training
 from robustbias.images import Images, floats
+from robustbias.images.source import Source
+from robustbias.networks import zoo
 from robustbias.studies import Study, described, pairs
 from robustbias.tables import measure, tidy
 from robustbias.utils import UserError
 
 CLEAN = {"condition": "clean", "attack_eps": 0.0, "steps": 0}
-
-
 TOLERANCE = 0.01  # accuracy may rise by this much by chance of the random starts
 
 
@@ -210,10 +210,6 @@ def accuracy_checks(table: pd.DataFrame) -> pd.DataFrame:
     return checks
 
 
-# -- --------------------------------------------------------------------------------------------
-# A few attacked images, to be looked at.
-
-
 @dataclasses.dataclass(frozen=True)
 class AdversarialExamples:
     """Images in [0, 1], each attacked once a network; keys of the dicts are regimes."""
@@ -277,10 +273,6 @@ def adversarial_examples(
     return AdversarialExamples(pixels, labels, words, attacked, predictions)
 
 
-# -- --------------------------------------------------------------------------------------------
-# How the networks of a study came about.
-
-
 def training_records(study: Study, *, series: bool = False) -> pd.DataFrame:
     """A row an epoch of every S and R, as written beside their weights.
 
@@ -295,3 +287,64 @@ def training_records(study: Study, *, series: bool = False) -> pd.DataFrame:
         own = study.entry.dose_architecture
         entries = [e for e in study.entries if e.cue == "both" and e.architecture == own]
     return training.records(entry.name for entry in entries)
+
+
+@dataclasses.dataclass(frozen=True)
+class Excerpt(Source):
+    """A few images that are the same in every epoch, as a source for training."""
+
+    images: Images
+    held_out: Images
+
+    def train(self, epoch: int, seed: int) -> Images:
+        return self.images
+
+    def val(self) -> Images:
+        return self.held_out
+
+
+def excerpt(study: Study, n_images: int, n_classes: int) -> Excerpt:
+    """Training images of the first classes; an embedded world draws no more than it must."""
+    entry, source = study.entry, study.source
+    if entry.world:
+        share = n_classes / len(study.categories)
+        world = entry.world | {"train_images": round(n_images / share)}
+        source = studies.source(dataclasses.replace(entry, world=world), study.device)
+
+    def chosen(images: Images) -> Images:
+        return images.take((images.labels < n_classes).nonzero()[:n_images, 0])
+
+    return Excerpt(chosen(source.train(0, study.seed)), chosen(study.source.val()))
+
+
+def live_pair(
+    study: Study,
+    *,
+    architecture: str,
+    epochs: int,
+    n_images: int,
+    n_classes: int = 4,
+    **recipe: Any,
+) -> pd.DataFrame:
+    """Records of an S and an R trained from random weights on an easy excerpt, a row an epoch.
+
+    Columns as in `measures.training_records`. Few classes, small batches and half the study's
+    radius let training show itself within a minute; how well it can go it does not show.
+
+    Args:
+        n_images: Training images, the same in every epoch.
+        n_classes: Classes they are of, the first ones.
+        recipe: Fields of `training.Recipe` to change.
+    """
+    source = excerpt(study, n_images, n_classes)
+    radius = study.entry.threat.eps / 2
+    quick = {"epochs": epochs, "seed": study.seed, "test_every": 1, "test_images": 100}
+    quick |= {"batch": 32, "rate": 0.1, "steps": 2, "test_eps": radius} | recipe
+    tables = []
+    for regime, entry in pairs(study)[architecture].items():
+        eps = radius if regime == "robust" else 0.0
+        how = training.recipe(entry, study.entry, **quick | {"eps": eps})
+        network = zoo.untrained(entry, study.seed).to(study.device)
+        rows = training.train(network, source, how, progress=False)
+        tables.append(rows.assign(architecture=architecture, regime=regime, network=entry.name))
+    return pd.concat(tables, ignore_index=True)

@@ -28,7 +28,7 @@ from robustbias.images.distortions import (
 )
 from robustbias.manifest import NetworkEntry
 from robustbias.ood_generalization import corruption_error
-from robustbias.shape_bias.trials import entry_level
+from robustbias.shape_bias.measure import entry_level
 from robustbias.stats import Bootstrap
 from robustbias.studies import Study, described, paired, pairs
 from robustbias.tables import measure, tidy

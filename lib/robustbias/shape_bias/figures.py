@@ -12,7 +12,7 @@ from robustbias import plotting
 from robustbias.images import CueConflict
 from robustbias.plotting import CUES, MARKERS, PAIR, PALETTE
 from robustbias.shape_bias import published
-from robustbias.shape_bias.trials import PAINTED
+from robustbias.shape_bias.measure import PAINTED
 from robustbias.utils import REGIMES
 from robustbias.utils import architecture as architecture_name
 
@@ -28,8 +28,8 @@ def stimuli_with_decisions(
     """Cue-conflict stimuli, evenly spaced in their set, and what S and R said they are.
 
     Args:
-        displays: From `trials.displays`, or some of them; n stimuli of each.
-        trials: From `trials.conflict_trials`.
+        displays: From `measure.displays`, or some of them; n stimuli of each.
+        trials: From `measure.conflict_trials`.
         show_images: False shows the cues' names in place of the images.
     """
     own = trials[(trials["architecture"] == architecture) & (trials["aggregation"] == "mean")]

@@ -11,28 +11,121 @@ Source: Geirhos et al. 2019, arXiv 1811.12231.
 import itertools
 import math
 
+import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float
-from torch import Tensor
+from jaxtyping import Float, Int64, UInt8
+from torch import Tensor, nn
 
 from robustbias import stats
 from robustbias.adversarial_training.measure import correct
+from robustbias.images import CueConflict, floats
 from robustbias.images.cue_conflict import cues
-from robustbias.shape_bias.trials import AGGREGATIONS, conflict_trials
-from robustbias.studies import Study, described, pairs
-from robustbias.tables import measure, tidy
+from robustbias.studies import Study, described, networks_with_controls, pairs
+from robustbias.tables import measure, stored, tidy
+from robustbias.utils import UserError
 
+AGGREGATIONS = ("mean", "sum")
+PAINTED = "painted"
 METRICS = ("shape_bias", "coverage", "shape", "texture", "neither")
-
-
 BY = ["study", "network", "architecture", "regime", "eps", "pair"]
-
-
 BY += ["display", "decides", "aggregation"]
 
 
-def decided_bias(
+def entry_level(
+    probabilities: Float[Tensor, "n k"], membership: Float[Tensor, "k q"], aggregation: str = "mean"
+) -> Int64[Tensor, " n"]:
+    """Category of the largest mean (or summed) probability over that category's classes.
+
+    Under a sum a category with many classes wins by number: 109 breeds of dog against one knife.
+
+    Args:
+        probabilities: Softmax over the network's own classes.
+        membership: 1 where class k belongs to category q.
+        aggregation: "mean" is the protocol's; "sum" is shown beside it.
+    """
+    scores = probabilities @ membership
+    if aggregation == "mean":
+        scores = scores / membership.sum(0)
+    return scores.argmax(1)
+
+
+@torch.no_grad()
+def softmax(
+    network: nn.Module, pixels: UInt8[Tensor, "n 3 h w"], batch: int = 100
+) -> Float[Tensor, "n k"]:
+    """Class probabilities of uint8 images, in full precision."""
+    return torch.cat([network(floats(part)).softmax(1) for part in pixels.split(batch)])
+
+
+def displays(
+    study: Study, sizes: tuple[int, ...] | list[int] | None = None
+) -> dict[str, CueConflict]:
+    """The study's cue conflicts as they are shown: "64 px" for each size, and "painted".
+
+    Painted are those that a source makes of its own photographs, where the study says how.
+
+    Raises:
+        UserError: The study is decided by a display it does not have.
+    """
+    found = {f"{size} px": study.source.cue_conflict(size) for size in sizes or study.entry.sizes}
+    if study.entry.painting:
+        found[PAINTED] = study.source.stylized_conflict()
+    if study.entry.decides not in ("", *found):
+        raise UserError(
+            f"study {study.name} is decided by {study.entry.decides!r}; expected one of the "
+            f"displays of its stimuli: {', '.join(found)}."
+        )
+    return found
+
+
+@stored
+def conflict_trials(
+    study: Study, *, sizes: tuple[int, ...] | list[int] | None = None, null_seeds: int = 3
+) -> pd.DataFrame:
+    """Every network's answer to every cue-conflict stimulus, one row a trial.
+
+    Columns: study, network, architecture, regime (also `untrained`), eps, repeat, display,
+    decides (whether claims rest on this display), aggregation, stimulus, shape, texture,
+    object_response, decision (shape | texture | neither).
+
+    Args:
+        sizes: Sides the stimuli are shown at, in pixels; the study's when None.
+        null_seeds: Untrained networks of each architecture, told apart by `repeat`.
+
+    Raises:
+        UserError: As `displays`.
+    """
+    trials = []
+    for display, stimuli in displays(study, sizes).items():
+        conflict = (stimuli.shape != stimuli.texture).nonzero()[:, 0]
+        pixels = stimuli.pixels[conflict].to(study.device)
+        categories = np.array(stimuli.categories)
+        shown = pd.DataFrame(
+            {
+                "display": display,
+                "decides": study.entry.decides in ("", display),
+                "stimulus": [stimuli.names[i] for i in conflict.tolist()],
+                "shape": categories[stimuli.shape[conflict].cpu()],
+                "texture": categories[stimuli.texture[conflict].cpu()],
+            }
+        )
+        for named, network, repeat in networks_with_controls(study, pixels[::3], null_seeds):
+            membership = study.membership(network).to(study.device)
+            probabilities = softmax(network, pixels)
+            for aggregation in AGGREGATIONS:
+                chosen = entry_level(probabilities, membership, aggregation).cpu()
+                columns = {**named, "repeat": repeat, "aggregation": aggregation}
+                trials.append(shown.assign(**columns, object_response=categories[chosen]))
+    table = pd.concat(trials, ignore_index=True)
+    answer = table["object_response"]
+    table["decision"] = np.select(
+        [answer == table["shape"], answer == table["texture"]], ["shape", "texture"], "neither"
+    )
+    return table
+
+
+def bias_and_coverage(
     trials: pd.DataFrame,
     by: list[str],
     *,
@@ -89,7 +182,7 @@ def shape_bias(
     """Shape bias of every network on every display, with its nulls and the S-R difference.
 
     Rows, told apart by `condition`:
-    - `cue-conflict`: metrics of `decided_bias`, for every aggregation; `category` is "all" or the
+    - `cue-conflict`: metrics of `bias_and_coverage`, for every aggregation; `category` is "all" or the
       category of the shape. Regime `untrained` is the null of a network that learned nothing.
     - `shuffled`: shape bias and coverage of the same answers dealt to random stimuli (mean and
       middle 95 %), the null of a network that answers without looking.
@@ -106,8 +199,8 @@ def shape_bias(
     generator = torch.Generator().manual_seed(study.seed)
     rows = []
     for _, shown in trials.groupby("display", sort=False):
-        overall, boot = decided_bias(shown, BY, generator=generator, draws=draws)
-        by_category, _ = decided_bias(
+        overall, boot = bias_and_coverage(shown, BY, generator=generator, draws=draws)
+        by_category, _ = bias_and_coverage(
             shown[shown["aggregation"] == "mean"].assign(category=shown["shape"]),
             [*BY, "category"],
             generator=generator,
@@ -189,10 +282,6 @@ def _shape_image(name: str) -> str:
     """The image a stimulus took its shape from: dog10 of dog10-bird2."""
     cue = cues(name)
     return f"{cue.shape}{cue.shape_design}"
-
-
-# -- --------------------------------------------------------------------------------------------
-# Whether shape and texture are equally easy to learn, without which a shape bias means little.
 
 
 COLUMNS = ["study", "network", "architecture", "cue", "metric", "value", "low", "high", "n"]
