@@ -12,7 +12,7 @@ BUILD = $(BIN)/robustbias build --cores $(CORES) $(if $(STUDY),--study $(STUDY))
 named = $(if $(STUDY),,$(error say which study: make $@ STUDY=name))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock book test lint lab explorer serve train bench publish clean
+.PHONY: help setup lock book test lint lab explorer serve train bench publish verify clean
 
 help:
 	@awk -F ': .*## ' '/^[a-z]+: .*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -74,6 +74,9 @@ publish: $(READY) ## execute STUDY=name and put its chapters, with outputs, into
 	$(named)
 	@$(BUILD) executed
 	@$(BIN)/robustbias publish $(STUDY)
+
+verify: $(READY) ## execute the published studies again, or STUDY=name, and compare every number
+	@$(BIN)/robustbias verify $(STUDY) --jobs $(CORES)
 
 clean: ## remove what was generated, .venv excepted
 	@rm -rf _build .snakemake

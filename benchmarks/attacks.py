@@ -19,6 +19,7 @@ from timing import device, paired, row
 
 from robustbias import attacks, manifest, training
 from robustbias.images import Images
+from robustbias.images.source import Source
 from robustbias.networks import zoo
 
 N, STEPS, EPS = 128, 5, 1.0
@@ -67,7 +68,7 @@ def attack_rows(name: str, network: torch.nn.Module, on: torch.device) -> None:
         )  # fmt: skip
 
 
-class Fixed:
+class Fixed(Source):
     """The same images in every epoch."""
 
     def __init__(self, images: Images):

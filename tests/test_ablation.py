@@ -9,9 +9,9 @@ from torch import nn
 
 import toy_networks
 import toy_study
+from robustbias import claims
 from robustbias.images import CueConflict, Images
 from robustbias.networks import hooks, zoo
-from robustbias.units_and_cues import report as units_and_cues_report
 from robustbias.units_and_cues.ablation import (
     generality,
     matched_sample,
@@ -248,7 +248,7 @@ def test_scores_are_crossed_with_what_units_detect(study):
     assert found.loc[("texture", "serves_shape"), "n"] == 2
     assert found.loc[("no concept", "shape_share"), "n"] == 5
     assert "color" not in found.index.get_level_values(0)  # one unit is no group
-    parts = {claim.id: claim for claim in units_and_cues_report.cue_units(crossed).claims}
+    parts = {claim.id: claim for claim in claims.tested(crossed, "C6").claims}
     assert parts["C6.serve"].interval.value == pytest.approx(shape / (shape + texture))
     assert parts["C6.serve"].threshold == 0.25
     with pytest.raises(UserError, match="unit 0 of cues in s has no label"):

@@ -82,7 +82,6 @@ def test_no_label_is_defined_twice():
 @each_chapter
 def test_a_chapter_runs_at_smoke_scale(chapter, tmp_path, monkeypatch):
     monkeypatch.setenv("ROBUSTBIAS_TABLES", str(tmp_path / "tables"))
-    monkeypatch.setenv("ROBUSTBIAS_CLAIMS", str(tmp_path / "claims"))
     smoke = notebook(chapter).metadata.get("robustbias", {}).get("smoke", {})
     if chapter not in OF_STUDIES:
         smoke |= {"executed": []}  # of the published edition, which is always there

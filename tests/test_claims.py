@@ -1,13 +1,10 @@
 """A verdict follows from where the interval lies, and from nothing else."""
 
-import json
-
 import pandas as pd
 import pytest
 
-from robustbias.adversarial_training import report as adversarial_training_report
+from robustbias import claims
 from robustbias.claims import Claim, Verdicts, joint
-from robustbias.shape_bias import report as shape_bias_report
 from robustbias.stats import Interval
 from robustbias.utils import CLAIMS, UserError
 
@@ -62,12 +59,10 @@ def accuracy_rows() -> pd.DataFrame:
 
 
 def test_c0_reads_clean_cost_and_the_gain_at_the_training_radius():
-    found = {
-        claim.id: claim for claim in adversarial_training_report.robustness(accuracy_rows()).claims
-    }
-    assert set(found) == {"C0.cost", "C0.gain"}
-    assert found["C0.cost"].verdict == "supported"
-    assert found["C0.gain"].interval == Interval(0.4, 0.3, 0.5, 200)
+    judged = {claim.id: claim for claim in claims.tested(accuracy_rows(), "C0").claims}
+    assert set(judged) == {"C0.cost", "C0.gain"}
+    assert judged["C0.cost"].verdict == "supported"
+    assert judged["C0.gain"].interval == Interval(0.4, 0.3, 0.5, 200)
 
 
 def shape_rows(displays=("64 px",), decides="") -> pd.DataFrame:
@@ -91,53 +86,48 @@ def shape_rows(displays=("64 px",), decides="") -> pd.DataFrame:
 
 
 def test_c1_has_three_parts_and_all_hold_when_r_follows_shape_and_s_texture():
-    found = shape_bias_report.shape(shape_rows()).claims
-    assert [claim.id for claim in found] == ["C1.difference", "C1.robust", "C1.standard"]
-    assert {claim.verdict for claim in found} == {"supported"}
-    assert found[0].key == "c1_difference_alexnet"
+    judged = claims.tested(shape_rows(), "C1").claims
+    assert [claim.id for claim in judged] == ["C1.difference", "C1.robust", "C1.standard"]
+    assert {claim.verdict for claim in judged} == {"supported"}
+    assert judged[0].key == "c1_difference_alexnet"
 
 
 def test_every_display_is_judged_and_named():
-    found = shape_bias_report.shape(shape_rows(("64 px", "128 px"))).claims
-    assert len(found) == 6
-    assert {claim.condition for claim in found} == {"64 px", "128 px"}
-    assert found[1].key == "c1_difference_alexnet_128px"
+    judged = claims.tested(shape_rows(("64 px", "128 px")), "C1").claims
+    assert len(judged) == 6
+    assert {claim.condition for claim in judged} == {"64 px", "128 px"}
+    assert judged[1].key == "c1_difference_alexnet_128px"
 
 
-def test_a_display_that_does_not_decide_is_shown_beside():
+def test_displays_that_a_study_does_not_rest_on_are_secondary():
     table = shape_rows(("64 px", "painted"), decides="painted")
     away = (table["display"] == "64 px") & (table["metric"] == "shape_bias_difference")
     table.loc[away, ["value", "low", "high"]] = [-0.4, -0.5, -0.3]
-    verdicts = shape_bias_report.shape(table)
+    verdicts = claims.tested(table, "C1")
     assert [claim.beside for claim in verdicts.claims] == [True, False] * 3
     assert verdicts.claims[0].verdict == "contradicted"
     text = str(verdicts.finding())
     assert "more often than S networks.** Verdict: **supported**" in text
-    assert text.index("Shown beside") < text.index("**contradicted**")
+    assert text.index("Secondary") < text.index("**contradicted**")
 
 
-def test_an_unknown_claim_lists_the_known_ones_and_an_empty_table_says_what_to_do():
+def test_an_unknown_claim_lists_the_claims_and_an_empty_table_says_what_to_do():
+    with pytest.raises(UserError, match="unknown claim 'C9'; the claims are C0, C1"):
+        claims.tested(shape_rows(), "C9")
     with pytest.raises(UserError, match="measure an S and an R network"):
-        shape_bias_report.shape(shape_rows().iloc[:0])
+        claims.tested(shape_rows().iloc[:0], "C1")
 
 
-def test_registered_claims_are_whole_json_files_by_study(tmp_path):
-    Verdicts((made(0.1, 0.2), made(-0.1, 0.2, architecture="resnet50"))).register(tmp_path)
-    (path,) = (tmp_path / "toy").iterdir()
-    assert path.name == "C9.json"
-    records = json.loads(path.read_text())
-    assert [r["verdict"] for r in records] == ["supported", "undetermined"]
-    assert records[0]["low"] == 0.1
-    assert records[0]["architecture"] == "alexnet"
+def test_every_statement_is_of_a_claim_with_a_title():
+    assert {part.id.partition(".")[0] for part in claims.STATEMENTS} == set(claims.TITLES)
 
 
 def test_a_notebook_gets_a_table_and_plain_records_for_the_findings_page():
     shown = Verdicts((made(0.1, 0.2),))._repr_mimebundle_()
     assert "<table" in shown["text/html"]
     (record,) = shown[CLAIMS]
-    assert {"id", "statement", "source", "study", "architecture", "value", "low", "high"} <= set(
-        record
-    )
+    assert {"id", "statement", "source", "study", "value", "high"} <= set(record)
+    assert (record["low"], record["architecture"]) == (0.1, "alexnet")
     assert record["verdict"] == "supported"
 
 

@@ -16,7 +16,7 @@ from robustbias import cli
 from toy_book import chapter, repository
 
 VERBS = (
-    "fetch", "doctor", "train", "measure", "run", "book", "build", "publish", "explorer",
+    "fetch", "doctor", "train", "measure", "run", "book", "build", "publish", "verify", "explorer",
     "shape-bias",
 )  # fmt: skip
 HEADER = "subj,session,trial,rt,object_response,category,condition,imagename\n"
@@ -55,6 +55,10 @@ def test_every_verb_explains_itself(verb):
         (["decisions", "iconworld", "--out", "checkpoints"], "which is only read; write to"),
         (["run", "02_shape_bias", "--out", "chapters/new.ipynb"], "which is only read; write to"),
         (["publish", "moon"], "unknown study 'moon'"),
+        (["verify", "moon"], "unknown study 'moon'"),
+        (["verify", "--against", "there"], "--against has the notebooks of one study: name it"),
+        (["verify", "iconworld", "--against", "there"], "there: no executed chapter"),
+        (["verify", "iconworld", "--tables", "there"], "--tables there: expected another table"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

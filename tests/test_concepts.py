@@ -107,8 +107,8 @@ def test_lab_is_that_of_the_literature():
     torch.testing.assert_close(images_concepts.lab(rgb)[:, :, 0, 0], expected, atol=0.05, rtol=0)
 
 
-def test_swatches_show_one_texture_each_up_to_the_edge():
-    pixels, family = textures.swatches(32, 64, torch.Generator().manual_seed(0))
+def test_texture_patches_show_one_texture_each_up_to_the_edge():
+    pixels, family = textures.texture_patches(32, 64, torch.Generator().manual_seed(0))
     assert family.bincount().tolist() == [2] * len(textures.FAMILIES)
     grey = floats(pixels).mean(1)
     assert grey[:, :6].std((1, 2)).min() > 0.01

@@ -15,11 +15,7 @@ from robustbias import studies
 from robustbias.images import floats
 from robustbias.networks import hooks
 from robustbias.unit_explorer import app as unit_explorer_app
-from robustbias.unit_explorer import atlas as unit_explorer_atlas
-from robustbias.unit_explorer import cards as unit_explorer_cards
-from robustbias.unit_explorer import page, trials, units
-from robustbias.unit_explorer.app import App
-from robustbias.unit_explorer.data import sights
+from robustbias.unit_explorer import cards, data, page, trials, units
 from robustbias.utils import UserError
 from toy_images import bomb
 
@@ -36,24 +32,25 @@ def study():
 def tables(study, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ROBUSTBIAS_TABLES", str(tmp_path_factory.mktemp("tables")))
-        yield unit_explorer_atlas.tables(study, n_concepts=120, n_smooth=8, n_tops=100, n_each=2)
+        yield data.unit_tables(study, n_concepts=120, n_smooth=8, n_tops=100, n_each=2)
 
 
 @pytest.fixture(scope="module")
-def atlas(study, tables):
-    return unit_explorer_atlas.atlas(study, tables, n_concepts=120)
+def alexnet(study, tables):
+    return data.unit_data(study, tables, n_concepts=120)
 
 
-# -- numbers ---------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def sheet(alexnet):
+    return cards.Sheet(alexnet.images.pixels, range(len(alexnet.images)))
 
 
-def shown(card: str) -> dict[str, str]:
-    return dict(re.findall(r"<dd data-fact=(\w+)>([^<]+)</dd>", card))
+def entry(alexnet, regime):
+    return alexnet.pairs["alexnet"][regime]
 
 
-def test_a_card_has_the_numbers_of_the_tables(atlas, tables):
-    entry = atlas.pairs["alexnet"]["robust"]
-    sheet = unit_explorer_cards.Sheet(atlas.images.pixels, range(len(atlas.images)))
+def test_a_card_has_the_numbers_of_the_tables(alexnet, tables, sheet):
+    robust = entry(alexnet, "robust")
     metrics = {
         "tv": ("smoothness", {"condition": "maps", "metric": "tv_normalised"}, "{:.2f}"),
         "noise_gain": ("smoothness", {"condition": "noise", "sigma": 0.08}, "{:.2f}"),
@@ -65,60 +62,56 @@ def test_a_card_has_the_numbers_of_the_tables(atlas, tables):
         "clean_score": ("ablation", {"metric": "clean_score"}, "{:.0f}/2"),
     }
     compared = 0
-    for layer in atlas.shared_layers("alexnet"):
-        for unit in atlas.layer(entry.name, layer)["unit"].tolist()[::20]:
-            facts = shown(atlas.card(entry, layer, unit, sheet))
+    for layer in alexnet.shared_layers("alexnet"):
+        for unit in alexnet.layer(robust.name, layer)["unit"].tolist()[::20]:
+            card = cards.card(alexnet, robust, layer, unit, sheet)
+            numbers = dict(re.findall(r"<dd data-fact=(\w+)>([^<]+)</dd>", card))
             for name, (measure, where, form) in metrics.items():
-                table = tables[measure]
-                rows = table[(table["network"] == entry.name) & (table["layer"] == layer)]
-                rows = rows[rows["unit"] == unit]
-                for column, value in where.items():
-                    rows = rows[rows[column] == value]
+                where = {"network": robust.name, "layer": layer, "unit": unit, **where}
+                rows = selected(tables[measure], **where)
                 expected = [form.format(v) for v in rows["value"].dropna()]
-                assert expected == [facts.get(name)] * len(expected)
-                assert bool(expected) == (name in facts)
+                assert expected == [numbers.get(name)] * len(expected)
+                assert bool(expected) == (name in numbers)
                 compared += len(expected)
     assert compared > 60
 
 
-def test_a_card_shows_the_concepts_with_the_highest_iou(atlas, tables):
-    entry = atlas.pairs["alexnet"]["standard"]
-    sheet = unit_explorer_cards.Sheet(atlas.images.pixels, range(len(atlas.images)))
-    card = atlas.card(entry, LAYER, 5, sheet)
-    table = tables["dissection"]
-    own = table[(table["network"] == entry.name) & (table["layer"] == LAYER)]
-    own = own[(own["unit"] == 5) & (own["metric"] == "iou")].sort_values("value")
-    found = re.findall(
-        r"<tr><th>([^<]+) <small>([^<]+)</small></th>.*?<td>([\d.]+)</td></tr>", card
-    )
-    assert [iou for *_, iou in found] == [f"{v:.3f}" for v in own["value"].iloc[:-6:-1]]
-    best = own.iloc[-1]
-    assert found[0][:2] == (best["concept"], best["category"])
+def selected(table: pd.DataFrame, **where) -> pd.DataFrame:
+    for column, value in where.items():
+        table = table[table[column] == value]
+    return table
 
 
-def test_the_first_layer_has_the_tv_of_its_filter_and_others_have_none(atlas, tables):
-    table = tables["smoothness"]
-    name = atlas.pairs["alexnet"]["standard"].name
-    rows = table[(table["network"] == name) & (table["condition"] == "filters")]
-    rows = rows[(rows["metric"] == "tv_normalised") & (rows["unit"] >= 0)]
+def test_a_card_shows_the_concepts_with_the_highest_iou(alexnet, tables, sheet):
+    standard = entry(alexnet, "standard")
+    card = cards.card(alexnet, standard, LAYER, 5, sheet)
+    where = {"network": standard.name, "layer": LAYER, "unit": 5, "metric": "iou"}
+    iou = selected(tables["dissection"], **where).sort_values("value")
+    rows = re.findall(r"<tr><th>([^<]+) <small>([^<]+)</small></th>.*?<td>([\d.]+)</td></tr>", card)
+    assert [value for *_, value in rows] == [f"{v:.3f}" for v in iou["value"].iloc[:-6:-1]]
+    assert rows[0][:2] == (iou.iloc[-1]["concept"], iou.iloc[-1]["category"])
+
+
+def test_the_first_layer_has_the_tv_of_its_filter_and_others_have_none(alexnet, tables):
+    name = entry(alexnet, "standard").name
+    where = {"network": name, "condition": "filters", "metric": "tv_normalised"}
+    rows = selected(tables["smoothness"], **where)
+    rows = rows[rows["unit"] >= 0]
     first = rows[rows["layer"] == rows["layer"].iloc[0]].set_index("unit")["value"]
-    own = atlas.layer(name, "features.1").set_index("unit")["filter_tv"]
-    assert own.tolist() == first.tolist()
-    assert atlas.layer(name, LAYER)["filter_tv"].isna().all()
+    tv = alexnet.layer(name, "features.1").set_index("unit")["filter_tv"]
+    assert tv.tolist() == first.tolist()
+    assert alexnet.layer(name, LAYER)["filter_tv"].isna().all()
 
 
-def test_a_table_that_holds_a_unit_twice_is_refused(atlas, tables):
+def test_a_table_with_a_unit_twice_is_refused(alexnet, tables):
     twice = {**tables, "ablation": pd.concat([tables["ablation"]] * 2)}
     with pytest.raises(UserError, match="twice"):
-        units.joined(twice, [entry.name for entry in atlas.pairs["alexnet"].values()])
+        units.joined(twice, [entry.name for entry in alexnet.pairs["alexnet"].values()])
 
 
-def test_an_unknown_unit_is_one_message(atlas):
+def test_an_unknown_unit_is_one_message(alexnet):
     with pytest.raises(UserError, match="has units 0 to"):
-        atlas.unit(atlas.pairs["alexnet"]["robust"].name, LAYER, 10_000)
-
-
-# -- orders ----------------------------------------------------------------------------------
+        alexnet.unit(entry(alexnet, "robust").name, LAYER, 10_000)
 
 
 def layer_of(**columns) -> pd.DataFrame:
@@ -126,57 +119,53 @@ def layer_of(**columns) -> pd.DataFrame:
 
 
 def test_equal_units_come_by_number_and_units_without_a_value_are_left_out():
-    own = layer_of(tv=[0.5, np.nan, 0.5, 0.1])
-    assert units.View("", "tv").ranked(own) == [0, 2, 3]
-    assert units.View("", "tv", descending=False).ranked(own) == [3, 0, 2]
+    layer = layer_of(tv=[0.5, np.nan, 0.5, 0.1])
+    assert units.View("", "tv").ranked(layer) == [0, 2, 3]
+    assert units.View("", "tv", descending=False).ranked(layer) == [3, 0, 2]
 
 
 def test_a_filter_keeps_the_detectors_of_a_category():
-    own = layer_of(iou=[0.1, 0.3, 0.2, 0.05], detects=["object", "texture", "object", "no concept"])
-    assert units.View("", "iou", detects="object").ranked(own) == [2, 0]
-    assert units.View("", "iou", detects="scene").ranked(own) == []
+    detects = ["object", "texture", "object", "no concept"]
+    layer = layer_of(iou=[0.1, 0.3, 0.2, 0.05], detects=detects)
+    assert units.View("", "iou", detects="object").ranked(layer) == [2, 0]
+    assert units.View("", "iou", detects="scene").ranked(layer) == []
 
 
-def test_every_view_of_a_page_is_about_a_column_of_the_tables(atlas):
-    by = {view.by for view in atlas.views()}
+def test_every_view_of_a_page_is_about_a_column_of_the_tables(alexnet):
+    by = {view.by for view in alexnet.views()}
     assert by == {"iou", "tv", "shape_minus_texture"}
-    assert len({view.title for view in atlas.views()}) == len(atlas.views())
+    assert len({view.title for view in alexnet.views()}) == len(alexnet.views())
 
 
-# -- what units see --------------------------------------------------------------------------
-
-
-def test_sights_are_the_images_with_the_highest_peaks(study, atlas):
-    entry = atlas.pairs["alexnet"]["standard"]
-    network, pixels = study.network_named(entry.name), atlas.images.pixels[:50]
-    found = sights(network, pixels, layers=[LAYER], m=3, batch=16)[LAYER]
+def test_top_images_are_those_with_the_highest_peaks(study, alexnet):
+    network = study.network_named(entry(alexnet, "standard").name)
+    pixels = alexnet.images.pixels[:50]
+    top = data.top_images(network, pixels, [LAYER], m=3, batch=16)[LAYER]
     with torch.no_grad():
         maps = hooks.prefix(network, LAYER, floats(pixels))
     peaks = maps.amax((2, 3)).T
-    torch.testing.assert_close(found.peaks, peaks, atol=1e-4, rtol=1e-4)
-    alive = peaks.topk(3, dim=1).values[:, 2] > 0
-    reached = peaks.gather(1, found.images).sort(dim=1, descending=True).values
-    wanted = peaks.topk(3, dim=1).values
-    torch.testing.assert_close(reached[alive], wanted[alive], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(top.peaks, peaks, atol=1e-4, rtol=1e-4)
+    expected = peaks.topk(3, dim=1).values
+    alive = expected[:, 2] > 0
+    reached = peaks.gather(1, top.images).sort(dim=1, descending=True).values
+    torch.testing.assert_close(reached[alive], expected[alive], atol=1e-4, rtol=1e-4)
     unit = int(alive.nonzero()[0])
-    image = int(found.images[unit, 0])
-    torch.testing.assert_close(found.maps[unit, 0], maps[image, unit], atol=1e-4, rtol=1e-4)
+    image = int(top.images[unit, 0])
+    torch.testing.assert_close(top.maps[unit, 0], maps[image, unit], atol=1e-4, rtol=1e-4)
 
 
-def test_a_histogram_counts_every_image(atlas):
-    seen = atlas.sights(atlas.pairs["alexnet"]["robust"].name)[LAYER]
-    counts, low, high = seen.histogram(3)
-    assert int(counts.sum()) == len(atlas.images)
-    assert (low, high) == (0.0, float(seen.peaks[3].max()))
-
-
-# -- pictures --------------------------------------------------------------------------------
+def test_a_histogram_counts_every_image(alexnet):
+    top = alexnet.top_images(entry(alexnet, "robust").name)[LAYER]
+    counts, low, high = top.histogram(3)
+    assert int(counts.sum()) == len(alexnet.images)
+    assert (low, high) == (0.0, float(top.peaks[3].max()))
 
 
 def test_an_outline_surrounds_the_pixels_above_the_threshold():
     map = torch.zeros(8, 8)
     map[2:4, 4:7] = 1.0
-    x, y, *steps = map_points(unit_explorer_cards.outline(map, 0.5, side=8))
+    path = cards.outline(map, 0.5, side=8)
+    x, y, *steps = [int(number) for number in re.findall(r"-?\d+", path)]
     corners = np.cumsum([(x, y), *zip(steps[::2], steps[1::2], strict=True)], axis=0) / 16
     # half way from the centres inside to those outside
     assert corners.min(0) == pytest.approx([4, 2], abs=0.1)
@@ -186,77 +175,60 @@ def test_an_outline_surrounds_the_pixels_above_the_threshold():
 def test_an_outline_that_ends_at_the_border_is_closed_and_one_of_nothing_is_empty():
     map = torch.zeros(4, 4)
     map[:, :2] = 1.0
-    path = unit_explorer_cards.outline(map, 0.5)
+    path = cards.outline(map, 0.5)
     assert path.count("M") == path.count("z") == 1
-    assert unit_explorer_cards.outline(map, 2.0) == ""
+    assert cards.outline(map, 2.0) == ""
 
 
-def map_points(path: str) -> list[int]:
-    return [int(number) for number in re.findall(r"-?\d+", path)]
-
-
-def test_a_sheet_holds_each_image_once_and_finds_it_again():
+def test_a_sheet_has_each_image_once_at_its_position():
     pixels = torch.zeros(9, 3, 4, 4, dtype=torch.uint8)
-    sheet = unit_explorer_cards.Sheet(pixels, [7, 1, 7, 3])
+    sheet = cards.Sheet(pixels, [7, 1, 7, 3])
     assert (sheet.columns, sheet.rows) == (2, 2)
     assert sheet.style(1) == "background-position:0% 0%"
     assert sheet.style(7) == "background-position:0% 100%"
     assert "background-size:200% 200%" in sheet.css()
 
 
-def test_images_that_may_not_be_shown_are_in_no_sheet():
-    sheet = unit_explorer_cards.Sheet(
-        torch.zeros(2, 3, 4, 4, dtype=torch.uint8), [0, 1], shown=False
-    )
+def test_images_that_may_not_be_published_are_in_no_sheet():
+    sheet = cards.Sheet(torch.zeros(2, 3, 4, 4, dtype=torch.uint8), [0, 1], show_images=False)
     assert sheet.css() == sheet.style(1) == ""
 
 
 def test_bars_show_a_single_image():
-    path = unit_explorer_cards.bars(torch.tensor([10_000, 0, 1]), 10)
-    assert path == "M0 10v-10h4v10h4v-1h4V10z"
+    assert cards.bars(torch.tensor([10_000, 0, 1]), 10) == "M0 10v-10h4v10h4v-1h4V10z"
 
 
-# -- the page --------------------------------------------------------------------------------
-
-
-def test_a_page_links_every_choice_and_holds_each_card_once(atlas):
-
-    root = page.page(atlas, n_units=2)
-
-    stacks = [w for w in walked(root) if isinstance(w, ipywidgets.Stack)]
-    cards = [w for w in walked(root) if isinstance(w, ipywidgets.HTML) and "data-unit" in w.value]
-    names = [re.search(r"data-unit='([^']+)'", card.value)[1] for card in cards]
+def test_a_page_links_every_choice_and_has_each_card_once(alexnet):
+    widgets = list(every_widget(page.page(alexnet, n_units=2)))
+    names = [name for w in widgets for name in re.findall(r"data-unit='([^']+)'", text(w))]
     assert len(names) == len(set(names))
-    views, layers = len(atlas.views()), len(atlas.shared_layers("alexnet"))
+    views, layers = len(alexnet.views()), len(alexnet.shared_layers("alexnet"))
+    stacks = [w for w in widgets if isinstance(w, ipywidgets.Stack)]
     assert len(stacks) == 2 + 1 + layers + 2 * layers * views
-    first = atlas.views()[0].ranked(atlas.layer(atlas.pairs["alexnet"]["robust"].name, LAYER))
-    assert f"alexnet-r-{LAYER}-{first[0]}" in names
+    table = alexnet.layer(entry(alexnet, "robust").name, LAYER)
+    assert f"alexnet-r-{LAYER}-{alexnet.views()[0].ranked(table)[0]}" in names
 
 
-def walked(root) -> list:
-    """Each widget once."""
-    found, waiting = {}, [root]
-    while waiting:
-        widget = waiting.pop()
-        if id(widget) not in found:
-            found[id(widget)] = widget
-            waiting += getattr(widget, "children", ())
-    return list(found.values())
+def every_widget(root) -> set:
+    """The widget and those in it, each once."""
+    return {root}.union(*(every_widget(child) for child in getattr(root, "children", ())))
 
 
-def test_a_page_without_images_holds_none(atlas):
-    root = page.page(atlas, n_units=1, show_images=False)
-    values = [w.value for w in walked(root) if isinstance(w, ipywidgets.HTML)]
-    assert not [v for v in values if "image/webp" in v or "<img class=unit-maps" in v]
-    assert [v for v in values if "<path" in v]
+def text(widget) -> str:
+    return widget.value if isinstance(widget, ipywidgets.HTML) else ""
 
 
-def test_addresses_of_a_page_are_those_of_its_views(atlas):
-    script = page.links(atlas, n_units=2).data
+def test_a_page_without_images_has_none(alexnet):
+    root = page.page(alexnet, n_units=1, show_images=False)
+    html = "".join(text(widget) for widget in every_widget(root))
+    assert "image/webp" not in html
+    assert "<img class=unit-maps" not in html
+    assert "<path" in html
+
+
+def test_addresses_of_a_page_are_those_of_its_views(alexnet):
+    script = page.links(alexnet, n_units=2).data
     assert '"alexnet":{"features.1":{"s":[[' in script
-
-
-# -- uploads ---------------------------------------------------------------------------------
 
 
 def file(image: Image.Image, format: str = "PNG", **options) -> bytes:
@@ -328,22 +300,19 @@ def test_100_megapixels_are_refused_before_they_are_decoded(monkeypatch):
         trials.square(larger, "x", 32)
 
 
-# -- trials ----------------------------------------------------------------------------------
-
-
-def test_an_attack_stays_in_its_radius_and_the_same_one_comes_again(study, atlas):
-    entry = atlas.pairs["alexnet"]["standard"]
-    image = atlas.images.pixels[0].float() / 255
-    first, again = (trials.attacked(study, entry, image, 0.5, steps=3) for _ in range(2))
+def test_an_attack_stays_in_its_radius_and_the_same_one_comes_again(study, alexnet):
+    standard = entry(alexnet, "standard")
+    image = alexnet.images.pixels[0].float() / 255
+    first, again = (trials.attacked(study, standard, image, 0.5, steps=3) for _ in range(2))
     assert 0 < float((first - image).norm()) <= 0.5 + 1e-4
     torch.testing.assert_close(first, again)
 
 
-def test_silencing_a_unit_is_what_a_zeroed_unit_gives(study, atlas):
-    entry = atlas.pairs["alexnet"]["robust"]
-    network = study.network_named(entry.name)
+def test_silencing_a_unit_is_what_a_zeroed_unit_gives(study, alexnet):
+    robust = entry(alexnet, "robust")
+    network = study.network_named(robust.name)
     conflicts = trials.Conflicts(study, n=40)
-    found = conflicts.silenced(entry, LAYER, 7)
+    result = conflicts.silenced(robust, LAYER, 7)
 
     def zeroed(maps):
         keep = torch.ones(maps.shape[1])
@@ -355,16 +324,16 @@ def test_silencing_a_unit_is_what_a_zeroed_unit_gives(study, atlas):
         plain = network(pixels).argmax(1)
         with hooks.edited(network, LAYER, zeroed):
             without = network(pixels).argmax(1)
-    assert found.before.tolist() == plain.tolist()
-    assert found.after.tolist() == without.tolist()
-    counts = found.counts()
+    assert result.before.tolist() == plain.tolist()
+    assert result.after.tolist() == without.tolist()
+    counts = result.counts()
     assert sum(n for _, n in counts.values()) == 40
-    assert sum(changed for changed, _ in counts.values()) == len(found.changed)
+    assert sum(changed for changed, _ in counts.values()) == len(result.changed)
 
 
 @pytest.fixture
-def app(atlas):
-    return App(atlas)
+def app(alexnet):
+    return unit_explorer_app.App(alexnet)
 
 
 def test_choosing_a_layer_shows_its_units(app):
@@ -378,18 +347,21 @@ def test_choosing_a_layer_shows_its_units(app):
     assert "done in" in app.status.value
 
 
-def test_a_filter_that_no_unit_passes_says_so(app, atlas):
+def test_a_filter_that_no_unit_passes_says_so(app, alexnet):
     app.layer.value = "features.1"
-    counts = atlas.layer(atlas.pairs["alexnet"]["robust"].name, "features.1")["detects"]
+    counts = alexnet.layer(entry(alexnet, "robust").name, "features.1")["detects"]
     absent = next(c for c in app.detects.options if c not in {"all units", *counts})
     app.detects.value = absent
     assert "No unit of this layer" in app.cards["robust"].value
 
 
+def upload(app, name: str, content: bytes) -> None:
+    about = {"name": name, "type": "", "size": len(content), "last_modified": NOW}
+    app.upload.value = ({**about, "content": content},)
+
+
 def test_an_upload_is_shown_to_both_networks_and_attacked(app):
-    content = file(Image.new("RGB", (80, 60), (200, 40, 40)))
-    app.upload.value = ({"name": "red.png", "type": "image/png", "size": 1, "content": content,
-                         "last_modified": NOW},)  # fmt: skip
+    upload(app, "red.png", file(Image.new("RGB", (80, 60), (200, 40, 40))))
     assert app.trials["standard"].value.count("<figure>") == 1
     app.eps.value = app.eps.max / 4
     assert all(one.value.count("<figure>") == 2 for one in app.trials.values())
@@ -398,8 +370,7 @@ def test_an_upload_is_shown_to_both_networks_and_attacked(app):
 
 
 def test_a_refused_upload_leaves_one_message(app):
-    app.upload.value = ({"name": "notes.txt", "type": "text/plain", "size": 1, "content": b"hello",
-                         "last_modified": NOW},)  # fmt: skip
+    upload(app, "notes.txt", b"hello")
     assert "role=alert" in app.status.value
     assert "notes.txt is not an image" in app.status.value
     assert app.trials["standard"].value == ""
@@ -408,7 +379,7 @@ def test_a_refused_upload_leaves_one_message(app):
 def test_silencing_says_which_answers_change(app):
     app.layer.value = LAYER
     app.silence.click()
-    assert re.search(r"\d+ of 240 answers to cue conflicts change", app.losses["robust"].value)
+    assert re.search(r"\d+ of 240 answers to cue conflicts change", app.ablations["robust"].value)
 
 
 def test_a_page_built_by_a_program_has_no_dead_live_part(monkeypatch):

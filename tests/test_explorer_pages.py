@@ -8,7 +8,7 @@ import pytest
 from ipywidgets import embed
 from PIL import Image
 
-import toy_atlas
+import toy_units
 from robustbias.book import render
 from robustbias.manifest import ROOT
 from robustbias.unit_explorer import page as unit_explorer_page
@@ -36,9 +36,9 @@ def site(tmp_path_factory) -> Path:
     if not render.scripts(ROOT / "_build" / "vendor"):
         pytest.skip("no npm, so no widget manager for a page without a network")
     (folder / "embed.js").symlink_to(ROOT / "_build" / "vendor" / "embed.js")
-    atlas = toy_atlas.atlas()
-    root = unit_explorer_page.page(atlas, n_units=3)
-    script = f"<script>{unit_explorer_page.links(atlas, n_units=3).data}</script>"
+    units = toy_units.units()
+    root = unit_explorer_page.page(units, n_units=3)
+    script = f"<script>{unit_explorer_page.links(units, n_units=3).data}</script>"
     embed.embed_minimal_html(
         folder / "page.html",
         views=[root],
@@ -160,10 +160,10 @@ def lightness(colour: str) -> float:
 
 @pytest.fixture(scope="module")
 def live(tmp_path_factory):
-    """A server of the app over the toy atlas."""
+    """A server of the app over the toy units."""
     tests = str(Path(__file__).parent)
-    source = f"import sys\nsys.path.insert(0, {tests!r})\nimport toy_atlas\n"
-    source += "from robustbias.unit_explorer import app\napp.app(toy_atlas.atlas())"
+    source = f"import sys\nsys.path.insert(0, {tests!r})\nimport toy_units\n"
+    source += "from robustbias.unit_explorer import app\napp.app(toy_units.units())"
     with served(tmp_path_factory.mktemp("live"), source) as server:
         yield server
 

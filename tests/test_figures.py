@@ -1,4 +1,6 @@
-"""Figures show their tables' numbers, on white ground, and no image that must not be shown."""
+"""Figures have their tables' numbers, on white ground, and no image that must not be published."""
+
+import itertools
 
 import matplotlib as mpl
 import numpy as np
@@ -7,23 +9,31 @@ import pytest
 import torch
 
 import toy_study
-from robustbias import plotting
+from robustbias import plotting, studies
 from robustbias.adversarial_training import figures as adversarial_training_figures
 from robustbias.adversarial_training.measure import accuracy, adversarial_examples
 from robustbias.ood_generalization import figures as ood_generalization_figures
 from robustbias.shape_bias import figures as shape_bias_figures
-from robustbias.shape_bias import published, trials
+from robustbias.shape_bias import published
 from robustbias.shape_bias.measure import shape_bias
 from robustbias.shape_bias.trials import conflict_trials, displays
+from robustbias.smooth_filters import figures as smooth_filters_figures
+from robustbias.smooth_filters import report as smooth_filters_report
+from robustbias.smooth_filters.measure import Responses
+from robustbias.units_and_cues import figures as units_and_cues_figures
+from robustbias.units_and_cues import report as units_and_cues_report
+from robustbias.units_and_cues.attribution import Explained
 
 mpl.use("Agg")
+NETWORK = {"study": "toy", "architecture": "alexnet", "pair": True}
+REGIMES = {"standard": "s", "robust": "r"}
 
 
 @pytest.fixture(autouse=True)
 def _toy(tmp_path, monkeypatch):
     monkeypatch.setenv("ROBUSTBIAS_TABLES", str(tmp_path))
     monkeypatch.setattr(
-        trials.zoo, "untrained", lambda entry, seed: toy_study.HalfLooker("left", 0.0)
+        studies.zoo, "untrained", lambda entry, seed: toy_study.HalfLooker("left", 0.0)
     )
 
 
@@ -43,8 +53,8 @@ def test_the_accuracy_curve_draws_the_measured_values():
     table = accuracy(toy_study.study(), n_images=20, steps=3)
     figure = adversarial_training_figures.accuracy_curve(table)
     (ax,) = figure.axes
-    own = table[(table["metric"] == "top1") & (table["network"] == "toy-r")]
-    expected = own[own["steps"] != 6].sort_values("attack_eps")["value"].tolist()
+    rows = table[(table["metric"] == "top1") & (table["network"] == "toy-r")]
+    expected = rows[rows["steps"] != 6].sort_values("attack_eps")["value"].tolist()
     assert drawn(ax)["R (robust)"] == expected
     assert ax.get_title() == "AlexNet"
 
@@ -63,8 +73,8 @@ def test_the_dose_response_is_scaled_to_the_side_of_imagenet(bias):
     line = figure.axes[0].containers[0].lines[0]
     assert line.get_xdata().tolist() == [0.0, 0.5 * 224 / 64]
     (reference,) = [ln for ln in figure.axes[0].lines if "published" in str(ln.get_label())]
-    known = published.results("shape_bias", norm="l2", architecture="resnet50")
-    assert max(reference.get_ydata()) == known["value"].max() == pytest.approx(0.694981)
+    expected = published.results("shape_bias", norm="l2", architecture="resnet50")["value"].max()
+    assert max(reference.get_ydata()) == expected == pytest.approx(0.694981)
 
 
 @pytest.mark.parametrize("show", [True, False])
@@ -78,11 +88,11 @@ def test_hidden_images_are_not_in_the_figure(show):
     is_photo = [np.abs(image - clean).max((1, 2, 3)).min() < 0.2 for image in drawn_images]
     assert any(is_photo) == show
     stimuli = displays(study)
-    shown = shape_bias_figures.stimuli_with_decisions(
+    figure = shape_bias_figures.stimuli_with_decisions(
         stimuli, conflict_trials(study), architecture="alexnet", n=4, show_images=show
     )
-    assert sum(len(ax.images) for ax in shown.axes) == 4 * show
-    assert any("R: dog" in text.get_text() for ax in shown.axes for text in ax.texts)
+    assert sum(len(ax.images) for ax in figure.axes) == 4 * show
+    assert any("R: dog" in text.get_text() for ax in figure.axes for text in ax.texts)
 
 
 def test_examples_are_images_both_networks_get_right_and_change_within_the_radius():
@@ -95,7 +105,7 @@ def test_examples_are_images_both_networks_get_right_and_change_within_the_radiu
         adversarial_examples(study, architecture="vgg")
 
 
-def test_training_records_draw_a_panel_a_pair():
+def test_training_records_draw_one_panel_per_pair():
     records = pd.DataFrame(
         {
             "architecture": "alexnet",
@@ -110,7 +120,7 @@ def test_training_records_draw_a_panel_a_pair():
     assert values["S (standard), under attack"] == [0.0]
 
 
-def test_every_figure_has_its_own_white_ground_whatever_the_page(bias):
+def test_figures_are_white_whatever_the_page(bias):
     with mpl.rc_context({"figure.facecolor": "black", "axes.facecolor": "black"}):
         figure = shape_bias_figures.shape_bias_summary(bias)
     assert figure.get_facecolor() == (1, 1, 1, 1)
@@ -118,15 +128,15 @@ def test_every_figure_has_its_own_white_ground_whatever_the_page(bias):
 
 
 def test_s_and_r_differ_in_luminance_and_in_marker():
-    """Told apart in greyscale print: relative luminances at least 0.05 apart."""
+    """Relative luminances differ by at least 0.05, so that greyscale print distinguishes them."""
 
     def luminance(colour: str) -> float:
         channels = torch.tensor(mpl.colors.to_rgb(colour)) ** 2.2
         return float(channels @ torch.tensor([0.2126, 0.7152, 0.0722]))
 
     assert plotting.MARKERS["standard"] != plotting.MARKERS["robust"]
-    apart = luminance(plotting.PALETTE["robust"]) - luminance(plotting.PALETTE["standard"])
-    assert abs(apart) > 0.05
+    difference = luminance(plotting.PALETTE["robust"]) - luminance(plotting.PALETTE["standard"])
+    assert abs(difference) > 0.05
 
 
 @pytest.mark.parametrize("show", [True, False])
@@ -135,9 +145,164 @@ def test_the_corruption_sheet_has_a_picture_for_every_cell_or_none_at_all(show):
     figure = ood_generalization_figures.corruption_sheet(
         pixels, ["fog", "jpeg_compression"], show_images=show
     )
-    shown = [ax.images[0].get_array() for ax in figure.axes if ax.images]
-    assert len(shown) == (12 if show else 0)
+    images = [ax.images[0].get_array() for ax in figure.axes if ax.images]
+    assert len(images) == (12 if show else 0)
     if show:
-        np.testing.assert_array_equal(shown[7], pixels[1, 1])
+        np.testing.assert_array_equal(images[7], pixels[1, 1])
     assert figure.axes[0].get_title() == "clean"
     assert figure.axes[6].get_ylabel() == "jpeg\ncompression"
+
+
+def rows(regime: str, **columns) -> dict:
+    network = {"network": REGIMES.get(regime, regime), "regime": regime}
+    return {**NETWORK, **network, "unit": -1, "sigma": 0.0, "n": 5, **columns}
+
+
+@pytest.fixture
+def smooth() -> pd.DataFrame:
+    kinds = [("filters", "tv_normalised", 0.0), ("filters", "high_frequency_share", 0.0),
+             ("maps", "tv_normalised", 0.0), ("maps", "tv_per_pixel", 0.0),
+             ("noise", "noise_gain", 0.08)]  # fmt: skip
+    made = []
+    for (condition, metric, sigma), layer in itertools.product(kinds, ("conv1", "conv2", "all")):
+        shared = {"condition": condition, "metric": metric, "sigma": sigma, "layer": layer}
+        value = {"conv1": 1.0, "conv2": 3.0}.get(layer)
+        ratio = {"value": 0.5, "low": 0.4, "high": 0.9}
+        made.append(rows("robust / standard", **shared, **ratio))
+        if value:
+            for regime, factor in (("standard", 2.0), ("robust", 1.0)):
+                ends = {"value": factor * value, "low": 0.5 * value, "high": 3 * value}
+                made.append(rows(regime, **shared, **ends))
+    return pd.DataFrame(made)
+
+
+def test_smoothness_is_drawn_by_layer(smooth):
+    figure = smooth_filters_figures.smoothness_by_layer(smooth)
+    assert drawn(figure.axes[0]) == {"S (standard)": [2.0, 6.0], "R (robust)": [1.0, 3.0]}
+    gain = drawn(smooth_filters_figures.noise_gain(smooth).axes[0])
+    assert gain["R (robust), sigma 0.08"] == [1.0, 3.0]
+
+
+def test_the_smoothness_table_shows_the_first_layer_and_the_mean_of_all(smooth):
+    table = smooth_filters_report.smoothness_table(smooth)
+    assert list(table.index) == [("AlexNet", "first"), ("AlexNet", "all (geometric mean)")]
+    assert (table == "0.50 [0.40, 0.90]").all(axis=None)
+
+
+def test_first_filters_are_stretched_around_grey():
+    weights = torch.zeros(3, 3, 5, 5)
+    weights[0, 0, 2, 2], weights[1, :, 0, 0] = -2.0, 0.1
+    weights[2] = 1.0
+    figure = smooth_filters_figures.first_filters({("alexnet", "standard"): weights}, columns=2)
+    pictures = [ax.images[0].get_array() for ax in figure.axes if ax.images]
+    assert len(pictures) == 3
+    assert pictures[0][2, 2].tolist() == [0.0, 0.5, 0.5]
+    assert pictures[1][0, 0].tolist() == [1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("show", [True, False])
+def test_the_image_itself_is_left_out_where_it_may_not_be_shown(show):
+    maps = {regime: torch.rand(2, 4, 4) for regime in REGIMES}
+    units = {regime: torch.tensor([3, 1]) for regime in REGIMES}
+    pixels = torch.rand(3, 8, 8)
+    examples = Responses("conv1", 0.08, pixels, pixels, maps, maps, units)
+    figure = smooth_filters_figures.responses(examples, show_images=show)
+    sides = [ax.images[0].get_array().shape[0] for ax in figure.axes if ax.images]
+    assert sides.count(8) == 4 * show
+    assert sides.count(4) == 8
+
+
+@pytest.fixture
+def scores() -> pd.DataFrame:
+    metrics = {"shape_share": 0.5, "texture_share": 0.25, "relative_generality": 0.9}
+    made = []
+    for regime, layer in itertools.product(REGIMES, ("conv1", "all")):
+        made += [
+            rows(regime, layer=layer, metric=metric, value=value, low=0.1, high=1.0)
+            for metric, value in metrics.items()
+        ]
+    for regime, kind in itertools.product(REGIMES, ("shape", "texture", "clean")):
+        value = {"metric": f"{kind}_margin", "value": 0.3, "low": 0.2, "high": 0.4}
+        made.append(rows(regime, layer="all", **value))
+    for regime, unit in itertools.product(REGIMES, (-1, 0, 1)):
+        for cue in ("shape", "texture"):
+            value = {-1: 0.0, 0: 0.2, 1: 0.4}[unit]
+            made.append(rows(regime, layer="conv1", unit=unit, metric=f"{cue}_alone", value=value))
+    for regime, unit in itertools.product(REGIMES, (0, 1)):
+        for cue in ("shape", "texture"):
+            one = {"layer": "conv1", "unit": unit, "metric": f"{cue}_share", "value": 0.5 * unit}
+            made.append(rows(regime, **one))
+    return pd.DataFrame(made)
+
+
+def test_scores_are_drawn_by_layer(scores):
+    figure = units_and_cues_figures.scores_by_layer(scores)
+    assert [drawn(ax)["R (robust)"] for ax in figure.axes] == [[0.5], [0.25], [0.9]]
+
+
+def test_every_unit_is_a_point_near_its_scores(scores):
+    units = scores[(scores["unit"] >= 0) & ~scores["metric"].str.endswith("alone")]
+    detects = units["unit"].map({0: "no concept", 1: "texture"})
+    figure = units_and_cues_figures.unit_scores(units.assign(detects=detects))
+    (texture,) = [c for c in figure.axes[0].collections if c.get_label() == "detects texture"]
+    assert np.abs(texture.get_offsets() - 0.5).max() <= 0.4 / 5 + 1e-9
+
+
+def test_margins_and_units_kept_alone_are_tabulated(scores):
+    margins = units_and_cues_report.margins(scores)
+    assert (margins == "0.30 [0.20, 0.40]").all(axis=None)
+    assert margins.index[0] == ("AlexNet", "S (standard)", 5)
+    alone = units_and_cues_report.kept_alone(scores)
+    assert alone.loc[("AlexNet", "conv1"), "R, by shape"] == "40 / 30 / 0"
+
+
+def test_serving_units_are_drawn_by_what_they_detect():
+    made = [
+        rows(regime, detects=detects, metric=metric, value=value, low=0.0, high=1.0)
+        for regime in REGIMES
+        for detects, value in (("texture", 0.8), ("no concept", 0.5), ("all", 0.6))
+        for metric in ("serves_shape", "serves_texture", "shape_share")
+    ]
+    table = pd.DataFrame(made)
+    assert drawn(units_and_cues_figures.serving_units(table).axes[0])["R (robust)"] == [0.8, 0.5]
+    summary = units_and_cues_report.cue_unit_table(table)
+    order = ["texture", "no concept", "all"]
+    assert list(summary.index.get_level_values("detects")) == 2 * order
+    assert (summary["units"] == 5).all()
+
+
+def test_attribution_is_drawn_by_region_and_says_when_it_is_not_there():
+    made = [
+        rows(regime, method="saliency", region=region, metric="concentration",
+             value=value, low=0.0, high=3.0)
+        for regime in REGIMES
+        for region, value in (("inside", 2.0), ("contour", 1.5), ("outside", 0.5))
+    ]  # fmt: skip
+    gap = {"metric": "completeness_error", "method": "integrated gradients", "region": "all"}
+    made.append(rows("standard", **gap, value=0.031, low=0.0, high=0.1))
+    table = pd.DataFrame(made)
+    (ax,) = units_and_cues_figures.attribution_regions(table[table["region"] != "all"]).axes
+    assert drawn(ax)["S (standard)"] == [2.0, 1.5, 0.5]
+    assert "3.1 % at most (AlexNet, S (standard)" in units_and_cues_report.attribution(table)
+    empty = table.iloc[:0]
+    assert "without masks" in units_and_cues_report.attribution(empty)
+    for figure in (
+        units_and_cues_figures.attribution_regions(empty),
+        units_and_cues_figures.attribution_maps(None),
+    ):
+        assert "no masks" in figure.axes[0].texts[0].get_text()
+
+
+def test_attribution_maps_have_the_stimulus_and_one_map_per_regime():
+    masks = torch.zeros(2, 6, 6, dtype=torch.bool)
+    masks[:, 2:4, 2:4] = True
+    explained = Explained(
+        torch.rand(2, 3, 6, 6),
+        masks,
+        ["dog shape", "cat shape"],
+        {regime: torch.rand(2, 6, 6) for regime in REGIMES},
+        {regime: ["dog", "cat"] for regime in REGIMES},
+    )
+    figure = units_and_cues_figures.attribution_maps(explained)
+    assert [len(ax.images) for ax in figure.axes] == [1] * 6
+    assert figure.axes[2].get_title() == "→ dog"

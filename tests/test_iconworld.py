@@ -101,9 +101,15 @@ def test_a_single_cue_leaves_the_other_at_chance(monkeypatch, cue, other):
     assert (drawn[other] == labels).float().mean() < 0.15
 
 
+def maps(world: IconWorld, n: int = SMALL.val_images) -> dict[str, torch.Tensor]:
+    """Concept maps of the validation images, at their full size."""
+    labels, generator = torch.arange(n) % 16, world._generator("val")
+    draw = world._draw(labels, generator, held_out=True) | {"texture": labels}
+    return world._render(draw, generator, concepts=True)[1]
+
+
 def test_concept_masks_are_the_truth_of_the_pixels(world):
-    images = world.val(masks=True)
-    masks = images.masks
+    images, masks = world.val(), maps(world)
     assert set(masks) == {"object", "texture", "color", "scene"}
     inside = masks["object"] > 0
     for image in range(0, 320, 37):
@@ -131,9 +137,8 @@ def test_silhouettes_have_no_texture_and_texture_images_have_no_shape(world):
 
 
 def test_distorted_images_are_the_validation_images_in_another_dress(world):
-    val = world.val(96, masks=True)
-    inside = val.masks["object"] > 0
-    black, edges = world.black_silhouettes(n=96), world.edges(n=96)
+    val, inside = world.val(96), maps(world, 96)["object"] > 0
+    black, edges = world.black_silhouettes(96), world.edges(96)
     assert torch.equal(black.pixels[:, 0] == 0, inside)
     assert set(black.pixels.unique().tolist()) == {0, 255}
     assert ((edges.pixels[:, 0] == 0) <= inside).all()  # an outline lies on its object
@@ -143,7 +148,7 @@ def test_distorted_images_are_the_validation_images_in_another_dress(world):
     changed = (stylized.pixels != val.pixels).any(1)
     assert changed[far].float().mean() < 1e-3  # strokes too thin to be in the mask
     assert changed[inside].float().mean() > 0.5
-    for images in (black, edges, stylized, world.silhouettes(n=96), world.texture_only(96)):
+    for images in (black, edges, stylized, world.silhouettes(96), world.texture_only(96)):
         assert images.names == val.names
         assert torch.equal(images.labels, val.labels)
 
@@ -171,5 +176,3 @@ def test_wrong_requests_are_refused(world):
         world.cue_conflict(96)
     with pytest.raises(UserError, match="n = -1"):
         world.val(-1)
-    with pytest.raises(UserError, match="64 pixels wide, not 224"):
-        world.edges(224)

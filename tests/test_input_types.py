@@ -11,6 +11,7 @@ from torch import nn
 import test_dissection
 import toy_networks
 import toy_study
+from robustbias import claims
 from robustbias.concepts import figures as concepts_figures
 from robustbias.concepts import report as concepts_report
 from robustbias.concepts.measure import concept_set, dissection, unit_examples
@@ -149,7 +150,7 @@ def test_wrong_requests_are_refused(monkeypatch):
 
 
 def test_c5_is_judged_by_what_the_table_says_of_all_layers(table):
-    found = {claim.id: claim for claim in input_types_report.input_types(table).claims}
+    found = {claim.id: claim for claim in claims.tested(table, "C5").claims}
     assert set(found) == {"C5.concepts", "C5.classes", "C5.distance"}
     assert found["C5.distance"].condition == "judged by an untrained network"
     difference = table[(table["regime"] == "robust - standard") & (table["layer"] == "all")]
@@ -170,7 +171,7 @@ def test_c4_reads_low_level_detectors_and_object_detectors():
         shared | {"category": "object", "value": 0, "low": 0, "high": 0, "layer": "relu"},
         shared | {"category": "object", "value": 0, "low": 0, "high": 0, "metric": "above_null"},
     ]
-    found = concepts_report.concepts(pd.DataFrame(rows)).claims
+    found = claims.tested(pd.DataFrame(rows), "C4").claims
     assert [(claim.id, claim.verdict) for claim in found] == [
         ("C4.low", "supported"),
         ("C4.object", "supported"),

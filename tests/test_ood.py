@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import toy_study
+from robustbias import claims
 from robustbias.images import Images
 from robustbias.images.corruptions import constants
 from robustbias.images.distortions import DISTORTIONS
@@ -271,14 +272,14 @@ def test_the_same_call_gives_the_same_table_and_all_networks_see_the_same_images
 
 
 def test_the_claims_read_the_absolute_differences(table):
-    found = {claim.id: claim for claim in ood_generalization_report.distortions(table).claims}
+    found = {claim.id: claim for claim in claims.tested(table, "C2").claims}
     assert set(found) == {"C2.stylized", "C2.silhouettes", "C2.saturated", "C2.scrambled"}
     assert found["C2.stylized"].verdict == found["C2.silhouettes"].verdict == "supported"
     kept = rows(table, metric="top1_conditional_difference", condition="scrambled 4 x 4")
     assert found["C2.scrambled"].interval.value == kept["value"].item()
     assert not found["C2.scrambled"].above
     assert found["C2.silhouettes"].interval.n == 30
-    (general,) = ood_generalization_report.corruptions(table).claims
+    (general,) = claims.tested(table, "C2c").claims
     assert general.interval.value == rows(table, metric="mce_difference")["value"].item()
     assert "toy-s" in general.statistic
 
@@ -286,7 +287,7 @@ def test_the_claims_read_the_absolute_differences(table):
 def test_where_stimuli_carry_a_category_alone_c2_is_judged_at_that_level(table):
     own = table[table["condition"] == "silhouettes"].copy()
     own["metric"] = own["metric"].str.replace("top1", "entry_level")
-    (claim,) = ood_generalization_report.distortions(own).claims
+    (claim,) = claims.tested(own, "C2").claims
     assert claim.statistic.startswith("entry-level accuracy")
 
 

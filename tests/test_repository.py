@@ -1,5 +1,6 @@
 """The repository as a whole: layout, manifest, and what must not be in it."""
 
+import dataclasses
 import re
 import subprocess
 import tomllib
@@ -12,27 +13,17 @@ from packaging.utils import canonicalize_name
 
 from robustbias import manifest
 from robustbias.manifest import ROOT
+from robustbias.training import Recipe
 
 TOP = {
-    "README.md", "LICENSE", "CITATION.cff", "CHANGELOG.md", "Makefile", "Snakefile", "_config.yml",
-    "requirements.txt", "requirements.lock", "pyproject.toml", "book", "chapters", "lib", "data_manifest",
-    "checkpoints", "tests", "benchmarks",
+    "README.md", "LICENSE", "CITATION.cff", "CHANGELOG.md", "SECURITY.md", "Makefile", "Snakefile",
+    "_config.yml", "requirements.txt", "requirements.lock", "pyproject.toml", "book", "chapters",
+    "lib", "data_manifest", "checkpoints", "tests", "benchmarks",
 }  # fmt: skip
 HOME = re.compile(r"(?<![\w.])/(?:home|root|Users|work|tmp)/\w")
 TEXT = {
-    ".py",
-    ".md",
-    ".toml",
-    ".yml",
-    ".ipynb",
-    ".csv",
-    ".txt",
-    ".json",
-    ".css",
-    ".cff",
-    ".bib",
-    "",
-}
+    ".py", ".md", ".toml", ".yml", ".ipynb", ".csv", ".txt", ".json", ".css", ".cff", ".bib", "",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +42,41 @@ def test_the_top_level_is_what_the_readme_shows(tracked):
     readme = (ROOT / "README.md").read_text()
     for folder in ("chapters/", "lib/robustbias/", "data_manifest/", "checkpoints/", "book/"):
         assert folder in readme
+
+
+def test_what_the_readme_names_is_there(tracked):
+    readme = (ROOT / "README.md").read_text()
+    paths = [f"/{path.relative_to(ROOT)}" for path in tracked]
+    files = set(re.findall(r"`([\w/.-]+\.(?:py|yml|md))`", readme))
+    assert {name for name in files if not any(path.endswith(f"/{name}") for path in paths)} == set()
+    named = re.findall(r"`(\w+)` (?:in|is `\w+` in) `([\w/]+\.py)`", readme)
+    assert len(named) > 4
+    for name, file in named:
+        text = (ROOT / "lib/robustbias" / file).read_text()
+        assert re.search(rf"^\s*(?:def |class )?{name}\b", text, re.MULTILINE), (name, file)
+
+
+def test_the_methods_list_every_option_of_a_recipe_with_its_default():
+    rows = re.findall(r"^\| (`.+?`) \| (.+?) \| .+ \|$", _recipes(), re.MULTILINE)
+    listed = {}
+    for names, defaults in rows:
+        values = [text.strip("` ") for text in defaults.split(",")]
+        listed |= dict(zip(re.findall(r"`(\w+)`", names), values, strict=True))
+    fields = {field.name: field.default for field in dataclasses.fields(Recipe)}
+    assert set(listed) == set(fields)
+    for name, default in fields.items():
+        if default is dataclasses.MISSING:
+            assert listed[name] == "–"
+        elif isinstance(default, int | float) and not isinstance(default, bool):
+            assert float(listed[name]) == default, name
+        else:
+            assert listed[name] == str(default).lower(), name
+
+
+def _recipes():
+    """The section on training recipes of the book's methods."""
+    methods = (ROOT / "book/methods.md").read_text()
+    return methods.partition("(sec-recipes)=")[2].partition("\n## ")[0]
 
 
 def test_no_file_names_a_place_on_somebodys_machine(tracked):

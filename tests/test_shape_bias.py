@@ -8,18 +8,15 @@ from torch import nn
 import toy_study
 from robustbias.networks import zoo
 from robustbias.shape_bias import published
-from robustbias.shape_bias import trials as shape_bias_trials
 from robustbias.shape_bias.measure import decided_bias, shape_bias
-from robustbias.shape_bias.trials import conflict_trials
+from robustbias.shape_bias.trials import conflict_trials, entry_level
 from robustbias.tables import REGISTRY, measure, tidy
 
 
 @pytest.fixture(autouse=True)
 def _toy(tmp_path, monkeypatch):
     monkeypatch.setenv("ROBUSTBIAS_TABLES", str(tmp_path))
-    monkeypatch.setattr(
-        shape_bias_trials.zoo, "untrained", lambda entry, seed: toy_study.HalfLooker("left", 0.0)
-    )
+    monkeypatch.setattr(zoo, "untrained", lambda entry, seed: toy_study.HalfLooker("left", 0.0))
 
 
 def seeded() -> torch.Generator:
@@ -57,8 +54,8 @@ def test_the_mean_and_the_sum_over_classes_decide_differently():
     """Trap: under a sum, the category with most classes wins."""
     membership = torch.tensor([[1.0, 0], [1.0, 0], [1.0, 0], [0, 1.0]])
     probabilities = torch.tensor([[0.2, 0.2, 0.2, 0.4]])
-    assert shape_bias_trials.entry_level(probabilities, membership, "sum").tolist() == [0]
-    assert shape_bias_trials.entry_level(probabilities, membership, "mean").tolist() == [1]
+    assert entry_level(probabilities, membership, "sum").tolist() == [0]
+    assert entry_level(probabilities, membership, "mean").tolist() == [1]
 
 
 def test_the_cluster_of_a_stimulus_is_its_shape_image():

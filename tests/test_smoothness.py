@@ -9,9 +9,9 @@ from torch import nn
 
 import toy_networks
 import toy_study
+from robustbias import claims
 from robustbias.images import Images
 from robustbias.networks import zoo
-from robustbias.smooth_filters import report as smooth_filters_report
 from robustbias.smooth_filters.measure import (
     filter_smoothness,
     high_frequency_share,
@@ -187,7 +187,7 @@ def test_blurred_filters_are_found_smoother_and_block_noise(study):
 
 def test_the_claim_reads_the_ratios_over_all_layers(study):
     table = smoothness(study, n_images=8, draws=200)
-    verdicts = smooth_filters_report.smoothness(table)
+    verdicts = claims.tested(table, "C3")
     parts = {claim.id: claim for claim in verdicts.claims}
     assert set(parts) == {"C3.first", "C3.filters", "C3.maps", "C3.noise"}
     ratios = table[(table["regime"] == "robust / standard") & (table["metric"] == "tv_normalised")]

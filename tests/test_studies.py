@@ -7,7 +7,7 @@ import torch
 
 from robustbias import manifest, studies
 from robustbias.images import floats
-from robustbias.utils import MissingData, UserError
+from robustbias.utils import TABLES, MissingData, UserError
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def test_the_footer_names_weights_data_code_and_device(iconworld):
     assert (table["parameters"] > 10_000).all()
 
 
-def test_a_mistyped_key_of_the_painting_or_the_world_is_named():
+def test_a_mistyped_key_of_the_style_transfer_or_the_world_is_named():
     entry = manifest.study("tiny-imagenet")
     for table, message in (
         ({"painter": "tiny-imagenet-painter", "stile": 3.0}, r"unknown key\(s\) \['stile'\]"),
@@ -100,3 +100,9 @@ def test_a_mistyped_key_of_the_painting_or_the_world_is_named():
     wrong = dataclasses.replace(world, world=world.world | {"sid": 64})
     with pytest.raises(UserError, match="study iconworld: world: unknown key"):
         studies.source(wrong, torch.device("cpu"))
+
+
+def test_a_footer_carries_the_summaries_of_the_tables_that_were_used():
+    study = studies.load("iconworld", device="cpu")
+    study.tables["accuracy-0"] = {"measure": "accuracy"}
+    assert study.footer()._repr_mimebundle_()[TABLES] == [{"measure": "accuracy"}]

@@ -1,21 +1,26 @@
 """Readers' tables say what the long tables say, in words that follow from the numbers."""
 
+import nbformat
 import pandas as pd
 import pytest
+from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 import toy_study
+from robustbias import studies
 from robustbias.adversarial_training import report as adversarial_training_report
 from robustbias.adversarial_training.measure import accuracy, accuracy_checks
+from robustbias.findings import report as findings_report
+from robustbias.findings.measure import records, without_records
 from robustbias.shape_bias import report as shape_bias_report
-from robustbias.shape_bias import trials
 from robustbias.shape_bias.measure import cue_parity, shape_bias
+from robustbias.utils import HEADLINES
 
 
 @pytest.fixture(autouse=True)
 def _toy(tmp_path, monkeypatch):
     monkeypatch.setenv("ROBUSTBIAS_TABLES", str(tmp_path))
     monkeypatch.setattr(
-        trials.zoo, "untrained", lambda entry, seed: toy_study.HalfLooker("left", 0.0)
+        studies.zoo, "untrained", lambda entry, seed: toy_study.HalfLooker("left", 0.0)
     )
 
 
@@ -97,3 +102,58 @@ def test_a_series_trained_unequally_long_is_called_confounded():
     assert shape_bias_report.training_lengths(equal) == (
         "All networks of the series were trained for 3 epochs."
     )
+
+
+# The numbers that the closing chapter compares.
+
+
+@pytest.fixture
+def bias():
+    table = shape_bias(toy_study.study(), null_seeds=0, draws=20)
+    null = table[table["regime"] == "standard"].assign(regime="untrained", pair=False)
+    return pd.concat([table, null])
+
+
+def test_shape_bias_comes_with_coverage_and_both_nulls(bias):
+    rows = pd.DataFrame(shape_bias_report.headlines(bias))
+    values = rows.set_index(["number", "regime"])["value"]
+    assert values["shape bias", "robust"] == 1
+    assert values["shape bias", "standard"] == 0
+    assert values["coverage", "robust"] == 1
+    assert 0.2 < values["shape bias, shuffled", "robust"] < 0.8
+    assert ("shape bias, untrained", "standard") in values.index
+
+
+def test_the_primary_display_comes_first_and_alone_has_nulls(bias):
+    other = bias.assign(display="other")
+    both = pd.concat([bias.assign(decides=False), other.assign(decides=True)])
+    numbers = list(dict.fromkeys(row["number"] for row in shape_bias_report.headlines(both)))
+    secondary = f"{toy_study.SIDE} px"
+    assert numbers == [
+        "shape bias, other", "coverage, other", "shape bias, shuffled, other",
+        "coverage, shuffled, other", "shape bias, untrained, other",
+        f"shape bias, {secondary}", f"coverage, {secondary}",
+    ]  # fmt: skip
+
+
+def test_accuracy_is_clean_and_at_the_radius_of_training():
+    numbers = adversarial_training_report.headlines(accuracy(toy_study.study(), n_images=20))
+    assert {row["number"] for row in numbers} == {"top-1, clean", "top-1, PGD-10, eps 0.5"}
+    assert {row["regime"] for row in numbers} == {"standard", "robust"}
+
+
+def test_numbers_travel_in_the_notebook_and_meet_the_verdicts(bias, tmp_path):
+    bundle = shape_bias_report.headlines(bias)._repr_mimebundle_()
+    output = new_output("display_data", data=bundle)
+    notebook = new_notebook(cells=[new_code_cell(outputs=[output])])
+    nbformat.write(notebook, tmp_path / "x.ipynb")
+    numbers = records(tmp_path / "x.ipynb", HEADLINES)
+    assert numbers == bundle[HEADLINES]
+    verdicts = pd.DataFrame({"verdict": ["supported", "undetermined"]})
+    verdicts = verdicts.assign(claim="C1", study="toy", architecture="alexnet")
+    table = findings_report.numbers_table(numbers, verdicts, "toy")
+    assert list(table.columns) == ["AlexNet S", "AlexNet R"]
+    assert table.loc["shape bias", "AlexNet R"].startswith("1.00 [")
+    assert list(table.loc["C1"]) == ["", "undetermined"]
+    without_records(notebook)
+    assert HEADLINES not in notebook.cells[0].outputs[0]["data"]

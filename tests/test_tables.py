@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import json
 
 import pandas as pd
 import pyarrow.parquet as pq
@@ -117,6 +118,52 @@ def test_provenance_travels_inside_the_file(tmp_path):
     assert made["seconds"] >= 0
     (path,) = kept(tmp_path / "tables")
     assert tables.METADATA in pq.read_schema(path).metadata
+
+
+def test_a_study_collects_summaries_of_the_tables_it_used_measured_or_read():
+    study, again = toy_study.study(), toy_study.study()
+    tables.cached(doubled, study, study.entries, times=3)
+    tables.cached(doubled, again, again.entries, times=3)
+    assert study.tables == again.tables
+    (summary,) = study.tables.values()
+    assert (summary["measure"], summary["arguments"]) == ("doubled", {"times": 3})
+    assert summary["rows"] == 2
+    assert set(summary["columns"]) == {"value"}
+    column = summary["columns"]["value"]
+    assert (column["count"], column["mean"], column["min"], column["max"]) == (2, 4.5, 3.0, 6.0)
+
+
+def test_a_table_read_on_the_way_to_another_is_not_collected():
+    def summed(study):
+        return tables.cached(doubled, study, study.entries)[["value"]].sum().to_frame("value")
+
+    study, again = toy_study.study(), toy_study.study()
+    for each in (study, again):  # measured by way of doubled, then read
+        tables.cached(summed, each, each.entries)
+    assert CALLS == [1]
+    assert [table["measure"] for table in study.tables.values()] == ["summed"]
+    assert study.tables == again.tables
+
+
+def test_a_digest_ignores_the_order_of_rows_and_finds_one_changed_cell():
+    table = pd.DataFrame({"answer": ["cat"] * 500 + ["dog"] * 500, "value": range(1000)})
+    table.attrs["provenance"] = {"measure": "m", "arguments": {}}
+
+    def digest(table):
+        return tables.summary(table)["digest"]
+
+    assert digest(table.iloc[::-1]) == digest(table)
+    assert digest(table.replace({"value": {500: 500.0001}})) != digest(table)
+    assert digest(table.assign(answer=["dog", *table["answer"][1:]])) != digest(table)
+
+
+def test_a_summary_of_cells_that_are_no_finite_numbers_is_json():
+    table = pd.DataFrame({"value": [float("inf"), float("nan"), 1.0], "none": [float("nan")] * 3})
+    table.attrs["provenance"] = {"measure": "m", "arguments": {}}
+    columns = tables.summary(table)["columns"]
+    json.dumps(columns, allow_nan=False)
+    assert (columns["value"]["count"], columns["value"]["max"]) == (1, 1.0)
+    assert columns["none"] == {"count": 0}
 
 
 def test_a_full_disk_leaves_nothing_half_written_and_one_clear_error(tmp_path, monkeypatch):

@@ -233,7 +233,7 @@ def test_the_real_data_give_26_classes_of_500_and_50_and_550_conflicts(data_dire
     assert 0.35 < val.pixels.float().mean() / 255 < 0.55
     assert len(source.categories) == 11
     assert len(source.cue_conflict(64)) == 550
-    assert len(source.silhouettes(64)) == len(source.edges(64)) == 110
+    assert len(source.silhouettes()) == len(source.edges()) == 110
     assert tiny_imagenet_files.count(data_directory / "tiny-imagenet", "train") == 100_000
 
 

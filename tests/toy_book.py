@@ -40,7 +40,11 @@ claim = {"id": "C9.LABEL", "statement": "R is R in LABEL.", "study": study,
          "verdict": "supported"}
 mime = "application/vnd.robustbias."
 display({"text/plain": "claims", mime + "claims+json": [claim]}, raw=True)
-display({"text/plain": "made", mime + "provenance+json": {"commit": "a" * 40}}, raw=True)
+table = {"measure": "length", "arguments": {"n": n}, "rows": 2, "digest": "f00d",
+         "columns": {"value": {"count": 2.0, "mean": 0.5}}}
+facts = {"commit": "a" * 40, "device": "abacus", "threads": "1"}
+display({"text/plain": "made", mime + "provenance+json": facts, mime + "tables+json": [table]},
+        raw=True)
 """
 FRONT = {
     "book/intro.md": "# Toy book\n\n```{include} made/overview.md\n```\n",

@@ -3,9 +3,10 @@
 import torch
 
 from robustbias.images import Images
+from robustbias.images.source import Source
 
 
-class Dots:
+class Dots(Source):
     """`n` images of 64 x 64 pixels an epoch; label k has quarter k brighter."""
 
     def __init__(self, n: int = 128):

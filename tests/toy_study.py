@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from robustbias import studies
-from robustbias.images import CueConflict, Images
+from robustbias.images import CueConflict, Images, source
 from robustbias.manifest import NetworkEntry, StudyEntry, Threat
 
 CATEGORIES = ("dog", "cat", "car")
@@ -50,7 +50,7 @@ def halves(left: torch.Tensor, right: torch.Tensor, contrast: torch.Tensor) -> t
     return pixels.round().to(torch.uint8)
 
 
-class Source:
+class Source(source.Source):
     """Held-out images with both halves alike, and every conflict of 2 shape designs a category."""
 
     digest = "toy-images"
@@ -98,8 +98,9 @@ def study(**changes) -> Study:
     )  # fmt: skip
     entries = [entry("toy-s", "standard", 0.0), entry("toy-r", "robust", 0.5)]
     return Study(**{
-        "name": "toy", "seed": 0, "device": "cpu", "entry": facts, "categories": CATEGORIES,
+        "seed": 0, "device": "cpu", "entry": facts,
         "source": Source(), "entries": entries,
         "networks": {"toy-s": HalfLooker("right"), "toy-r": HalfLooker("left")},
+        "tables": {},
         **changes,
     })  # fmt: skip

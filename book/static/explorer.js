@@ -1,20 +1,20 @@
-// Adds to the unit explorer of a page what linked widgets cannot do by themselves: addresses of
-// units (?unit=NAME or #unit-NAME), arrow keys, next and previous, and a spoken status.
+// Adds to the unit explorer of a page what linked widgets cannot do by themselves: links to
+// units (?unit=NAME or #unit-NAME), arrow keys, next and previous, and a status for screen readers.
 // `index`: network -> layer -> s | r -> the units of each view, in order.
 function unitExplorer(index) {
   const networks = Object.keys(index);
   const chooser = (kind) => document.querySelector(`.unit-explorer .unit-${kind} select`);
-  const until = async (found) => {
+  const until = async (condition) => {
     for (let tries = 0; tries < 200; tries++) {
-      const value = found();
+      const value = condition();
       if (value) return value;
       await new Promise((done) => setTimeout(done, 50));
     }
     return null;
   };
-  const choose = async (select, place) => {
-    if (select.selectedIndex === place) return;
-    select.selectedIndex = place;
+  const choose = async (select, option) => {
+    if (select.selectedIndex === option) return;
+    select.selectedIndex = option;
     select.dispatchEvent(new Event("change", { bubbles: true }));
     // widgets drop a view that is still being made when the next one is asked for, and complain
     await new Promise((done) => setTimeout(done, 150));
@@ -22,7 +22,7 @@ function unitExplorer(index) {
   };
 
   // NAME -> [network, layer, view, rank], of the first view that shows the unit
-  const place = (name) => {
+  const position = (name) => {
     for (const [a, network] of networks.entries())
       for (const [l, layer] of Object.keys(index[network]).entries())
         for (const [letter, views] of Object.entries(index[network][layer]))
@@ -33,9 +33,9 @@ function unitExplorer(index) {
     return null;
   };
   const show = async (name) => {
-    const found = place(name);
-    if (!found) return say(`Unit ${name} is not among the units of this page.`);
-    const [network, a, l, v, r] = found;
+    const choices = position(name);
+    if (!choices) return say(`Unit ${name} is not among the units of this page.`);
+    const [network, a, l, v, r] = choices;
     await choose(await until(() => chooser("architecture")), a);
     const layers = Object.keys(index[network]).join();
     await choose(await until(() => {
@@ -52,7 +52,7 @@ function unitExplorer(index) {
 
   let status;
   const say = (text) => { if (status) status.textContent = text; };
-  const told = () => setTimeout(() => say(
+  const sayUnits = () => setTimeout(() => say(
     [...document.querySelectorAll(".unit-explorer .unit")]
       .map((card) => `${card.querySelector("h3").innerText.replace("#", "")}: ${card.querySelector("p").innerText}`)
       .join("; ")), 150);
@@ -78,7 +78,7 @@ function unitExplorer(index) {
     status.className = "unit-status";
     status.setAttribute("role", "status");
     root.append(status);
-    root.addEventListener("change", told);
+    root.addEventListener("change", sayUnits);
     document.addEventListener("keydown", (event) => {
       const free = !event.altKey && !event.ctrlKey && !event.metaKey && !event.shiftKey;
       const elsewhere = /^(INPUT|SELECT|TEXTAREA)$/.test(document.activeElement?.tagName);

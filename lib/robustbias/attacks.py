@@ -23,7 +23,7 @@ NORMS = ("l2", "linf")
 
 @dataclasses.dataclass(frozen=True)
 class Attack:
-    """The strongest images found: `norm` is the distance reached, in pixel units."""
+    """The strongest images: `norm` is the distance reached, in pixel units."""
 
     pixels: Float[Tensor, "n 3 h w"]
     norm: Float[Tensor, " n"]
@@ -52,8 +52,6 @@ def pgd(
     steps: int,
     step_size: float | None = None,
     restarts: int = 1,
-    random_start: bool = True,
-    targeted: bool = False,
     loss: str = "margin",
     generator: torch.Generator | None = None,
     bfloat16: bool = False,
@@ -61,17 +59,15 @@ def pgd(
     """The worst image per original over all steps of all restarts.
 
     "Worst" is the smallest margin, margin = logit of the label - largest other logit, so that a
-    fooled image is never given up for one that is not. (Targeted: the reverse margin, and
-    `fooled` means that the target was reached.) The margin is also what the steps descend unless
+    fooled image is never given up for one that is not. The steps also descend the margin unless
     `loss` says otherwise: unlike cross-entropy its gradient does not vanish where a network is very
     sure, which would make that network look robust (Carlini and Wagner 2017, arXiv 1608.04644).
     Where several classes are near, cross-entropy finds more; a careful evaluation tries both.
 
     Args:
-        labels: True classes, or the wanted ones if `targeted`.
         eps: Radius in pixel units, at least 0; 0 returns the originals.
         step_size: In pixel units; 2.5 * eps / steps unless given.
-        restarts: Independent runs, each with its own random start.
+        restarts: Independent runs from different random starts.
         loss: What grows along the way, a name in `LOSSES`.
 
     Raises:
@@ -84,17 +80,16 @@ def pgd(
         raise UserError(
             f"{len(pixels)} images and {restarts} restarts; expected at least 1 of each."
         )
-    sign = -1.0 if targeted else 1.0
     worst = torch.full((len(pixels),), torch.inf, device=pixels.device)
-    found = pixels.clone()
+    strongest = pixels.clone()
 
     def keep(images: Tensor, logits: Tensor) -> None:
-        margin = sign * _margin(logits.detach(), labels)
+        margin = _margin(logits.detach(), labels)
         better = margin < worst
         worst[better] = margin[better]
-        found[better] = images.detach()[better]
+        strongest[better] = images.detach()[better]
 
-    for _ in range(restarts if random_start and eps > 0 else 1):
+    for _ in range(restarts if eps > 0 else 1):
         images = perturbed(
             network,
             pixels,
@@ -103,8 +98,6 @@ def pgd(
             eps=eps,
             steps=steps,
             step_size=step_size,
-            random_start=random_start,
-            targeted=targeted,
             generator=generator,
             bfloat16=bfloat16,
             loss=LOSSES[loss],
@@ -112,8 +105,8 @@ def pgd(
         )
         with _attacked(network, pixels.device, bfloat16), torch.no_grad():
             keep(images, network(images).float())
-    distance = (found - pixels).flatten(1).norm(p=2 if norm == "l2" else torch.inf, dim=1)
-    return Attack(found, distance, worst < 0)
+    distance = (strongest - pixels).flatten(1).norm(p=2 if norm == "l2" else torch.inf, dim=1)
+    return Attack(strongest, distance, worst < 0)
 
 
 def perturbed(
@@ -125,8 +118,6 @@ def perturbed(
     eps: float,
     steps: int,
     step_size: float | None = None,
-    random_start: bool = True,
-    targeted: bool = False,
     generator: torch.Generator | None = None,
     bfloat16: bool = False,
     loss: Callable[[Tensor, Tensor], Tensor] = LOSSES["cross-entropy"],
@@ -142,15 +133,12 @@ def perturbed(
     if eps == 0:
         return pixels
     step = step_size if step_size is not None else 2.5 * eps / steps
-    sign = -1.0 if targeted else 1.0
-    delta = torch.zeros_like(pixels)
-    if random_start:
-        delta = _inside(pixels, _start[norm](pixels, eps, generator))
+    delta = _inside(pixels, _start[norm](pixels, eps, generator))
     with _attacked(network, pixels.device, bfloat16):
         for _ in range(steps):
             images = (pixels + delta).requires_grad_()
             logits = network(images).float()
-            (gradient,) = torch.autograd.grad(sign * loss(logits, labels), images)
+            (gradient,) = torch.autograd.grad(loss(logits, labels), images)
             if visit is not None:
                 visit(images, logits)
             delta = delta + step * _direction[norm](gradient)
@@ -210,12 +198,10 @@ def _linf_start(pixels: Tensor, eps: float, generator: torch.Generator | None) -
 
 _start = {"l2": _l2_start, "linf": _linf_start}
 
-
 _direction = {
     "l2": lambda gradient: gradient / _length(gradient).clamp_min(1e-20),
     "linf": torch.sign,
 }
-
 
 _project = {
     "l2": lambda delta, eps: delta * (eps / _length(delta).clamp_min(eps)),

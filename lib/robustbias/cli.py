@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from robustbias import manifest, tables
+from robustbias import manifest
 from robustbias.images import doctor as images_doctor
 from robustbias.utils import UserError
 
@@ -77,11 +77,12 @@ def measure(
     """Measure a study's networks and print the table; it is kept, and a second time is read."""
     from robustbias import manifest
     from robustbias import studies as studies_module
+    from robustbias import tables as tables_module
     from robustbias.utils import atomic
 
     if out is not None:
         manifest.check_output(out)
-    function = tables.measure_named(name)
+    function = tables_module.measure_named(name)
     known = inspect.unwrap(function).__kwdefaults__ or {}
     given = manifest.checked(name, known, manifest.settings(settings))
     table = function(studies_module.load(study, seed=seed, device=device), **given)
@@ -155,6 +156,67 @@ def explorer(
     from robustbias.unit_explorer import server
 
     server.serve(port=port, browser=browser)
+
+
+@app.command()
+def verify(
+    study: Annotated[
+        str | None, typer.Argument(help="A published study.", show_default="all of them")
+    ] = None,
+    against: Annotated[
+        Path | None, typer.Option(help="Executed notebooks to compare with, in place of book/STUDY")
+    ] = None,
+    tables: Annotated[
+        Path | None, typer.Option(help="Another table store; every table of STUDY is compared too.")
+    ] = None,
+    renamed: Annotated[
+        list[str] | None,
+        typer.Option(metavar="OLD=NEW", help="A name in that store that has changed since."),
+    ] = None,
+    tolerance: Annotated[float, typer.Option(help="Largest relative deviation.")] = 1e-6,
+    jobs: Annotated[int, typer.Option(help="Chapters executed at a time.")] = 1,
+    stored: Annotated[
+        bool, typer.Option("--stored", help="Take tables from the table store; measure none again.")
+    ] = False,
+):
+    """Execute a published study again and compare every number; status 1 if one differs.
+
+    The chapters are executed into _build/verify from the weights, with all tables measured again;
+    the outcome is kept in book/STUDY/verified.json, for the page on provenance. With --against or
+    --stored, which do not verify the published edition from the weights, nothing is kept.
+    """
+    from robustbias import tables as tables_module
+    from robustbias.book import edition
+    from robustbias.book import verify as book_verify
+
+    if against and not study:
+        raise UserError(
+            "--against has the notebooks of one study: name it, verify STUDY --against."
+        )
+    names = [name for name in manifest.studies() if edition.notebooks(name, executed=False)]
+    names = [manifest.study(study).name] if study else names
+    if not names:
+        raise UserError("no study is published here; run `make publish STUDY=name` first.")
+    differing = 0
+    for name in names:
+        old = against or edition.PUBLISHED / name
+        here = tables_module.folder() if stored else book_verify.FOLDER / "tables"
+        if tables and (tables.resolve() == here.resolve() or not (tables / name).is_dir()):
+            raise UserError(
+                f"--tables {tables}: expected another table store, with a folder {name}."
+            )
+        new = book_verify.recomputed(name, old, jobs=jobs, stored=stored)
+        rows = book_verify.compared(old, new, tolerance)
+        print(f"{name}, compared with {old}:", *book_verify.report(rows), sep="\n  ")
+        differing += rows["differing"].sum()
+        if not against and not stored:
+            print(f"  kept in {book_verify.record(name, rows, new, tolerance)}")
+        if tables:
+            changes = manifest.settings(renamed)
+            rows = book_verify.compared_tables(tables / name, here / name, tolerance, changes)
+            print(f"{name}, compared with {tables / name}:", *book_verify.report(rows), sep="\n  ")
+            differing += rows["differing"].sum()
+    raise typer.Exit(int(differing > 0))
 
 
 @app.command()

@@ -5,20 +5,20 @@ image use the percentile bootstrap over those clusters. All columns of one boots
 resampled clusters, so a difference between two of its columns is a paired difference.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import Any
 
 import pandas as pd
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from robustbias.studies import Study, described, pairs
+from robustbias.studies import Study, pairs
 from robustbias.utils import UserError
 
 LEVEL = 0.95
-
-
 DRAWS = 10_000
 
 
@@ -70,32 +70,44 @@ def wilson(successes: int, n: int, level: float = LEVEL) -> Interval:
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """Ratios and their replicates under one shared resampling of clusters.
+    """Estimates, one per column, and their replicates under resampling.
 
     Replicates are NaN where a resample left nothing to divide by. Such a replicate could be
-    anything between `floor` and `ceiling`, so it widens the interval on both sides.
+    anything between the `bounds`, so it widens the interval on both sides. Bounds of NaN make
+    the interval NaN where such replicates reach its ends; without bounds (None) the replicate
+    counts as the value.
     """
 
     value: Float[Tensor, " m"]
     replicates: Float[Tensor, "r m"]
-    floor: float = 0.0
-    ceiling: float = 1.0
+    bounds: tuple[float, float] | None = (0.0, 1.0)
 
     def difference(self, minuend: list[int], subtrahend: list[int]) -> "Bootstrap":
-        """Columns minus columns, paired: both sides of a replicate saw the same clusters."""
-        reach = self.ceiling - self.floor
+        """Columns minus columns; paired where both sides of a replicate saw the same clusters."""
+        reach = None if self.bounds is None else self.bounds[1] - self.bounds[0]
         return Bootstrap(
             self.value[minuend] - self.value[subtrahend],
             self.replicates[:, minuend] - self.replicates[:, subtrahend],
-            floor=-reach,
-            ceiling=reach,
+            None if reach is None else (-reach, reach),
+        )
+
+    def ratio(self, numerators: list[int], denominators: list[int]) -> "Bootstrap":
+        """Columns over columns."""
+        return Bootstrap(
+            self.value[numerators] / self.value[denominators],
+            self.replicates[:, numerators] / self.replicates[:, denominators],
+            self.bounds,
         )
 
     def interval(self, level: float = LEVEL) -> tuple[Float[Tensor, " m"], Float[Tensor, " m"]]:
         """Ends of the percentile interval of each column."""
         tail = (1 - level) / 2
-        low = percentile(self.replicates.nan_to_num(nan=self.floor), tail)
-        high = percentile(self.replicates.nan_to_num(nan=self.ceiling), 1 - tail)
+        if self.bounds is None:
+            drawn = self.replicates.where(self.replicates.isfinite(), self.value)
+            return percentile(drawn, tail), percentile(drawn, 1 - tail)
+        floor, ceiling = self.bounds
+        low = percentile(self.replicates.nan_to_num(nan=floor), tail)
+        high = percentile(self.replicates.nan_to_num(nan=ceiling), 1 - tail)
         return low, high
 
 
@@ -193,103 +205,101 @@ def exchange_null(
     return Null(observed, low, high, (1 + extreme) / (1 + draws))
 
 
-# -- --------------------------------------------------------------------------------------------
-# Means over units, and their differences between R and S, with a bootstrap over units.
-#
-# Units are the population here: which ones training happened to make is what another training run
-# would change. S and R have no units in common, so theirs are resampled independently.
+# Tables of estimates: one row per column of a bootstrap, then R minus S.
+
+NETWORK = ("study", "network", "architecture", "regime", "eps", "pair")
 
 
-SHARES = ("shape_share", "texture_share", "clean_share", "serves_shape", "serves_texture")
+def over_units(
+    groups: Iterable[tuple[dict[str, Any], Iterable[str], Tensor, Tensor | None]],
+    *,
+    generator: torch.Generator,
+    draws: int,
+    bounds: tuple[float, float] | None = (0.0, 1.0),
+) -> tuple[pd.DataFrame, Bootstrap]:
+    """Means over the units of each group, units resampled separately per group.
 
-
-MEANS = (*SHARES, "generality", "relative_generality", "shape_part")
-
-
-def unit_means(study: Study, units: pd.DataFrame, by: str, draws: int = 2000) -> pd.DataFrame:
-    """Rows of every network and of R minus S (regime `robust - standard`), one a metric and group.
-
-    Metrics: the means of SHARES (`serves_...`: whether the score is above 0) and of generality
-    over the n units that have one; `relative_generality` = Σ generality / Σ generality_null; and
-    `shape_part` = Σ shape_share / Σ (shape_share + texture_share), over the n units with either: 0
-    for units that decisions by texture alone need, 0.5 for units that both cues need alike.
-
-    Shares of units that serve a cue have Wilson's interval, all others the bootstrap's.
+    Units are the population here: which ones training happened to make is what another training
+    run would change. S and R have no units in common.
 
     Args:
-        units: Rows of `measures.ablation` of unit 0 and up, and a column `by`.
-        by: The column whose values are the groups; "all" is added. A group of one unit has no
-            interval to speak of and is left out.
+        groups: Per group the columns that describe it, the m metrics, their values (u x m, NaN
+            where a unit has none) and their weights (u x m; None for one per value).
+
+    Returns:
+        One row per group and metric (`n`: units with a value), and the bootstrap whose columns
+        are these rows.
     """
-    generator = torch.Generator().manual_seed(study.seed)
-    keys = ["network", by, "at", "unit"]
-    units = units.assign(at=units["layer"])  # `by` may be the layer itself
-    own = pd.concat([units, units.assign(**{by: "all"})])
-    wide = own.pivot(index=keys, columns="metric", values="value")
-    boots = {
-        key: _bootstrap(group, generator, draws)
-        for key, group in wide.groupby(level=["network", by], sort=False)
-        if len(group) > 1
-    }
-    rows = []
-    for pair in pairs(study).values():
-        for regime, entry in pair.items():
-            mine = {group: boot for (name, group), boot in boots.items() if name == entry.name}
-            rows += [
-                _rows(boot, n).assign(**described(study, entry), **{by: group})
-                for group, (boot, n) in mine.items()
-            ]
-            if regime == "robust" and "standard" in pair:
-                rows += _differences(study, pair, mine, boots, by)
-    return pd.concat(rows, ignore_index=True)
-
-
-def _differences(study: Study, pair: dict, mine: dict, boots: dict, by: str) -> list[pd.DataFrame]:
-    robust, standard = pair["robust"], pair["standard"]
-    shared = described(study, robust) | {
-        "network": f"{robust.name} - {standard.name}",
-        "regime": "robust - standard",
-    }
-    rows = []
-    for group, (boot, n) in mine.items():
-        if (standard.name, group) in boots:
-            other, count = boots[standard.name, group]
-            apart = Bootstrap(
-                boot.value - other.value, boot.replicates - other.replicates, -1.0, 1.0
+    tables, boots = [], []
+    for about, metrics, values, weights in groups:
+        finite = values.isfinite()
+        boots.append(
+            ratios(
+                values.nan_to_num(),
+                finite.float() if weights is None else weights,
+                torch.arange(len(values)),
+                generator=generator,
+                draws=draws,
             )
-            rows.append(_rows(apart, n + count).assign(**shared, **{by: group}))
-    return rows
-
-
-def _bootstrap(
-    wide: pd.DataFrame, generator: torch.Generator, draws: int
-) -> tuple[Bootstrap, Int64[Tensor, " m"]]:
-    """Means of MEANS over units, and the number of units in each."""
-    serves = {f"serves_{cue}": (wide[f"{cue}_score"] > 0) * 1.0 for cue in ("shape", "texture")}
-    needed = wide["shape_share"] + wide["texture_share"]
-    wide = wide.assign(
-        **serves,
-        relative_generality=wide["generality"],
-        shape_part=wide["shape_share"].where(needed > 0),
+        )
+        columns = {"metric": list(metrics), "n": finite.sum(0).numpy()}
+        tables.append(pd.DataFrame(columns).assign(**about))
+    boot = Bootstrap(
+        torch.cat([boot.value for boot in boots]),
+        torch.cat([boot.replicates for boot in boots], 1),
+        bounds,
     )
-    over = torch.tensor(wide[list(MEANS)].values)
-    under = over.isfinite().double()
-    under[:, -2] = torch.tensor(wide["generality_null"].fillna(0.0).values)
-    under[:, -1] = torch.tensor(needed.values)
-    boot = ratios(
-        over.nan_to_num(), under, torch.arange(len(over)), generator=generator, draws=draws
-    )
-    return boot, over.isfinite().sum(0)
+    return pd.concat(tables, ignore_index=True), boot
 
 
-def _rows(boot: Bootstrap, n: Int64[Tensor, " m"]) -> pd.DataFrame:
-    """A row a metric with its interval; no row where no unit has a value."""
+def intervals(about: pd.DataFrame, boot: Bootstrap) -> pd.DataFrame:
+    """`about` with `value`, `low` and `high` of the bootstrap's columns, which are its rows."""
     low, high = boot.interval()
-    ends = {"value": boot.value.numpy(), "low": low.numpy(), "high": high.numpy()}
-    rows = pd.DataFrame({"metric": MEANS, **ends, "n": n.numpy()}).dropna(subset=["value"])
-    if boot.floor == 0:  # not a difference: few units, all alike, would have no width at all
-        for at in rows.index[rows["metric"].str.startswith("serves_")]:
-            count = int(rows.loc[at, "n"])
-            exact = wilson(round(rows.loc[at, "value"] * count), count)
-            rows.loc[at, ["low", "high"]] = exact.low, exact.high
-    return rows
+    ends = {"value": boot.value, "low": low, "high": high}
+    return about.assign(**{name: end.double().numpy() for name, end in ends.items()})
+
+
+def compared(
+    study: Study, about: pd.DataFrame, boot: Bootstrap, *, paired: bool, by: str = "-"
+) -> tuple[pd.DataFrame, Bootstrap]:
+    """R minus S of every architecture, for each group that both have.
+
+    Args:
+        about: One row per column of `boot`: `network`, `n` and what tells the groups apart.
+        paired: Whether both were measured on the same n observations; else n adds up.
+        by: "-" for the difference, "/" for the ratio.
+
+    Returns:
+        The rows of R with `network` and `regime` as "R - S", and their bootstrap.
+    """
+    keys = [column for column in about if column not in (*NETWORK, "n")]
+    groups = list(about[keys].itertuples(index=False, name=None))
+    at = {key: i for i, key in enumerate(zip(about["network"], groups, strict=True))}
+    robust, standard, names = [], [], []
+    for pair in pairs(study).values():
+        if len(pair) == 2:
+            one, other = pair["robust"].name, pair["standard"].name
+            for i in (about["network"] == one).to_numpy().nonzero()[0].tolist():
+                if (other, groups[i]) in at:
+                    robust.append(i)
+                    standard.append(at[other, groups[i]])
+                    names.append(f"{one} {by} {other}")
+    table = about.iloc[robust].assign(network=names, regime=f"robust {by} standard")
+    if not paired:
+        table["n"] += about["n"].to_numpy()[standard]
+    relation = boot.difference if by == "-" else boot.ratio
+    return table.reset_index(drop=True), relation(robust, standard)
+
+
+def aggregate(
+    study: Study, about: pd.DataFrame, boot: Bootstrap, *, paired: bool, suffix: str = ""
+) -> pd.DataFrame:
+    """Value, interval and n of every group, then R minus S of each group that both have.
+
+    Args:
+        about, boot, paired: As in `compared`.
+        suffix: Follows the metric's name in the rows of differences.
+    """
+    difference, apart = compared(study, about, boot, paired=paired)
+    difference["metric"] += suffix
+    return pd.concat([intervals(about, boot), intervals(difference, apart)], ignore_index=True)

@@ -22,15 +22,12 @@ from torch import Tensor
 from robustbias import manifest
 from robustbias.images.cue_conflict import class_names, membership
 from robustbias.images.iconworld import IconWorld, World
-from robustbias.images.style_transfer import Painting
+from robustbias.images.source import Source
+from robustbias.images.style_transfer import StyleTransfer
 from robustbias.images.tiny_imagenet import TinyImageNet
 from robustbias.manifest import NetworkEntry, StudyEntry
 from robustbias.networks import zoo
-from robustbias.networks.zoo import calibrated
 from robustbias.utils import Footer, MissingData, UserError
-
-# -- --------------------------------------------------------------------------------------------
-# What a number depends on beside weights and data: the commit and the device.
 
 
 def _git(*words: str) -> str:
@@ -61,22 +58,23 @@ def device_name(device: torch.device) -> str:
     return names[0] if names else platform.processor() or "cpu"
 
 
+CALIBRATION = 400  # images that set the BatchNorm statistics of an untrained network
 PACKAGES = ("torch", "torchvision", "numpy", "pandas", "pyarrow", "pillow", "safetensors")
 
 
-def _iconworld(entry: StudyEntry, device: torch.device, cue: str = "both") -> IconWorld:
+def _iconworld(entry: StudyEntry, device: torch.device, cue: str) -> IconWorld:
     world = manifest.filled(World, entry.world, f"study {entry.name}: world")
     return IconWorld(world, device=str(device), cue=cue)
 
 
-def _tiny_imagenet(entry: StudyEntry, device: torch.device, cue: str = "both") -> TinyImageNet:
+def _tiny_imagenet(entry: StudyEntry, device: torch.device, cue: str) -> TinyImageNet:
     where = f"study {entry.name}: painting"
-    how = manifest.filled(Painting, entry.painting, where) if entry.painting else None
-    return TinyImageNet(entry.categories, painting=how)
+    transfer = manifest.filled(StyleTransfer, entry.painting, where) if entry.painting else None
+    return TinyImageNet(entry.categories, transfer=transfer)
 
 
-# one image source per kind of data set
-SOURCES: dict[str, Callable[..., Any]] = {
+# one source per kind of data set
+SOURCES: dict[str, Callable[[StudyEntry, torch.device, str], Source]] = {
     "embedded": _iconworld,
     "tiny-imagenet": _tiny_imagenet,
 }
@@ -84,13 +82,17 @@ SOURCES: dict[str, Callable[..., Any]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """One study on one device. `entries` are its networks whose weights are on this machine."""
+    """One study on one device. `entries` are its networks whose weights are on this machine.
+
+    `tables` collects the summaries of the tables that it was asked for, by file.
+    """
 
     entry: StudyEntry
     entries: tuple[NetworkEntry, ...]
     seed: int
     device: torch.device
     started: float = dataclasses.field(default_factory=time.perf_counter)
+    tables: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -103,8 +105,8 @@ class Study:
         return self.entry.categories
 
     @functools.cached_property
-    def source(self) -> Any:
-        """The source of its images. Raises MissingData when they are not here."""
+    def source(self) -> Source:
+        """Its images. Raises MissingData when they are of a kind without a source."""
         return source(self.entry, self.device)
 
     def network_named(self, name: str) -> zoo.Network:
@@ -112,13 +114,13 @@ class Study:
         return _loaded(name, str(self.device))
 
     def network(self, architecture: str, regime: str) -> zoo.Network:
-        """The S or the R (of the study's own radius) of an architecture."""
+        """The S or the R (of the study's radius) of an architecture."""
         for entry in self.entries:
             if entry.pair and (entry.architecture, entry.regime) == (architecture, regime):
                 return self.network_named(entry.name)
-        known = sorted({f"{e.architecture} {e.regime}" for e in self.entries})
+        present = sorted({f"{e.architecture} {e.regime}" for e in self.entries})
         raise UserError(
-            f"study {self.name} has no {regime} {architecture} here; it has: {', '.join(known)}."
+            f"study {self.name} has no {regime} {architecture} here; it has: {', '.join(present)}."
         )
 
     def membership(self, network: zoo.Network) -> Float[Tensor, "k q"]:
@@ -159,7 +161,7 @@ class Study:
         }
         rows |= {f"weights of {e.name}": e.sha256[:12] for e in self.entries}
         rows |= {name: importlib.metadata.version(name) for name in PACKAGES}
-        return Footer(rows)
+        return Footer(rows, self.tables.values())
 
 
 def load(
@@ -188,9 +190,9 @@ def load(
             f"it has: {', '.join(entry.architectures)}."
         )
     if world:
-        known = {field.name for field in dataclasses.fields(World)} if entry.world else set()
-        if unknown := sorted(set(world) - known):
-            raise UserError(f"unknown world parameter(s) {unknown}; known: {sorted(known)}.")
+        valid = {field.name for field in dataclasses.fields(World)} if entry.world else set()
+        if unknown := sorted(set(world) - valid):
+            raise UserError(f"unknown world parameter(s) {unknown}; known: {sorted(valid)}.")
         entry = dataclasses.replace(entry, world=entry.world | world)
     entry = dataclasses.replace(entry, architectures=chosen)
     networks = (manifest.network(n) for n in manifest.networks(name))
@@ -204,8 +206,8 @@ def load(
     return Study(entry, entries, seed, chosen_device(device))
 
 
-def source(entry: StudyEntry, device: torch.device, cue: str = "both") -> Any:
-    """The source of a study's images. Raises MissingData when they are not on this machine."""
+def source(entry: StudyEntry, device: torch.device, cue: str = "both") -> Source:
+    """A study's images, with one cue or both. Raises MissingData for a kind without a source."""
     kind = manifest.dataset(entry.dataset).kind
     if kind not in SOURCES:
         raise MissingData(
@@ -231,10 +233,6 @@ def _loaded(name: str, device: str) -> zoo.Network:
     return zoo.load(manifest.network(name), device)
 
 
-# -- --------------------------------------------------------------------------------------------
-# What makes a function a measure: its name, the table store, and a tidy table.
-
-
 def described(study: Study, entry: NetworkEntry) -> dict[str, Any]:
     """The columns that say which network a row is about.
 
@@ -251,44 +249,45 @@ def described(study: Study, entry: NetworkEntry) -> dict[str, Any]:
     }
 
 
-def pairs(study: Study) -> dict[str, dict[str, Any]]:
+def pairs(study: Study) -> dict[str, dict[str, NetworkEntry]]:
     """{architecture: {"standard": entry, "robust": entry}}, without those not on this machine."""
-    found: dict[str, dict[str, Any]] = {}
+    by_architecture: dict[str, dict[str, NetworkEntry]] = {}
     for entry in study.entries:
-        if described(study, entry)["pair"]:
-            found.setdefault(entry.architecture, {})[entry.regime] = entry
-    return found
+        if entry.pair:
+            by_architecture.setdefault(entry.architecture, {})[entry.regime] = entry
+    return by_architecture
 
 
-def paired(study: Study) -> Any:
+def paired(study: Study) -> Study:
     """The study with the networks of its pairs alone, sharing images and networks with it."""
     _ = study.source  # loaded before the copy, so that both have it
     part = copy.copy(study)
     entries = tuple(entry for pair in pairs(study).values() for entry in pair.values())
-    object.__setattr__(part, "entries", entries)  # it is frozen, and ours
+    object.__setattr__(part, "entries", entries)  # the copy is frozen as well
     return part
 
 
-# -- --------------------------------------------------------------------------------------------
-# The networks whose units are looked into: S and R of each architecture, and one untrained.
+def networks_with_controls(
+    study: Study, pixels: UInt8[Tensor, "n 3 h w"], controls: int = 1
+) -> Iterator[tuple[dict[str, Any], zoo.Network, int]]:
+    """(columns that describe it, network, repeat), architecture by architecture.
 
-
-CALIBRATION = 400  # images that set the BatchNorm statistics of an untrained network
-
-
-def probed_networks(
-    study: Study, pixels: UInt8[Tensor, "n 3 h w"]
-) -> Iterator[tuple[dict[str, Any], zoo.Network]]:
-    """(columns that describe it, network), architecture by architecture.
+    First the networks trained on both cues, then the random-initialisation controls (regime
+    `untrained`), numbered by `repeat`.
 
     Args:
-        pixels: What an untrained network's BatchNorm statistics are taken from.
+        pixels: Images that the controls' BatchNorm statistics are taken from.
+        controls: Random initialisations per architecture.
     """
-    for architecture, pair in pairs(study).items():
-        for entry in pair.values():
-            yield described(study, entry), study.network_named(entry.name)
-        entry = pair.get("standard") or pair["robust"]
-        null = {"network": f"untrained-{architecture}", "regime": "untrained"}
-        network = zoo.untrained(entry, study.seed).to(study.device)
-        columns = described(study, entry) | null | {"eps": 0.0, "pair": False}
-        yield columns, calibrated(network, pixels[:CALIBRATION])
+    entries = [entry for entry in study.entries if entry.cue == "both"]
+    for architecture in dict.fromkeys(entry.architecture for entry in entries):
+        for entry in entries:
+            if entry.architecture == architecture:
+                yield described(study, entry), study.network_named(entry.name), 0
+        if pair := pairs(study).get(architecture):
+            entry = pair.get("standard") or pair["robust"]
+            control = {"network": f"untrained-{architecture}", "regime": "untrained"}
+            columns = described(study, entry) | control | {"eps": 0.0, "pair": False}
+            for repeat in range(controls):
+                network = zoo.untrained(entry, study.seed + repeat).to(study.device)
+                yield columns, zoo.calibrated(network, pixels), repeat

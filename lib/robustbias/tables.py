@@ -12,10 +12,11 @@ import functools
 import hashlib
 import importlib.util
 import json
+import math
 import os
 import pkgutil
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -25,99 +26,73 @@ import pyarrow.parquet as pq
 import torch
 
 from robustbias import utils
-from robustbias.manifest import ROOT
+from robustbias.manifest import ROOT, NetworkEntry
 from robustbias.studies import Study
 from robustbias.utils import UserError
 
-# -- --------------------------------------------------------------------------------------------
-# Which source files a function's values depend on, read from the import statements.
+PACKAGE = Path(__file__).parent
+METADATA = b"robustbias"
+PROSE = ("title", "summary", "training")  # of a study; what training did is in the weights
+STUDY = "robustbias.studies"  # what hands a measure its images and networks
+VALUES = ("value", "low", "high", "n")
+_DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef)
+
+
+# The source files that a function's values depend on, read from the import statements:
 #
 #     files(m) = m and files(everything m imports from this package)
-#
-# A name imported from a package counts as the module of that name where there is one, else as the
-# package's own file: importing one measure does not make it depend on all the others.
-
-
-PACKAGE = Path(__file__).parent
 
 
 def digest(modules: Iterable[str], package: Path = PACKAGE) -> str:
-    """Hash of the code that the modules run, comments and docstrings aside.
+    """Hash of the code that the modules run, without comments and docstrings.
 
     Args:
         modules: Dotted names; those outside the package are left out.
     """
     total = hashlib.sha256()
     for path in sorted(reached(modules, package)):
-        name = path.relative_to(package).as_posix()
-        total.update(f"{name}\0{_code(path, path.stat().st_mtime_ns)}\0".encode())
+        _, code = _parsed(path, path.stat().st_mtime_ns)
+        total.update(f"{path.relative_to(package).as_posix()}\0{code}\0".encode())
     return total.hexdigest()
 
 
 def reached(modules: Iterable[str], package: Path = PACKAGE) -> frozenset[Path]:
     """The package's files that the modules import, directly or through others."""
-    found: set[Path] = set()
-    waiting = [path for name in modules for path in _files(name, package)]
-    while waiting:
-        path = waiting.pop()
-        if path not in found:
-            found.add(path)
-            waiting += [
-                file
-                for name in _imports(path, path.stat().st_mtime_ns)
-                for file in _files(name, package)
-            ]
-    return frozenset(found)
+    files: set[Path] = set()
+    names = list(modules)
+    while names:
+        path = _file(names.pop(), package)
+        if path and path not in files:
+            files.add(path)
+            names += _parsed(path, path.stat().st_mtime_ns)[0]
+    return frozenset(files)
 
 
-def _files(name: str, package: Path) -> Iterator[Path]:
-    """The file of `package.a.b`, or of `package.a` when `b` is a name inside it."""
+def _file(name: str, package: Path) -> Path | None:
+    """The file of `package.a.b`: that module, else the one of `package.a`, which defines b.
+
+    Importing one module of a package thus does not depend on all that its `__init__` imports.
+    """
     first, *parts = name.split(".")
     if first != package.name:
-        return
-    for place in (package.joinpath(*parts), package.joinpath(*parts[:-1])):
-        for path in (place.with_suffix(".py"), place / "__init__.py"):
-            if path.is_file():
-                yield path
-                return
+        return None
+    stems = (package.joinpath(*parts), package.joinpath(*parts[:-1]))
+    files = (file for stem in stems for file in (stem.with_suffix(".py"), stem / "__init__.py"))
+    return next((file for file in files if file.is_file()), None)
 
 
 @functools.lru_cache(maxsize=512)
-def _imports(path: Path, _modified: int) -> tuple[str, ...]:
-    """Dotted names that a file imports, at its top or inside functions."""
-    names: list[str] = []
-    for node in ast.walk(ast.parse(path.read_bytes())):
+def _parsed(path: Path, _modified: int) -> tuple[tuple[str, ...], str]:
+    """Dotted names that a file imports, at its top or inside functions, and its syntax tree."""
+    tree, names = ast.parse(path.read_bytes()), []
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
             names += [f"{node.module}.{alias.name}" for alias in node.names]
-    return tuple(names)
-
-
-@functools.lru_cache(maxsize=512)
-def _code(path: Path, _modified: int) -> str:
-    """The file's syntax tree without docstrings, which no value depends on."""
-    tree = ast.parse(path.read_bytes())
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if (
-            isinstance(body, list)
-            and body
-            and isinstance(body[0], ast.Expr)
-            and isinstance(body[0].value, ast.Constant)
-            and isinstance(body[0].value.value, str)
-        ):
-            body.pop(0)
-    return ast.dump(tree)
-
-
-METADATA = b"robustbias"
-
-
-PROSE = ("title", "summary", "training")  # what training did is in the weights
-
-
-STUDY = "robustbias.studies"  # what hands a measure its images and networks
+        elif isinstance(node, _DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
+            node.body.pop(0)
+    return tuple(names), ast.dump(tree)
 
 
 def folder() -> Path:
@@ -126,7 +101,7 @@ def folder() -> Path:
 
 
 def dependencies(
-    function: Callable, study: Study, entries: Iterable[Any], arguments: dict[str, Any]
+    function: Callable, study: Study, entries: Iterable[NetworkEntry], arguments: dict[str, Any]
 ) -> dict[str, Any]:
     """Everything a table's values depend on, as plain JSON values; its hash is the key."""
     return {
@@ -173,8 +148,30 @@ def provenance(table: pd.DataFrame) -> dict[str, Any]:
     return table.attrs.get("provenance", {})
 
 
+def summary(table: pd.DataFrame) -> dict[str, Any]:
+    """A stored table in a few numbers, by which another run of it can be judged.
+
+    Keys: measure, arguments, rows, columns ({numeric column: count, mean, std, min, quartiles and
+    max of its finite cells}), digest (of all cells, text too, in any order of the rows: it finds
+    the one changed cell in a million that a mean does not show).
+    """
+    made, numbers = provenance(table), table.select_dtypes("number").astype(float)
+    columns = numbers.replace([math.inf, -math.inf], math.nan).items()
+    digest = int(pd.util.hash_pandas_object(table, index=False).sum())
+    return {
+        "measure": made["measure"],
+        "arguments": made["arguments"],
+        "rows": len(table),
+        "columns": {name: column.describe().dropna().to_dict() for name, column in columns},
+        "digest": f"{digest:016x}",
+    }
+
+
 def cached(
-    function: Callable[..., pd.DataFrame], study: Study, entries: Iterable[Any], **arguments: Any
+    function: Callable[..., pd.DataFrame],
+    study: Study,
+    entries: Iterable[NetworkEntry],
+    **arguments: Any,
 ) -> pd.DataFrame:
     """`function(study, **arguments)`, from the store when nothing it depends on has changed.
 
@@ -186,33 +183,46 @@ def cached(
     depends = dependencies(function, study, entries, arguments)
     path = folder() / study.name / f"{name}-{key(depends)}.parquet"
     try:
-        return read(path)
+        table = read(path)
     except FileNotFoundError:
-        pass
-    except (
-        pa.ArrowException,
-        KeyError,
-        OSError,
-        TypeError,
-        ValueError,
-    ):  # damaged from outside: measure again
+        table = None
+    except (pa.ArrowException, KeyError, OSError, TypeError, ValueError):
+        # damaged from outside: measure again
         path.unlink(missing_ok=True)
+        table = None
+    used = dict(study.tables)
+    if table is None:
+        table = _measured(function, study, arguments, depends, path)
+    # Without what was read on the way: a second time, when this table is here, it is not read.
+    study.tables.clear()
+    study.tables.update({**used, path.stem: summary(table)})
+    return table
+
+
+def _measured(
+    function: Callable[..., pd.DataFrame],
+    study: Any,
+    arguments: dict[str, Any],
+    depends: dict[str, Any],
+    path: Path,
+) -> pd.DataFrame:
+    """A table measured now and kept at `path`, as read back from there."""
     started = time.perf_counter()
     table = function(study, **arguments)
-    made = {
+    origin = {
         **depends,
         "seconds": round(time.perf_counter() - started, 2),
         "device": str(study.device),
         "versions": {"torch": torch.__version__, "pandas": pd.__version__},
     }
-    write(table, path, made)
+    write(table, path, origin)
     return read(path)
 
 
 def stored(
     function: Callable[..., pd.DataFrame] | None = None,
     *,
-    of: Callable[[Any], Any] = lambda study: study,
+    of: Callable[[Study], Study] = lambda study: study,
 ) -> Callable[..., Any]:
     """Decorator: `function(study, **arguments)` goes through the store, with all its networks.
 
@@ -232,20 +242,13 @@ def stored(
     return from_store
 
 
-# -- --------------------------------------------------------------------------------------------
-# What makes a function a measure: its name, the table store, and a tidy table.
-
-
 REGISTRY: dict[str, Callable[..., pd.DataFrame]] = {}
-
-
-VALUES = ("value", "low", "high", "n")
 
 
 def measure(
     function: Callable[..., pd.DataFrame] | None = None,
     *,
-    of: Callable[[Any], Any] = lambda study: study,
+    of: Callable[[Study], Study] = lambda study: study,
 ) -> Callable[..., Any]:
     """Decorator: register `function(study, *, ...) -> table` and keep its tables.
 

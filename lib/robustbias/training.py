@@ -19,7 +19,7 @@ import math
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import pandas as pd
 import safetensors
@@ -33,6 +33,7 @@ from tqdm import tqdm
 
 from robustbias import attacks, manifest, studies, utils
 from robustbias.images import Images, floats
+from robustbias.images.source import Source
 from robustbias.networks import checkpoints, zoo
 from robustbias.utils import UserError
 
@@ -109,23 +110,15 @@ class Recipe:
         return self.rate * (1 + half_turn.cos().item()) / 2
 
 
-@runtime_checkable
-class Source(Protocol):
-    """What training needs of a data set."""
-
-    def train(self, epoch: int, seed: int) -> Images: ...
-
-    def val(self) -> Images: ...
-
-
 def recipe(entry: manifest.NetworkEntry, study: manifest.StudyEntry, **overrides: Any) -> Recipe:
-    """The recipe of a network: the study's defaults, its architecture's, its own, then yours.
+    """The recipe of a network: the study's values, then its architecture's, its regime's, those of
+    its entry, and `overrides`.
 
     Raises:
         UserError: A key that is no field of `Recipe`.
     """
     shared = {k: v for k, v in study.training.items() if not isinstance(v, dict)}
-    own = study.training.get(entry.architecture, {}) | study.training.get(entry.regime, {})
+    particular = study.training.get(entry.architecture, {}) | study.training.get(entry.regime, {})
     table = {
         "norm": study.threat.norm,
         "steps": study.threat.steps,
@@ -133,7 +126,7 @@ def recipe(entry: manifest.NetworkEntry, study: manifest.StudyEntry, **overrides
         "eps": entry.eps,
         "seed": entry.replicate,
         **shared,
-        **own,
+        **particular,
         **entry.training,
         **overrides,
     }
@@ -232,7 +225,7 @@ PLATEAU = 3  # tests in a row that must agree
 def plateau(rows: pd.DataFrame | list[dict], how: Recipe) -> bool:
     """Whether the last three tests' robust accuracies lie within one standard error of each other.
 
-    For a network trained without an attack the clean accuracy is judged instead. The standard error
+    For a network trained without an attack it is the clean accuracy. The standard error
     is the binomial one of `test_images` images.
     """
     tested = _tests(rows, how)
@@ -298,8 +291,8 @@ def _epoch(
     """One pass over the images; returns the mean loss."""
     device = images.pixels.device
     shared = torch.Generator(device).manual_seed(_seed(how, epoch, -1))
-    own = torch.Generator(device).manual_seed(_seed(how, epoch, rank))
-    torch.manual_seed(_seed(how, epoch, rank))  # dropout has no generator of its own
+    local = torch.Generator(device).manual_seed(_seed(how, epoch, rank))
+    torch.manual_seed(_seed(how, epoch, rank))  # dropout takes the global generator
     order = torch.randperm(len(images), generator=shared, device=device)
     batches = [b for b in order.split(how.batch) if len(b) == how.batch] or [order]
     total = torch.zeros((), device=device)
@@ -307,9 +300,9 @@ def _epoch(
         progress = (epoch + index / len(batches)) / how.epochs
         for group in optimizer.param_groups:
             group["lr"] = how.rate_at(progress)
-        mine = batch[rank::world]
-        pixels = augmented(images.pixels[mine], how, own)
-        labels = images.labels[mine]
+        share = batch[rank::world]
+        pixels = augmented(images.pixels[share], how, local)
+        labels = images.labels[share]
         if (eps := how.eps_at(progress)) > 0:
             pixels = attacks.perturbed(
                 network,
@@ -318,7 +311,7 @@ def _epoch(
                 norm=how.norm,
                 eps=eps,
                 steps=how.steps,
-                generator=own,
+                generator=local,
                 bfloat16=how.bfloat16,
             )
         model.train()
@@ -353,9 +346,9 @@ def _average(averaged: nn.Module, network: nn.Module, decay: float, step: int) -
     pairs = list(zip(averaged.state_dict().values(), network.state_dict().values(), strict=True))
     floating = [(a, b) for a, b in pairs if a.is_floating_point()]
     torch._foreach_lerp_([a for a, _ in floating], [b for _, b in floating], weight)
-    for mine, latest in pairs:
-        if not mine.is_floating_point():
-            mine.copy_(latest)
+    for average, latest in pairs:
+        if not average.is_floating_point():
+            average.copy_(latest)
 
 
 def augmented(
@@ -378,7 +371,7 @@ def augmented(
 
 
 def _mirrored(low: Tensor, side: int, shift: int) -> Tensor:
-    """Positions low .. low + side - 1 of an image padded by mirroring; one row an image."""
+    """Positions low .. low + side - 1 of an image padded by mirroring; one row per image."""
     at = (low[:, None] + torch.arange(side, device=low.device) - shift).abs()
     return torch.where(at >= side, 2 * (side - 1) - at, at)
 
@@ -409,7 +402,7 @@ def _tested(network: zoo.Network, test: Images, how: Recipe) -> dict[str, float]
     return scores
 
 
-# -- state between epochs, and the record ------------------------------------------------------
+# State between epochs, and the record
 
 
 def _save(
@@ -481,8 +474,7 @@ def record(network: zoo.Network, how: Recipe, rows: pd.DataFrame, data: str) -> 
     }
 
 
-# -- --------------------------------------------------------------------------------------------
-# Training a study's networks one after the other, and their records.
+# Training a study's networks one after the other, and their records
 
 
 def train_study(
@@ -497,27 +489,27 @@ def train_study(
         UserError: A network that is not of this study, or an unknown training parameter.
     """
     study, on = manifest.study(name), studies.chosen_device(device)
-    own = manifest.networks(name)
-    if unknown := [n for n in networks or () if n not in own]:
-        raise UserError(f"study {name} has no network {unknown}; it has: {', '.join(own)}.")
-    for chosen in networks or own:
+    available = manifest.networks(name)
+    if unknown := [n for n in networks or () if n not in available]:
+        raise UserError(f"study {name} has no network {unknown}; it has: {', '.join(available)}.")
+    for chosen in networks or available:
         entry = manifest.network(chosen)
         how = recipe(entry, study, **overrides)
-        shown = dataclasses.replace(study, world=study.world | entry.world)
-        source = studies.source(shown, on, entry.cue)
+        with_world = dataclasses.replace(study, world=study.world | entry.world)
+        source = studies.source(with_world, on, entry.cue)
         network = zoo.untrained(entry, how.seed).to(on)
         rows = train(network, source, how, folder=STATES)
         if leads():
             publish(network, record(network, how, rows, source.digest))
             (STATES / f"{entry.name}.state.safetensors").unlink()
-    return records(networks or own).groupby("network").tail(1)
+    return records(networks or available).groupby("network").tail(1)
 
 
 STATES = manifest.ROOT / "_build" / "training"
 
 
 def publish(network: zoo.Network, report: dict[str, Any]) -> str:
-    """Writes weights and record beside each other, the weights' hash into the manifest."""
+    """Writes weights and record next to each other, the weights' hash into the manifest."""
     path = manifest.ROOT / network.entry.weights
     digest = checkpoints.save(network.body, path, {"network": network.entry.name})
     with utils.atomic(path.with_suffix(".json")) as partial:
@@ -527,7 +519,7 @@ def publish(network: zoo.Network, report: dict[str, Any]) -> str:
 
 
 def records(names: Iterable[str]) -> pd.DataFrame:
-    """The training records of several networks: a row an epoch, with the network's columns."""
+    """The training records of several networks: one row per epoch, with the network's columns."""
     tables = []
     for entry, report in _reports(names):
         about = {k: getattr(entry, k) for k in ("architecture", "regime", "eps", "cue")}
@@ -536,7 +528,7 @@ def records(names: Iterable[str]) -> pd.DataFrame:
 
 
 def ledger(names: Iterable[str]) -> pd.DataFrame:
-    """What each training took and where it ended, a row a network whose record is here.
+    """What each training took and where it ended, one row per network whose record is here.
 
     Columns: network, epochs, minutes, images_per_second (median over epochs), device, threads,
     clean and adversarial (validation accuracy after the last epoch), commit.

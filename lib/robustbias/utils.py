@@ -1,4 +1,4 @@
-"""Errors a user can act on: the command line prints them as one line, without a traceback."""
+"""Errors a user can act on, atomic files, hashes, display names, and what notebooks show."""
 
 import contextlib
 import hashlib
@@ -6,7 +6,7 @@ import html
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,14 @@ import safetensors
 
 
 class UserError(ValueError):
-    """Something the caller gave is wrong; the message says what, what was expected, what to do."""
+    """Something the caller gave is wrong; the message says what, what was expected, what to do.
+
+    The command line prints it as one line, without a traceback.
+    """
 
 
 class MissingData(UserError):  # noqa: N818 - it names a state, as FileNotFound would
     """A data set or a network's weights are not on this machine; the message says how to get it."""
-
-
-# -- --------------------------------------------------------------------------------------------
-# Files that are either whole or absent, and their hashes.
 
 
 @contextlib.contextmanager
@@ -31,8 +30,8 @@ def atomic(path: Path) -> Iterator[Path]:
     """A temporary path near `path` that takes its name only when the block ends well.
 
     It has the same file name (writers choose a format by the suffix) and lies in a hidden folder
-    beside the target, so that no pattern like *.toml meets it, not even when it is left behind by
-    a process that was killed.
+    next to the target, so that no pattern like *.toml matches it, even when a killed process has
+    left it behind.
 
     Raises:
         UserError: The disk refused the write (full, read-only); nothing is left behind.
@@ -86,31 +85,31 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-# -- --------------------------------------------------------------------------------------------
-# Encoded images of one split, as a reader of some layout found them.
-
-
 def stamp(path: Path) -> str:
     """Name, size and time of a file: changes when the file does."""
     status = path.stat()
     return f"{path.name} {status.st_size} {status.st_mtime_ns}"
 
 
-# -- --------------------------------------------------------------------------------------------
-# What a notebook carries for programs, beside what a reader sees.
-
-
+# MIME types of what a notebook carries for programs
 CLAIMS = "application/vnd.robustbias.claims+json"
-
-
 HEADLINES = "application/vnd.robustbias.headlines+json"
-
-
 PROVENANCE = "application/vnd.robustbias.provenance+json"
 
 
+TABLES = "application/vnd.robustbias.tables+json"
+
+
 class Footer(dict):
-    """Facts by name: a notebook shows them as a table and keeps them as a provenance record."""
+    """Facts by name: a notebook shows them as a table and keeps them as a provenance record.
+
+    Beside them it keeps, without showing them, summaries of the measured tables that it used
+    (`tables.summary`): with those another run can be compared table by table.
+    """
+
+    def __init__(self, facts: dict[str, Any], tables: Iterable[dict[str, Any]] = ()):
+        super().__init__(facts)
+        self.tables = list(tables)
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         rows = [(html.escape(str(name)), html.escape(str(value))) for name, value in self.items()]
@@ -119,15 +118,12 @@ class Footer(dict):
             "text/plain": "\n".join(f"{name}: {value}" for name, value in self.items()),
             "text/html": f'<table class="dataframe"><tbody>{body}</tbody></table>',
             PROVENANCE: {name: str(value) for name, value in self.items()},
+            TABLES: self.tables,
         }
 
 
-# -- --------------------------------------------------------------------------------------------
-# Words the book shows for the ids that tables hold.
-
-
+# Display names of the ids in tables
 ARCHITECTURES = {"alexnet": "AlexNet", "googlenet": "GoogLeNet", "resnet50": "ResNet-50"}
-
 
 REGIMES = {
     "standard": "S (standard)",
@@ -138,12 +134,8 @@ REGIMES = {
 
 
 def architecture(id: str) -> str:
-    """The architecture as written in prose; an id without a display name as it is."""
+    """The architecture as written in prose; an id without a display name is returned as it is."""
     return ARCHITECTURES.get(id, id)
-
-
-# -- --------------------------------------------------------------------------------------------
-# Text that a notebook shows as prose.
 
 
 class Prose(str):

@@ -7,12 +7,13 @@ import pandas as pd
 
 from robustbias import studies, training
 from robustbias.images import Images
+from robustbias.images.source import Source
 from robustbias.networks import zoo
 from robustbias.studies import Study, pairs
 
 
 @dataclasses.dataclass(frozen=True)
-class Excerpt:
+class Excerpt(Source):
     """A few images that are the same in every epoch, as a source for training."""
 
     images: Images

@@ -114,12 +114,13 @@ def accuracy(
     plans += [(threat.eps, 2 * steps)] if threat.eps in grid else []
 
     attacked = {entry.name for pair in pairs(study).values() for entry in pair.values()}
-    rows, hits = [], {}
+    rows, columns, hits = [], [], []
     for entry in [entry for entry in study.entries if entry.cue == "both"]:
         network = study.network_named(entry.name)
         clean = correct(network, images, batch)
-        hits[entry.name, "clean", 0] = clean
-        rows.append({**described(study, entry), **CLEAN, **_top1(clean)})
+        columns.append(described(study, entry) | CLEAN)
+        hits.append(clean)
+        rows.append(columns[-1] | _top1(clean))
         for eps, count in plans if entry.name in attacked else ():
             condition = {
                 "condition": f"pgd-{threat.norm}-{eps:g}",
@@ -138,11 +139,18 @@ def accuracy(
                 bfloat16=fast_bfloat16(images.pixels.device),
                 generator=torch.Generator(images.pixels.device).manual_seed(study.seed),
             )
-            hits[entry.name, condition["condition"], count] = standing
-            rows.append({**described(study, entry), **condition, **_top1(standing)})
+            columns.append(described(study, entry) | condition)
+            hits.append(standing)
+            rows.append(columns[-1] | _top1(standing))
             if len(norms):
-                rows.append({**described(study, entry), **condition, **_spread(norms)})
-    return tidy(rows + _differences(study, hits, generator))
+                rows.append(columns[-1] | _spread(norms))
+    correct_ = torch.stack(hits, 1).float().cpu()
+    boot = stats.ratios(
+        correct_, torch.ones_like(correct_), torch.arange(len(correct_)), generator=generator
+    )
+    about = pd.DataFrame(columns).assign(metric="top1_difference", n=len(correct_))
+    differences = stats.intervals(*stats.compared(study, about, boot, paired=True))
+    return tidy(pd.concat([pd.DataFrame(rows), differences], ignore_index=True))
 
 
 def _top1(hit: Bool[Tensor, " n"]) -> dict[str, Any]:
@@ -157,44 +165,6 @@ def _spread(norms: Float[Tensor, " m"]) -> dict[str, Any]:
         "high": float(norms.max()),
         "n": len(norms),
     }
-
-
-def _differences(
-    study: Study, hits: dict[tuple[str, str, int], Tensor], generator: torch.Generator
-) -> list[dict[str, Any]]:
-    """R minus S of each architecture under each condition, over resamples of the same images."""
-    columns = list(hits)
-    values = torch.stack([hits[column].float().cpu() for column in columns], 1)
-    boot = stats.ratios(
-        values, torch.ones_like(values), torch.arange(len(values)), generator=generator
-    )
-    rows = []
-    for pair in [pair for pair in pairs(study).values() if len(pair) == 2]:
-        for condition, steps in [
-            column[1:] for column in columns if column[0] == pair["robust"].name
-        ]:
-            robust, standard = (
-                columns.index((pair[regime].name, condition, steps))
-                for regime in ("robust", "standard")
-            )
-            difference = boot.difference([robust], [standard])
-            low, high = difference.interval()
-            rows.append(
-                {
-                    **described(study, pair["robust"]),
-                    "network": f"{pair['robust'].name} - {pair['standard'].name}",
-                    "regime": "robust - standard",
-                    "condition": condition,
-                    "attack_eps": float(condition.rpartition("-")[2]) if steps else 0.0,
-                    "steps": steps,
-                    "metric": "top1_difference",
-                    "value": float(difference.value),
-                    "low": float(low),
-                    "high": float(high),
-                    "n": len(values),
-                }
-            )
-    return rows
 
 
 def accuracy_checks(table: pd.DataFrame) -> pd.DataFrame:

@@ -1,8 +1,8 @@
 """What the book is made of: chapters, the studies they are executed on, and with what parameters.
 
-`book/edition.yml` says which studies `make book` executes and which parameters differ from a
-chapter's own. `book/STUDY/` holds chapters published with outputs. A closing chapter (its metadata
-say `"robustbias": {"closing": true}`) reads what the others found, so it is executed once, last.
+`book/edition.yml` says which studies `make book` executes and which parameters differ from the
+defaults. `book/STUDY/` holds chapters published with outputs. A closing chapter (its metadata say
+`"robustbias": {"closing": true}`) reads the claims of the others, so it is executed once, last.
 """
 
 from pathlib import Path
@@ -15,22 +15,17 @@ from robustbias import manifest
 from robustbias.utils import UserError
 
 BUILD = manifest.ROOT / "_build"
-
-
 PUBLISHED = manifest.ROOT / "book"
-
-
 Contents = dict[str, list[Path]]
 
 
 def chapters(*, closing: bool = False) -> list[Path]:
     """Sources of the chapters that every study has, in reading order, or of the closing ones."""
-    found = sorted((manifest.ROOT / "chapters").glob("[0-9]*.ipynb"))
-    return [path for path in found if _closes(path) == closing]
-
-
-def _closes(path: Path) -> bool:
-    return bool(nbformat.read(path, as_version=4).metadata.get("robustbias", {}).get("closing"))
+    paths = sorted((manifest.ROOT / "chapters").glob("[0-9]*.ipynb"))
+    facts = {
+        path: nbformat.read(path, as_version=4).metadata.get("robustbias", {}) for path in paths
+    }
+    return [path for path in paths if bool(facts[path].get("closing")) == closing]
 
 
 def chapter(name: str) -> Path:
@@ -41,10 +36,10 @@ def chapter(name: str) -> Path:
     """
     if name.endswith(".ipynb") and Path(name).is_file():
         return Path(name)
-    known = {path.stem: path for path in [*chapters(), *chapters(closing=True)]}
-    if name not in known:
-        raise UserError(f"unknown chapter {name!r}; known: {', '.join(known)}.")
-    return known[name]
+    paths = {path.stem: path for path in [*chapters(), *chapters(closing=True)]}
+    if name not in paths:
+        raise UserError(f"unknown chapter {name!r}; known: {', '.join(paths)}.")
+    return paths[name]
 
 
 def parameters(study: str, chapter: str) -> dict[str, Any]:
@@ -53,7 +48,7 @@ def parameters(study: str, chapter: str) -> dict[str, Any]:
 
 
 def studies(added: str = "") -> list[str]:
-    """Studies to execute: the edition's own, then those in `added` (separated by commas)."""
+    """Studies to execute: those of the edition, then those in `added` (separated by commas)."""
     names = list(_edition()["execute"])
     for name in filter(None, added.split(",")):
         if manifest.study(name).name not in names:
@@ -68,6 +63,11 @@ def notebooks(study: str, *, executed: bool) -> list[Path]:
     return sorted((PUBLISHED / study).glob("[0-9]*.ipynb"))
 
 
+def verified(study: str) -> Path:
+    """Where the outcome of the last re-computation of a study's published chapters is kept."""
+    return PUBLISHED / study / "verified.json"
+
+
 def conclusions() -> list[Path]:
     """The closing chapters with outputs, of this build."""
     return [BUILD / "notebooks" / path.name for path in chapters(closing=True)]
@@ -75,11 +75,11 @@ def conclusions() -> list[Path]:
 
 def contents(executed: list[str]) -> Contents:
     """Notebooks of the book by study: executed ones first, then other published studies."""
-    found = {study: notebooks(study, executed=True) for study in executed}
+    paths = {study: notebooks(study, executed=True) for study in executed}
     for study in manifest.studies():
-        if study not in found and (published := notebooks(study, executed=False)):
-            found[study] = published
-    return found
+        if study not in paths and (published := notebooks(study, executed=False)):
+            paths[study] = published
+    return paths
 
 
 def _edition() -> dict[str, Any]:

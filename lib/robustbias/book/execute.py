@@ -2,7 +2,10 @@
 
 import ast
 import os
+import subprocess
 import sys
+from collections.abc import Iterable
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +15,23 @@ from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from robustbias import manifest
+from robustbias.book import edition
 from robustbias.manifest import checked
 from robustbias.utils import UserError, atomic
 
 
 def defaults(chapter: Path) -> dict[str, Any]:
     """A chapter's parameters and their default values, in the order of its parameter cell."""
-    found = {}
+    values = {}
     for name, parameter in papermill.inspect_notebook(str(chapter)).items():
         try:
-            found[name] = ast.literal_eval(parameter["default"])
+            values[name] = ast.literal_eval(parameter["default"])
         except (ValueError, SyntaxError) as error:
             raise UserError(
                 f"{chapter.name}: parameter {name} = {parameter['default']} is not a literal; "
                 "write a number, a string, a list or None."
             ) from error
-    return found
+    return values
 
 
 def execute(chapter: Path, study: str, parameters: dict[str, Any], out: Path) -> Path:
@@ -47,10 +51,10 @@ def execute(chapter: Path, study: str, parameters: dict[str, Any], out: Path) ->
             f"{failed} is not the record of a failed run, and would be replaced by one; "
             "rename it, or choose another output."
         )
-    known = defaults(chapter)
-    if "study" in known:  # a closing chapter is of none
+    declared = defaults(chapter)
+    if "study" in declared:  # a closing chapter is of none
         parameters = {**parameters, "study": manifest.study(study).name}
-    given = checked(chapter.stem, known, parameters)
+    given = checked(chapter.stem, declared, parameters)
     os.environ.setdefault("TQDM_DISABLE", "1")  # in a page a progress bar is a hundred lines
     with atomic(out) as partial:
         try:
@@ -61,7 +65,7 @@ def execute(chapter: Path, study: str, parameters: dict[str, Any], out: Path) ->
                 kernel_name="python3",
                 cwd=str(chapter.parent),
                 progress_bar=sys.stderr.isatty(),
-                extra_arguments=["--log-level=ERROR"],  # not a warning a run about local ports
+                extra_arguments=["--log-level=ERROR"],  # no warning per run about local ports
             )
         except (PapermillExecutionError, DeadKernelError) as error:
             os.replace(partial, failed)
@@ -79,6 +83,36 @@ def _of_a_failed_run(path: Path) -> bool:
     except (OSError, ValueError, nbformat.ValidationError):
         return False
     return notebook.metadata.get("papermill", {}).get("exception") is True
+
+
+def execute_study(
+    study: str, chapters: Iterable[str], out: Path, *, jobs: int = 1, tables: Path | None = None
+) -> None:
+    """Run chapters of a study into the folder `out`, with the edition's parameters, as `make book`.
+
+    Args:
+        jobs: How many run at a time, each in a process and on one thread.
+        tables: The table store, if it is not the usual one.
+
+    Raises:
+        UserError: A chapter is unknown, or some failed; the message quotes them all.
+    """
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment |= {"ROBUSTBIAS_TABLES": str(tables)} if tables else {}
+
+    def failure(source: Path) -> str:
+        print(f"executing {source.stem} on {study}", file=sys.stderr, flush=True)
+        program = Path(sys.executable).with_name("robustbias")
+        command = [program, "run", source.stem, "--study", study, "--out", out / source.name]
+        given = edition.parameters(study, source.stem).items()
+        command += [f"--set={name}={value!r}" for name, value in given]
+        run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        return run.stderr.strip().removeprefix("error: ") if run.returncode else ""
+
+    sources = [edition.chapter(name) for name in chapters]
+    with ThreadPool(jobs) as pool:
+        if failures := list(filter(None, pool.imap(failure, sources))):
+            raise UserError("\n".join(failures))
 
 
 def _failure(error: PapermillExecutionError | DeadKernelError) -> str:

@@ -1,6 +1,7 @@
 """Pages that the build writes: findings, one page per study, provenance. All are markdown."""
 
 import contextlib
+import json
 import re
 import shutil
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 from robustbias import manifest, training
 from robustbias.book import edition
 from robustbias.book.edition import Contents
-from robustbias.claims import TITLES
+from robustbias.claims import TITLES, matching
 from robustbias.findings.measure import VERDICTS, read, records, verdicts
 from robustbias.manifest import NetworkEntry, StudyEntry
 from robustbias.utils import PROVENANCE, UserError, architecture, atomic, locked
@@ -31,30 +32,32 @@ def findings(contents: Contents) -> str:
     architectures = sorted(set(cells["architecture"]))
     lines, last = [], ""
     for (id, statement, title), row in cells.groupby(["id", "statement", "title"], sort=False):
-        found = {cell.architecture: f"{cell.text} **{cell.verdict}**" for cell in row.itertuples()}
+        by_name = {
+            cell.architecture: f"{cell.text} **{cell.verdict}**" for cell in row.itertuples()
+        }
         named = "" if statement == last else f"{statement} ({id.partition('.')[0]})"
-        lines.append([named, title, *(found.get(name, "–") for name in architectures)])
+        lines.append([named, title, *(by_name.get(name, "–") for name in architectures)])
         last = statement
     return table(["claim", "study", *map(architecture, architectures)], lines)
 
 
 def overview(contents: Contents) -> str:
-    """A line a claim: how many of its verdicts are of each kind, on every study."""
+    """One line per claim: how many of its verdicts are of each kind, on every study."""
     claims = read(contents)
     if claims.empty:
         return "*No claim has been tested yet.*"
     cells = verdicts(claims)
     studies = list(dict.fromkeys(cells["title"]))
     lines = []
-    for id, own in cells.groupby("claim", sort=False):
-        counts = [own.loc[own["title"] == study, "verdict"].value_counts() for study in studies]
+    for id, rows in cells.groupby("claim", sort=False):
+        counts = [matching(rows, title=study)["verdict"].value_counts() for study in studies]
         words = [", ".join(f"{n[v]} {v}" for v in VERDICTS if v in n) for n in counts]
         lines.append([f"{id}: {TITLES.get(id, id)}", *(word or "–" for word in words)])
     return table(["claim", *studies], lines)
 
 
 def study_page(entry: StudyEntry) -> str:
-    """A study's own page: what it looks at, with which networks, under which attack."""
+    """The page of a study: its images, its networks and its threat model."""
     threat = entry.threat
     norm = {"l2": "L2", "linf": "L∞"}[threat.norm]
     networks = [manifest.network(name) for name in manifest.networks(entry.name)]
@@ -86,7 +89,7 @@ def _decides(entry: StudyEntry) -> str:
         return ""
     return (
         f" Claims about shape bias rest on the stimuli displayed as *{entry.decides}*; other "
-        "displays stand beside."
+        "displays are secondary."
     )
 
 
@@ -96,17 +99,10 @@ def _trainings(entry: StudyEntry) -> list[str]:
     if ledger.empty:
         return []
     lines = [
-        [
-            row.network,
-            row.epochs,
-            f"{row.minutes:.0f}",
-            f"{row.images_per_second:,.0f}",
-            f"{row.clean:.2f}",
-            f"{row.adversarial:.2f}",
-            f"`{row.commit}`",
-        ]
+        [row.network, row.epochs, f"{row.minutes:.0f}", f"{row.images_per_second:,.0f}",
+         f"{row.clean:.2f}", f"{row.adversarial:.2f}", f"`{row.commit}`"]
         for row in ledger.itertuples()
-    ]
+    ]  # fmt: skip
     header = ["network", "epochs", "minutes", "images/s", "clean", "adversarial", "commit"]
     used = zip(ledger["device"], ledger["threads"], strict=True)
     devices = " and ".join(dict.fromkeys(f"{name}, threads used: {n}" for name, n in used))
@@ -115,32 +111,50 @@ def _trainings(entry: StudyEntry) -> list[str]:
         f"`robustbias train {entry.name} --network NAME` repeats one of them, `make train "
         f"STUDY={entry.name}` all. Accuracies are of validation images after the last epoch, under "
         f"{training.TEST_STEPS} steps at eps {entry.threat.eps:g}; times include them, on machines "
-        f"that did other work as well: {devices}. Records with every epoch lie beside the weights.",
+        f"that did other work as well: {devices}. Records of every epoch are with the weights.",
         table(header, lines),
     ]
 
 
 def provenance(contents: Contents) -> str:
-    """What made the chapters of each study: what they share, then what each has of its own."""
+    """What produced the chapters of each study: facts they share, then facts that differ."""
     sections = []
     for study, notebooks in contents.items():
         facts = {
             path.stem: {k: v for record in records(path, PROVENANCE) for k, v in record.items()}
             for path in notebooks
         }
-        names = list(dict.fromkeys(name for own in facts.values() for name in own))
-        values = {name: [own.get(name, "–") for own in facts.values()] for name in names}
+        names = list(dict.fromkeys(name for record in facts.values() for name in record))
+        values = {name: [record.get(name, "–") for record in facts.values()] for name in names}
         shared = [[name, each[0]] for name, each in values.items() if len(set(each)) == 1]
-        own = [name for name, each in values.items() if len(set(each)) > 1]
+        differing = [name for name, each in values.items() if len(set(each)) > 1]
         sections += [
             f"## {manifest.study(study).title}",
+            _verified(study),
             table(["all chapters", ""], shared),
             table(
-                ["chapter", *own],
-                [[chapter, *(facts[chapter].get(name, "–") for name in own)] for chapter in facts],
+                ["chapter", *differing],
+                [
+                    [name, *(record.get(fact, "–") for fact in differing)]
+                    for name, record in facts.items()
+                ],
             ),
         ]
     return "\n\n".join(sections)
+
+
+def _verified(study: str) -> str:
+    """What the last re-computation of a study's published chapters found."""
+    path = edition.verified(study)
+    if not path.is_file():
+        return f"The published numbers were not computed again yet (`make verify STUDY={study}`)."
+    facts = json.loads(path.read_text(encoding="utf-8"))
+    return (
+        f"{facts['agree']:,} of {facts['numbers']:,} published numbers and verdicts were computed "
+        f"again and agree (tolerance {facts['tolerance']:g}, largest relative deviation "
+        f"{facts['largest_relative']:.2g}): {facts['device']}, threads: {facts['threads']}, "
+        f"{facts['date']}, commit `{facts['commit']}`."
+    )
 
 
 def _source(entry: manifest.DatasetEntry) -> str:
@@ -155,18 +169,11 @@ def _network(entry: NetworkEntry) -> list[str]:
     norm = {"l2": "L2", "linf": "L∞"}.get(entry.norm, "")
     trained = f"{norm} eps {entry.eps:g}" if entry.eps else "clean images"
     trained += "" if entry.cue == "both" else f", {entry.cue} alone"
-    return [
-        entry.name,
-        architecture(entry.architecture),
-        trained,
-        f"{entry.width:g}",
-        entry.sha256[:12] or "–",
-    ]
+    weights = entry.sha256[:12] or "–"
+    return [entry.name, architecture(entry.architecture), trained, f"{entry.width:g}", weights]
 
 
-# -- --------------------------------------------------------------------------------------------
 # The published edition: executed chapters kept in the repository, and the findings in README.
-
 
 _BLOCK = re.compile(r"(<!-- findings -->\n).*?(<!-- end of findings -->)", re.S)
 
@@ -178,32 +185,27 @@ def publish(study: str) -> list[Path]:
         UserError: The study is unknown, or a chapter was not executed on it.
     """
     manifest.study(study)
-    with locked(manifest.ROOT / "_build" / "locks" / "publication.lock"):
-        return _published(study)
-
-
-def _published(study: str) -> list[Path]:
     folder, readme = edition.PUBLISHED / study, manifest.ROOT / "README.md"
-    _recover(folder)
-    executed = edition.notebooks(study, executed=True)
-    if missing := [path.stem for path in executed if not path.exists()]:
-        raise UserError(
-            f"not executed on {study}: {', '.join(missing)}; run `make publish STUDY={study}`."
-        )
-    renewed(readme.read_text(encoding="utf-8"), "")  # its marks are there
-    published = _replaced(folder, executed)
-    with atomic(readme) as partial:
+    with locked(manifest.ROOT / "_build" / "locks" / "publication.lock"):
+        _recover(folder)
+        executed = edition.notebooks(study, executed=True)
+        if missing := [path.stem for path in executed if not path.exists()]:
+            raise UserError(
+                f"not executed on {study}: {', '.join(missing)}; run `make publish STUDY={study}`."
+            )
         text = readme.read_text(encoding="utf-8")
-        found = findings(edition.contents([]))
-        partial.write_text(renewed(text, found), encoding="utf-8")
+        renewed(text, "")  # raises without its marks, before anything is written
+        published = _replaced(folder, executed)
+        with atomic(readme) as partial:
+            partial.write_text(renewed(text, findings(edition.contents([]))), encoding="utf-8")
     return [*published, readme]
 
 
 def _replaced(folder: Path, sources: list[Path]) -> list[Path]:
-    """Makes the files all that is in the folder; a reader sees the old ones or the new ones.
+    """The files, copied in place of all that is in the folder: old ones or new ones, never a mix.
 
-    They are copied to a hidden folder beside it, then the two folders change places. Stopped
-    between these two renames, the next call puts the old folder back first.
+    They are copied to a hidden folder next to it, then the two folders change places. If that
+    stops between its two renames, the next call puts the old folder back first.
 
     Raises:
         UserError: The disk refused the write; the folder is as it was.

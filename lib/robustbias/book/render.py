@@ -21,11 +21,8 @@ from robustbias.book.edition import BUILD, PUBLISHED, Contents
 from robustbias.findings.measure import without_records
 from robustbias.utils import UserError
 
-# -- --------------------------------------------------------------------------------------------
-# Browser scripts that let the pages work without a network: widgets and mathematics.
-#
-# They come from npm when it is there; without it the pages load the same scripts from a CDN.
-
+# Browser scripts (widgets, mathematics) that let the pages work offline. They come from npm;
+# without it the pages load the same scripts from a CDN.
 
 # package, version -> files and folders of the package: name below the vendor folder
 _WANTED = {
@@ -83,14 +80,10 @@ def _copy(source: Path, target: Path) -> None:
         shutil.copy(source, target)
 
 
-# -- --------------------------------------------------------------------------------------------
 # Labels of a chapter, made unique per study, so that a chapter can appear once for each.
-
 
 # (fig-eps)=   :name: fig-eps   :label: eq-madry   $$ (eq-madry)
 _LABEL = r"(?:ch|sec|fig|tab|eq)-[a-z0-9-]+"
-
-
 _DEFINITION = re.compile(
     rf"\(({_LABEL})\)=|^:(?:name|label):\s*({_LABEL})|\$\$\s*\(({_LABEL})\)", re.M
 )
@@ -98,14 +91,14 @@ _DEFINITION = re.compile(
 
 def labels(notebooks: Iterable[NotebookNode]) -> set[str]:
     """Every label that some notebook defines, in its prose or on a cell's figure."""
-    found = set()
+    names = set()
     for notebook in notebooks:
         for cell in notebook.cells:
             if cell.cell_type == "markdown":
-                found.update(filter(None, sum(_DEFINITION.findall(cell.source), ())))
+                names.update(filter(None, sum(_DEFINITION.findall(cell.source), ())))
             if name := cell.metadata.get("mystnb", {}).get("figure", {}).get("name"):
-                found.add(name)
-    return found
+                names.add(name)
+    return names
 
 
 def relabelled(notebook: NotebookNode, defined: set[str], study: str) -> NotebookNode:
@@ -129,8 +122,7 @@ def relabelled(notebook: NotebookNode, defined: set[str], study: str) -> Noteboo
     return notebook
 
 
-# -- --------------------------------------------------------------------------------------------
-# One folder with all that Jupyter Book reads: front matter, chapters per study, made pages.
+# One folder with all that Jupyter Book reads: front matter, chapters per study, written pages.
 
 
 def stage(contents: Contents, conclusions: list[Path], folder: Path) -> Path:
@@ -173,7 +165,7 @@ def _stage_study(study: str, paths: list[Path], folder: Path) -> None:
 
 
 def _toc(template: Path, contents: Contents, conclusions: list[Path]) -> dict:
-    """The template's parts with one part a study, and the closing chapters, before the last."""
+    """The template's parts with one part per study, and the closing chapters, before the last."""
     toc = yaml.safe_load(template.read_text(encoding="utf-8"))
     parts = [
         {
@@ -239,5 +231,5 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 def _complaints(log: Path, most: int = 5) -> str:
     """The first warnings and errors in Jupyter Book's log, else its last line."""
     lines = _COLOUR.sub("", log.read_text(encoding="utf-8")).splitlines()
-    found = [line for line in lines if "WARNING" in line or "ERROR" in line] or lines[-1:]
-    return "\n".join(["", *found[:most], ""])
+    lines = [line for line in lines if "WARNING" in line or "ERROR" in line] or lines[-1:]
+    return "\n".join(["", *lines[:most], ""])

@@ -1,144 +1,113 @@
-"""Figures of chapters 5 and 6: what units detect, and to how many types of inputs they respond."""
+"""Figures of chapter 5: what units detect."""
 
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from robustbias import plotting
 from robustbias.concepts.measure import UnitExamples
-from robustbias.plotting import PALETTE, canvas, interval_points, legend_below, picture
-from robustbias.utils import REGIMES, architecture
+from robustbias.plotting import PAIR, PALETTE, REFERENCE
+from robustbias.utils import REGIMES
 
-KINDS = ["architecture", "regime", "metric"]
-
-
-OFFSETS = {"standard": -0.15, "robust": 0.0, "untrained": 0.15}
+# positions and style of S, R and untrained networks in the panels by layer
+BY_LAYER = {
+    "positions": plotting.offsets((*PAIR, "untrained"), 0.15),
+    "panel": (2.7, 1.8),
+    "sharex": "col",
+    "sharey": "row",
+    "label_size": "small",
+    "align": "right",
+    "style": {"lw": 1.1},
+}
 
 
 def detectors_by_layer(
-    table: pd.DataFrame,
-    categories: tuple[str, ...] | list[str] = ("texture or color", "object"),
+    table: pd.DataFrame, categories: Sequence[str] = ("texture or color", "object")
 ) -> Figure:
     """Share of a layer's units that detect a concept of each category, S, R and untrained.
 
-    A column of panels an architecture; intervals over units. The dashed line is the share that
+    One column of panels per architecture; intervals over units. The dashed line is the share that
     would pass the test with the masks of other images.
 
     Args:
-        table: From `measures.dissection`.
+        table: From `measure.dissection`.
     """
-    shown = table[table["metric"].isin(["detectors", "null_detectors"])]
-    rows = {category: shown[shown["category"] == category] for category in categories}
-    figure, axes = layer_panels(rows, "detectors")
-    for line, category in zip(axes, categories, strict=True):
-        line[0].set_ylabel(f"units that detect\n{category}", size="small")
-        for ax, name in zip(line, paired_architectures(table), strict=True):
-            own = rows[category]
-            null = own[(own["metric"] == "null_detectors") & (own["architecture"] == name)]
-            null = null[null["regime"].isin(["standard", "robust"]) & (null["layer"] != "all")]
-            highest = null.groupby("layer", sort=False)["value"].max().to_numpy()
-            ax.plot(range(len(highest)), highest, color="#999999", ls="--", lw=1, label="null")
-    legend_below(figure, axes)
+    by_category = [table[table["category"] == category] for category in categories]
+    means = [plotting.layer_means(rows, "detectors") for rows in by_category]
+    labels = [f"units that detect\n{category}" for category in categories]
+    figure, axes = plotting.layer_panels(means, labels, **BY_LAYER)
+    names = list(dict.fromkeys(pd.concat(means)["architecture"]))
+    for line, rows in zip(axes, by_category, strict=True):
+        null = plotting.layer_means(rows, "null_detectors")
+        null = null[null["regime"].isin(PAIR)]
+        for ax, name in zip(line, names, strict=True):
+            own = null[null["architecture"] == name]
+            highest = own.groupby("layer", sort=False)["value"].max().to_numpy()
+            ax.plot(range(len(highest)), highest, color=REFERENCE, ls="--", lw=1, label="null")
+    plotting.legend_below(figure)
     return figure
 
 
 def best_iou(table: pd.DataFrame, threshold: float = 0.04) -> Figure:
-    """Share of units whose best IoU exceeds a value; dashed, the same by null IoU.
-
-    A panel an architecture.
+    """Share of units whose best IoU exceeds a value; dotted, the same by null IoU.
 
     Args:
-        table: From `measures.dissection`.
+        table: From `measure.dissection`.
         threshold: Where a unit counts as a detector.
     """
     units = table[table["metric"].isin(["iou", "null_iou"])]
-    best = units.groupby([*KINDS, "layer", "unit"], sort=False)["value"].max()
-    best = {key: own.to_numpy() for key, own in best.groupby(KINDS)}
-    names = paired_architectures(table)
-    figure, axes = canvas(1, len(names), panel=(2.6, 2.8), sharex=True, sharey=True)
+    keys = ["architecture", "regime", "metric", "layer", "unit"]
+    best = units.groupby(keys, sort=False)["value"].max().reset_index()
+    figure, panels = plotting.architecture_panels(
+        best, ["share of units above"], panel=(2.6, 2.8), sharex=True, sharey=True
+    )
     grid = np.geomspace(0.002, 0.5, 200)
-    for ax, name in zip(axes.flat, names, strict=True):
-        for regime, metric in itertools.product(OFFSETS, ("iou", "null_iou")):
-            values = best.get((name, regime, metric), np.zeros(0))
-            if not len(values):
+    styles = {"iou": ("-", 1.6), "null_iou": (":", 1.2)}
+    for own, (ax,) in panels:
+        for regime, metric in itertools.product(BY_LAYER["positions"], styles):
+            values = own.loc[(own["regime"] == regime) & (own["metric"] == metric), "value"]
+            if values.empty:
                 continue
-            ax.plot(
-                grid,
-                (values[:, None] > grid).mean(0),
-                color=PALETTE[regime],
-                ls="-" if metric == "iou" else ":",
-                lw=1.6 if metric == "iou" else 1.2,
-                label=REGIMES[regime]
-                if metric == "iou"
-                else f"null of {REGIMES[regime].split()[0]}",
-            )
+            share = (values.to_numpy()[:, None] > grid).mean(0)
+            name = REGIMES[regime]
+            label = name if metric == "iou" else f"null of {name.split()[0]}"
+            style, width = styles[metric]
+            ax.plot(grid, share, color=PALETTE[regime], ls=style, lw=width, label=label)
         ax.axvline(threshold, color="#444444", lw=0.8)
-        ax.set(xscale="log", xticks=(0.005, 0.02, 0.1, 0.4), ylim=(-0.02, 1.02))
-        ax.set_xticklabels(["0.005", "0.02", "0.1", "0.4"])
+        ax.set(xscale="log", ylim=(-0.02, 1.02), xlabel="best IoU of a unit")
+        ax.set_xticks((0.005, 0.02, 0.1, 0.4), ["0.005", "0.02", "0.1", "0.4"])
         ax.minorticks_off()
-        ax.set_title(architecture(name))
-        ax.set_xlabel("best IoU of a unit")
-    axes[0, 0].set_ylabel("share of units above")
-    legend_below(figure, axes)
+    plotting.legend_below(figure)
     return figure
 
 
 def unit_examples(examples: UnitExamples, *, show_images: bool = True) -> Figure:
-    """Top images of units, a row each, the region above the unit's threshold outlined.
+    """Top images of units, one row each, the region above the unit's threshold outlined.
 
     Args:
-        examples: From `measures.unit_examples`.
+        examples: From `measure.unit_examples`.
         show_images: False leaves the regions alone.
     """
     m, k = examples.regions.shape[:2]
-    figure, axes = canvas(m, k, panel=(1.15, 1.45))
+    figure, axes = plotting.canvas(m, k, panel=(1.15, 1.45))
     figure.get_layout_engine().set(rect=(0, 0, 1, 0.97))
     for i, (line, unit) in enumerate(zip(axes, examples.units.itertuples(), strict=True)):
         for j, ax in enumerate(line):
             region = examples.regions[i, j].cpu().numpy()
-            pixels = np.moveaxis(examples.pixels[i, j].cpu().numpy(), 0, -1) / 255
-            shown = pixels if show_images else np.repeat(0.93 - 0.35 * region[..., None], 3, -1)
-            picture(ax, shown)
-            framed = np.pad(region, 1).astype(float)  # a region may reach the image's edge
-            at = np.arange(len(framed)) - 1
+            if show_images:
+                plotting.picture(ax, plotting.channels_last(examples.pixels[i, j]) / 255)
+            else:
+                plotting.picture(ax, np.repeat(0.93 - 0.35 * region[..., None], 3, -1))
+            padded = np.pad(region, 1).astype(float)  # a region may reach the image's edge
+            at = np.arange(len(padded)) - 1
             for colour, width in (("black", 2.6), (PALETTE[unit.regime], 1.4)):
                 if region.any():
-                    ax.contour(at, at, framed, levels=[0.5], colors=[colour], linewidths=width)
+                    ax.contour(at, at, padded, levels=[0.5], colors=[colour], linewidths=width)
             ax.set(xlim=(-1, len(region)), ylim=(len(region), -1))
-        line[0].text(
-            0,
-            1.06,
-            f"{REGIMES[unit.regime][0]}: {unit.layer}, unit {unit.unit}: {unit.concept} "
-            f"({unit.category}), IoU {unit.iou:.2f}",
-            transform=line[0].transAxes,
-            size="small",
-            color=PALETTE[unit.regime],
-            in_layout=False,  # it runs over the whole row, not the first panel
-        )
+        words = f"{REGIMES[unit.regime][0]}: {unit.layer}, unit {unit.unit}: {unit.concept} "
+        words += f"({unit.category}), IoU {unit.iou:.2f}"
+        plotting.row_title(line[0], words, unit.regime, 1.06)
     return figure
-
-
-def paired_architectures(table: pd.DataFrame) -> list[str]:
-    return list(dict.fromkeys(table.loc[table["pair"], "architecture"]))
-
-
-def layer_panels(rows: dict[str, pd.DataFrame], metric: str | None) -> tuple[Figure, np.ndarray]:
-    """Panels of means by layer: a row an item of `rows`, a column an architecture."""
-    names = paired_architectures(pd.concat(rows.values()))
-    figure, axes = canvas(len(rows), len(names), panel=(2.7, 1.8), sharex="col", sharey="row")
-    for line, own in zip(axes, rows.values(), strict=True):
-        means = own[(own["unit"] == -1) & (own["layer"] != "all")]
-        means = means if metric is None else means[means["metric"] == metric]
-        for ax, name in zip(line, names, strict=True):
-            mine = means[means["architecture"] == name]
-            layers = list(dict.fromkeys(mine.loc[mine["regime"] == "standard", "layer"]))
-            for regime, offset in OFFSETS.items():
-                values = mine[mine["regime"] == regime].set_index("layer").reindex(layers)
-                x = np.arange(len(layers)) + offset
-                interval_points(ax, x, values, kind=regime, label=REGIMES[regime], ls="-", lw=1.1)
-            ax.set_xticks(range(len(layers)))
-            ax.set_xticklabels(layers, rotation=40, ha="right", size="x-small")
-    for ax, name in zip(axes[0], names, strict=True):
-        ax.set_title(architecture(name))
-    return figure, axes

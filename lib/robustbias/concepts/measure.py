@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, UInt8
 from torch import Tensor
 
 from robustbias import manifest, stats
@@ -18,7 +18,7 @@ from robustbias.images import broden, floats
 from robustbias.images.concepts import Concepts
 from robustbias.networks import hooks
 from robustbias.networks.hooks import peaks
-from robustbias.studies import Study, described, paired, pairs, probed_networks
+from robustbias.studies import Study, networks_with_controls, paired, pairs
 from robustbias.tables import measure, tidy
 from robustbias.utils import UserError
 
@@ -28,7 +28,7 @@ THRESHOLD = 0.04  # IoU from which a unit counts as a detector
 UNIT = ["network", "layer", "unit"]
 
 
-NETWORK = ["study", "network", "architecture", "regime", "eps", "pair"]
+CALIBRATION = 400  # images that set the BatchNorm statistics of an untrained network
 
 
 def concept_set(study: Study, name: str = "", n: int | None = None) -> Concepts:
@@ -45,13 +45,8 @@ def concept_set(study: Study, name: str = "", n: int | None = None) -> Concepts:
                 "of kind 'broden', or \"\" for the study's own images."
             )
         found = broden.read(manifest.data_directory() / entry.path, n)
-    elif hasattr(study.source, "concepts"):
-        found = study.source.concepts(n)
     else:
-        raise UserError(
-            f"the images of study {study.name} have no concept masks; name a data set that has "
-            'some, like concepts="broden".'
-        )
+        found = study.source.concepts(n)
     return found.to(study.device)
 
 
@@ -96,7 +91,7 @@ def dissection(
     """
     images = concept_set(study, concepts, n_images)
     rows, units = [_concept_rows(study, images)], []
-    for named, network in probed_networks(study, images.pixels):
+    for named, network, _ in networks_with_controls(study, images.pixels[:CALIBRATION]):
         generator = torch.Generator().manual_seed(study.seed)
         options = {"share": share, "memory": memory, "generator": generator}
         for layer, own in dissected(network, images, layers, **options).items():
@@ -195,62 +190,29 @@ def _shares(study: Study, units: pd.DataFrame, images: Concepts, draws: int) -> 
     if {"texture", "color"} <= set(images.categories):
         groups["texture or color"] = ("texture", "color")
     generator = torch.Generator().manual_seed(study.seed)
-    boots, rows = {}, []
     columns = [(metric, group) for metric in METRICS for group in groups]
-    about = pd.DataFrame(columns, columns=["metric", "category"])
-    by_layer = [(key, own) for key, own in units.groupby(["network", "layer"], sort=False)]
-    over_all = [((name, "all"), own) for name, own in units.groupby("network", sort=False)]
-    for (name, layer), own in by_layer + over_all:
-        hits = np.stack(
-            [
-                own[metric]
-                & own["null_category" if metric == "null_detectors" else "category"].isin(
-                    groups[group]
-                )
-                for metric, group in columns
-            ],
-            1,
-        )
-        values = torch.from_numpy(hits).float()
-        boot = stats.ratios(
-            values,
-            torch.ones_like(values),
-            torch.arange(len(values)),
-            generator=generator,
-            draws=draws,
-        )
-        boots[name, layer] = boot, len(values)
-        shared = own.iloc[0][
-            ["study", "network", "architecture", "regime", "eps", "pair"]
-        ].to_dict()
-        rows.append(_share_rows(about, boot, len(values)).assign(**shared, layer=layer))
-        found = own[own["detectors"]]
-        unique = [found[found["category"].isin(c)]["concept"].nunique() for c in groups.values()]
-        counted = pd.DataFrame({"category": list(groups), "value": unique, "metric": "unique"})
-        rows.append(counted.assign(**shared, layer=layer, n=len(own)))
-    for pair in [pair for pair in pairs(study).values() if len(pair) == 2]:
-        robust, standard = pair["robust"], pair["standard"]
-        shared = described(study, robust) | {
-            "network": f"{robust.name} - {standard.name}",
-            "regime": "robust - standard",
-        }
-        for name, layer in [key for key in boots if key[0] == robust.name]:
-            (one, n), (other, m) = boots[name, layer], boots[standard.name, layer]
-            difference = stats.Bootstrap(
-                one.value - other.value, one.replicates - other.replicates, -1.0, 1.0
+    sets = [(layer, table) for (_, layer), table in units.groupby(["network", "layer"], sort=False)]
+    sets += [("all", table) for _, table in units.groupby("network", sort=False)]
+    shares, rows = [], []
+    for layer, table in sets:
+        hits = [
+            table[metric]
+            & table["null_category" if metric == "null_detectors" else "category"].isin(
+                groups[group]
             )
-            rows.append(_share_rows(about, difference, n + m).assign(**shared, layer=layer))
-    return pd.concat(rows, ignore_index=True).assign(unit=-1, concept="")
-
-
-def _share_rows(about: pd.DataFrame, boot: stats.Bootstrap, n: int) -> pd.DataFrame:
-    low, high = boot.interval()
-
-    def column(values: Float[Tensor, " m"]) -> np.ndarray:
-        return values.double().numpy()
-
-    ends = {"low": column(low), "high": column(high)}
-    return about.assign(value=column(boot.value), **ends, n=n)
+            for metric, group in columns
+        ]
+        shared = table.iloc[0][list(stats.NETWORK)].to_dict() | {"layer": layer}
+        shares.append((shared, columns, torch.from_numpy(np.stack(hits, 1)).float(), None))
+        detectors = table[table["detectors"]]
+        for group, categories in groups.items():
+            unique = detectors.loc[detectors["category"].isin(categories), "concept"].nunique()
+            count = {"metric": "unique", "category": group, "value": unique, "n": len(table)}
+            rows.append(shared | count)
+    about, boot = stats.over_units(shares, generator=generator, draws=draws)
+    metric, about["category"] = zip(*about["metric"], strict=True)
+    table = stats.aggregate(study, about.assign(metric=metric), boot, paired=False)
+    return pd.concat([table, pd.DataFrame(rows)], ignore_index=True).assign(unit=-1, concept="")
 
 
 # -- --------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from robustbias.plotting import canvas
+from robustbias import plotting
 from robustbias.utils import architecture
 
 # Colour and sign say the same, so that the matrix reads without colour too.
@@ -18,16 +18,16 @@ LOOK = {
 
 
 def verdict_matrix(cells: pd.DataFrame) -> Figure:
-    """A cell a statement, study and architecture: its verdict, and what was measured.
+    """One cell per statement, study and architecture: its verdict, and what was measured.
 
     Args:
-        cells: `book.findings.verdicts`.
+        cells: From `measure.verdicts`.
     """
     statements = list(dict.fromkeys(zip(cells["id"], cells["statement"], strict=True)))
     places = list(dict.fromkeys(zip(cells["title"], cells["architecture"], strict=True)))
     studies = list(dict.fromkeys(cells["title"]))
     places.sort(key=lambda place: (studies.index(place[0]), place[1]))
-    figure, axes = canvas(panel=(3.4 + 1.35 * len(places), 0.8 + 0.46 * len(statements)))
+    figure, axes = plotting.canvas(panel=(3.4 + 1.35 * len(places), 0.8 + 0.46 * len(statements)))
     ax = axes[0, 0]
     for row in cells.itertuples():
         x = places.index((row.title, row.architecture))
@@ -46,9 +46,7 @@ def verdict_matrix(cells: pd.DataFrame) -> Figure:
     ax.xaxis.tick_top()
     ax.set(xlim=(-0.5, len(places) - 0.5), ylim=(len(statements) - 0.5, -0.5))
     ax.tick_params(length=0)
-    ax.grid(False)
-    for spine in ax.spines.values():
-        spine.set_visible(False)
+    plotting.without_frame(ax)
     key = [_cell(0, 0, colour, label=f"{sign} {word}") for word, (colour, sign) in LOOK.items()]
     figure.legend(handles=key, loc="outside lower center", ncols=3, frameon=False, fontsize="small")
     return figure

@@ -11,40 +11,115 @@ from nbformat import NotebookNode
 from robustbias import manifest, studies, utils
 from robustbias.book import edition
 from robustbias.claims import joint
-from robustbias.utils import CLAIMS, HEADLINES, PROVENANCE, Footer, UserError
+from robustbias.utils import CLAIMS, HEADLINES, PROVENANCE, TABLES, Footer, UserError
 
-# -- --------------------------------------------------------------------------------------------
-# What an executed chapter says of itself, for programs: its claims, its headline numbers and
-# its provenance.
-#
-# They travel inside the notebook, beside what a reader sees, so that a published chapter needs
-# nothing but its own file.
+# An executed chapter carries its claims, headline numbers, provenance and summaries of its tables
+# as outputs of MIME types that only programs read, so that a published chapter needs nothing but
+# its own file.
+
+
+_NUMBER = re.compile(  # not inside a name: L2, 128px, ResNet-50, a hash, 1.2.3
+    r"(?<![\w.])(?<![A-Za-z]-)[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:e[-+]?\d{1,3})?(?!\.?\w)"
+)
+
+
+_CELL = re.compile(r"<td[^>]*>(.*?)</td>", re.S)
 
 
 def without_records(notebook: NotebookNode) -> NotebookNode:
     """The notebook without what is for programs alone: a page cannot show it."""
-    for cell in notebook.cells:
-        for output in cell.get("outputs", []):
-            for mime in (CLAIMS, HEADLINES, PROVENANCE):
-                output.get("data", {}).pop(mime, None)
+    for output in _outputs(notebook):
+        for mime in (CLAIMS, HEADLINES, PROVENANCE, TABLES):
+            output.get("data", {}).pop(mime, None)
     return notebook
 
 
 def records(notebook: Path, mime: str) -> list[Any]:
     """Values of one kind that a notebook's cells put out, in order; lists are joined."""
-    found = []
-    for cell in nbformat.read(notebook, as_version=4).cells:
-        for output in cell.get("outputs", []):
-            value = output.get("data", {}).get(mime, [])
-            found.extend(value if isinstance(value, list) else [value])
-    return found
+    values = []
+    for output in _outputs(nbformat.read(notebook, as_version=4)):
+        value = output.get("data", {}).get(mime, [])
+        values.extend(value if isinstance(value, list) else [value])
+    return values
+
+
+def results(notebook: Path) -> dict[tuple[str, str], float | str]:
+    """Every number, verdict and table digest in a notebook, by (kind, name).
+
+    Kinds: claim, headline, glue, output (printed tables and sentences, by their position), table
+    (summaries of measured tables) and digest. The provenance record is left out: its commit,
+    seconds and versions are no results. So are pictures and widgets: they draw the tables.
+    """
+    values: dict[tuple[str, str], float | str] = {}
+    printed = 0
+
+    def add(kind: str, name: str, fields: dict[str, Any]) -> None:
+        values.update({(kind, f"{name} {field}".strip()): fields[field] for field in fields})
+
+    for output in _outputs(nbformat.read(notebook, as_version=4)):
+        data = output.get("data", {})
+        if name := output.get("metadata", {}).get("scrapbook", {}).get("name"):
+            text = next(iter(data.values())).strip("'\"")
+            add("glue", name, _numbers(text) or {"": text})
+        elif PROVENANCE in data:
+            for table in data.get(TABLES, []):
+                name = call(table)
+                add("digest", name, {"": table["digest"]})
+                add("table", name, {"rows": table["rows"]})
+                for column, statistics in table["columns"].items():
+                    add("table", f"{name}: {column}", statistics)
+        elif CLAIMS in data:
+            for claim in data[CLAIMS]:
+                name = " ".join(
+                    filter(None, (claim[k] for k in ("id", "architecture", "condition")))
+                )
+                add("claim", name, _numeric(claim) | {"verdict": claim["verdict"]})
+        elif HEADLINES in data:
+            for row in data[HEADLINES]:
+                name = f"{row['number']}, {row['architecture']} {row['regime']}"
+                add("headline", name, _numeric(row))
+        elif lines := _lines(data):
+            printed += 1
+            for i, line in enumerate(lines, start=1):
+                add("output", f"{printed}, line {i}, number", _numbers(line))
+    return values
+
+
+def call(record: dict[str, Any]) -> str:
+    """What made a table, from its provenance: `accuracy(n_images=200, steps=0)`."""
+    arguments = ", ".join(f"{k}={v!r}" for k, v in sorted(record["arguments"].items()))
+    return f"{record['measure']}({arguments})"
+
+
+def _outputs(notebook: NotebookNode) -> list[NotebookNode]:
+    return [output for cell in notebook.cells for output in cell.get("outputs", [])]
+
+
+def _numeric(record: dict[str, Any]) -> dict[str, float]:
+    return {name: value for name, value in record.items() if type(value) in (int, float)}
+
+
+def _numbers(text: str) -> dict[str, float]:
+    """The numbers in a text: {"1": 0.36, "2": 0.31, "3": 0.41} for "0.36 [0.31, 0.41]"."""
+    parts = enumerate(_NUMBER.findall(text.replace("\N{MINUS SIGN}", "-")), start=1)
+    return {str(i): float(part.replace(",", "")) for i, part in parts}
+
+
+def _lines(data: dict[str, Any]) -> list[str]:
+    """Lines of a sentence, or the cells of each row of a table; [] for pictures and widgets."""
+    if "text/markdown" in data:
+        return data["text/markdown"].splitlines()
+    if "text/html" in data:
+        rows = (_CELL.findall(row) for row in data["text/html"].split("</tr>"))
+        return [" ".join(cells) for cells in rows if cells]
+    return data["text/plain"].splitlines() if set(data) == {"text/plain"} else []
 
 
 VERDICTS = ("supported", "undetermined", "contradicted")
 
 
 def registered(executed: list[str]) -> pd.DataFrame:
-    """One row a tested part of a claim, study and architecture.
+    """One row per judged statement, study, architecture and condition.
 
     Columns: those of `Claim.record`, title (the study's), notebook (where it was tested).
 
@@ -61,16 +136,19 @@ def registered(executed: list[str]) -> pd.DataFrame:
 
 
 def numbers(executed: list[str]) -> list[dict]:
-    """The headline numbers of all chapters (`headlines.FIELDS`), read like the claims."""
-    notebooks = [path for paths in edition.contents(executed).values() for path in paths]
-    return [row for path in notebooks for row in records(path, HEADLINES)]
+    """The headline numbers of all chapters (`claims.FIELDS`), read like the claims."""
+    return [row for path in _notebooks(executed) for row in records(path, HEADLINES)]
 
 
 def footer(executed: list[str]) -> Footer:
     """Which notebooks the findings were read from, by the start of their hashes."""
-    notebooks = [path for paths in edition.contents(executed).values() for path in paths]
-    rows = {f"{path.parent.name}/{path.name}": utils.sha256(path)[:12] for path in notebooks}
+    paths = _notebooks(executed)
+    rows = {f"{path.parent.name}/{path.name}": utils.sha256(path)[:12] for path in paths}
     return Footer({"commit": studies.commit(), **rows})
+
+
+def _notebooks(executed: list[str]) -> list[Path]:
+    return [path for paths in edition.contents(executed).values() for path in paths]
 
 
 def read(contents: edition.Contents) -> pd.DataFrame:
@@ -88,7 +166,7 @@ def read(contents: edition.Contents) -> pd.DataFrame:
 
 
 def verdicts(table: pd.DataFrame) -> pd.DataFrame:
-    """One row a statement, study and architecture: the joint verdict of the conditions that decide.
+    """One row per statement, study and architecture: joint verdict of the primary measurements.
 
     Columns: id, statement, study, title, architecture, claim (C2 of C2.stylized), verdict, text
     (what a cell of a table says: the measurement, or how many conditions gave which verdict).
@@ -96,12 +174,11 @@ def verdicts(table: pd.DataFrame) -> pd.DataFrame:
     names = ["id", "statement", "study", "title", "architecture"]
     rows = []
     for key, parts in table[~table["beside"]].groupby(names, sort=False):
-        found = list(parts["verdict"])
+        judged = list(parts["verdict"])
         text = parts["measured"].iloc[0]
-        if len(found) > 1:
-            counts = [f"{found.count(verdict)} {verdict}" for verdict in VERDICTS]
-            there = [count for count in counts if not count.startswith("0 ")]
-            text = ", ".join(there) if len(there) > 1 else f"all {len(found)}"
+        if len(judged) > 1:
+            counts = [f"{judged.count(v)} {v}" for v in VERDICTS if v in judged]
+            text = ", ".join(counts) if len(counts) > 1 else f"all {len(judged)}"
         about = dict(zip(names, key, strict=True)) | {"claim": key[0].partition(".")[0]}
-        rows.append({**about, "verdict": joint(found), "text": text})
+        rows.append({**about, "verdict": joint(judged), "text": text})
     return pd.DataFrame(rows, columns=[*names, "claim", "verdict", "text"])

@@ -2,148 +2,112 @@
 
 import pandas as pd
 
-from robustbias.claims import FIELDS, joint
+from robustbias.claims import FIELDS, joint, matching
+from robustbias.plotting import pivoted
 from robustbias.stats import Interval
 from robustbias.utils import Prose, architecture
 
-WORDS = {
-    "supported": "Supported",
-    "contradicted": "Contradicted",
-    "undetermined": "Undetermined",
-}
+VERDICTS = ("supported", "contradicted", "undetermined")
 
 
 def replication(cells: pd.DataFrame) -> Prose:
     """Statement by statement, on which studies and architectures it held and where it did not.
 
     Args:
-        cells: `book.findings.verdicts`: one verdict a statement, study and architecture.
+        cells: From `measure.verdicts`.
     """
     lines = []
-    for (id, statement), own in cells.groupby(["id", "statement"], sort=False):
+    for (id, statement), rows in cells.groupby(["id", "statement"], sort=False):
         places = []
-        for verdict, word in WORDS.items():
-            found = own[own["verdict"] == verdict]
+        for verdict in VERDICTS:
+            studies = matching(rows, verdict=verdict).groupby("title", sort=False)["architecture"]
             where = [
-                f"{title} ({', '.join(architecture(name) for name in sorted(names))})"
-                for title, names in found.groupby("title", sort=False)["architecture"]
+                f"{title} ({', '.join(map(architecture, sorted(names)))})"
+                for title, names in studies
             ]
-            places += [f"*{word}*: {'; '.join(where)}."] if where else []
-        count = (own["verdict"] == "supported").sum()
+            places += [f"*{verdict.capitalize()}*: {'; '.join(where)}."] if where else []
+        count = (rows["verdict"] == "supported").sum()
         lines.append(
             f"- **{statement}** ({id.partition('.')[0]}) "
-            f"{count} of {len(own)} supported. {' '.join(places)}"
+            f"{count} of {len(rows)} supported. {' '.join(places)}"
         )
     return Prose("\n".join(lines))
 
 
 def summary(cells: pd.DataFrame) -> Prose:
-    """One sentence a study: how many of its verdicts are of each kind."""
+    """One sentence per study: how many of its verdicts are of each kind."""
     sentences = []
-    for title, own in cells.groupby("title", sort=False):
-        counts = own["verdict"].value_counts()
-        words = [f"{counts.get(v, 0)} {v}" for v in WORDS]
-        sentences.append(f"{title}: of {len(own)} verdicts {', '.join(words)}.")
+    for title, verdicts in cells.groupby("title", sort=False)["verdict"]:
+        counts = verdicts.value_counts()
+        words = [f"{counts.get(verdict, 0)} {verdict}" for verdict in VERDICTS]
+        sentences.append(f"{title}: of {len(verdicts)} verdicts {', '.join(words)}.")
     return Prose(" ".join(sentences))
 
 
 def undetermined(claims: pd.DataFrame) -> pd.DataFrame:
-    """The measurements whose interval holds the threshold, and what it would take to decide.
+    """The measurements whose interval includes the threshold, and how much data would settle them.
 
     `more data` is the factor by which n would have to grow for an interval of the same centre to
     clear the threshold: (half width / distance of the value from the threshold)^2. Where it is
     large, the effect is small or absent rather than badly measured.
 
     Args:
-        claims: `book.findings.registered`.
+        claims: From `measure.registered`.
     """
-    open_ = claims[(claims["verdict"] == "undetermined") & ~claims["beside"]]
-    half = (open_["high"] - open_["low"]) / 2
-    factor = (half / (open_["value"] - open_["threshold"]).abs()) ** 2
-    where = zip(open_["statistic"], open_["condition"], strict=True)
-    shown = pd.DataFrame(
+    rows = claims[(claims["verdict"] == "undetermined") & ~claims["beside"]]
+    half = (rows["high"] - rows["low"]) / 2
+    factor = (half / (rows["value"] - rows["threshold"]).abs()) ** 2
+    where = zip(rows["statistic"], rows["condition"], strict=True)
+    table = pd.DataFrame(
         {
             "statistic": [", ".join(filter(None, words)) for words in where],
-            "study": open_["title"],
-            "architecture": [architecture(name) for name in open_["architecture"]],
-            "measured": open_["measured"],
-            "n": open_["n"],
+            "study": rows["title"],
+            "architecture": [architecture(name) for name in rows["architecture"]],
+            "measured": rows["measured"],
+            "n": rows["n"],
             "more data": [f"× {x:.1f}" if x < 100 else "× 100 or more" for x in factor],
         }
     )
-    return shown.reset_index(drop=True)
+    return table.reset_index(drop=True)
 
 
 def against_published(claims: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
-    """Ours beside ImageNet's ResNet-50, for the claims that have a published number.
+    """Our measurements and those of ImageNet's ResNet-50, for claims that have a published number.
 
     Args:
-        claims: `book.findings.registered`.
-        published: `published.effects`.
+        claims: From `measure.registered`.
+        published: From `published.effects`.
     """
-    rows = []
-    for row in published.itertuples():
-        own = claims[claims["id"] == row.id]
-        for claim in own.itertuples():
-            where = " ".join(filter(None, [claim.title, claim.condition]))
-            rows.append(
-                {
-                    "statistic": claim.statistic,
-                    "ImageNet, ResNet-50": f"{row.value:.2f}",
-                    "study": where,
-                    "architecture": architecture(claim.architecture),
-                    "measured": claim.measured,
-                }
-            )
-    wide = pd.DataFrame(rows)
-    keys = ["statistic", "ImageNet, ResNet-50", "study"]
-    order = wide[keys].drop_duplicates()
-    wide = wide.pivot(index=keys, columns="architecture", values="measured").fillna("")
-    wide = wide.reindex(pd.MultiIndex.from_frame(order))
-    return wide.rename_axis(columns=None)
-
-
-# -- --------------------------------------------------------------------------------------------
-# The few numbers of every network that the closing chapter sets side by side.
-#
-# A chapter's notebook carries them for programs, as it carries its claims, so that the closing
-# chapter needs nothing but the notebooks.
-
-
-LETTERS = {"standard": "S", "robust": "R"}
+    rows = published[["id", "value"]].merge(claims, on="id", suffixes=("_published", ""))
+    rows["ImageNet, ResNet-50"] = rows["value_published"].map("{:.2f}".format)
+    rows["study"] = (rows["title"] + " " + rows["condition"]).str.strip()
+    rows = rows.assign(column=rows["architecture"].map(architecture), text=rows["measured"])
+    columns = [architecture(name) for name in sorted(rows["architecture"].unique())]
+    return pivoted(rows, ["statistic", "ImageNet, ResNet-50", "study"], columns)
 
 
 def numbers_table(records: list[dict], verdicts: pd.DataFrame, study: str) -> pd.DataFrame:
-    """A line a number and claim of one study; a column an architecture and regime.
+    """Headline numbers and claims of one study: a column per architecture and regime.
 
     A claim's verdict is about the pair; it stands under R.
 
     Args:
         records: From the notebooks, as `Headlines`.
-        verdicts: `book.findings.verdicts`.
+        verdicts: From `measure.verdicts`.
     """
-    rows = pd.DataFrame(records, columns=FIELDS)
-    rows = rows[rows["study"] == study]
+    rows = matching(pd.DataFrame(records, columns=FIELDS), study=study)
     text = [
         f"{row.value:.0f} [{row.low:.0f}, {row.high:.0f}]"
         if row.number == "mCE"
         else str(Interval(row.value, row.low, row.high, row.n))
         for row in rows.itertuples()
     ]
-    cells = rows[["number", "architecture", "regime"]].assign(text=text)
-    own = verdicts[verdicts["study"] == study]
-    judged = [
-        {"number": claim, "architecture": name, "regime": "robust", "text": joint(of["verdict"])}
-        for (claim, name), of in own.groupby(["claim", "architecture"], sort=False)
-    ]
-    cells = pd.concat([cells, pd.DataFrame(judged)])
-    order = list(dict.fromkeys(cells["number"]))
-    columns = sorted({*zip(cells["architecture"], cells["regime"], strict=True)}, key=_place)
-    wide = cells.pivot(index="number", columns=["architecture", "regime"], values="text")
-    wide = wide.reindex(index=order, columns=columns).fillna("")
-    wide.columns = [f"{architecture(name)} {LETTERS[regime]}" for name, regime in columns]
-    return wide.rename_axis(index=None)
-
-
-def _place(column: tuple[str, str]) -> tuple[str, int]:
-    return column[0], list(LETTERS).index(column[1])
+    judged = matching(verdicts, study=study).groupby(["claim", "architecture"], sort=False)
+    judged = judged["verdict"].agg(joint).rename("text").reset_index()
+    judged = judged.rename(columns={"claim": "number"}).assign(regime="robust")
+    rows = pd.concat([rows.assign(text=text), judged])
+    letters = {"standard": "S", "robust": "R"}
+    rows["column"] = rows["architecture"].map(architecture) + " " + rows["regime"].map(letters)
+    names = sorted(rows["architecture"].unique())
+    columns = [f"{architecture(name)} {letter}" for name in names for letter in letters.values()]
+    return pivoted(rows, ["number"], columns).rename_axis(index=None)

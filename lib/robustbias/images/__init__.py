@@ -22,25 +22,20 @@ MAX_PIXELS = 64_000_000  # of a stored image; a file of some kilobytes can unpac
 
 @dataclasses.dataclass(frozen=True)
 class Images:
-    """Labelled images. `masks` holds per-pixel concept labels where the source knows them.
-
-    Pixels are stored as uint8 0..255 and handed out as float in [0, 1].
-    """
+    """Labelled images, stored as uint8 0..255 and handed out as float in [0, 1]."""
 
     pixels: UInt8[Tensor, "n 3 h w"]
     labels: Int64[Tensor, " n"]
     classes: tuple[str, ...]
     names: tuple[str, ...] = ()
-    masks: dict[str, Tensor] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.pixels)
 
     def to(self, device: torch.device | str) -> "Images":
         """The same images on another device."""
-        masks = {name: mask.to(device) for name, mask in self.masks.items()}
         return dataclasses.replace(
-            self, pixels=self.pixels.to(device), labels=self.labels.to(device), masks=masks
+            self, pixels=self.pixels.to(device), labels=self.labels.to(device)
         )
 
     def take(self, index: Int64[Tensor, " m"]) -> "Images":
@@ -50,7 +45,6 @@ class Images:
             pixels=self.pixels[index],
             labels=self.labels[index],
             names=tuple(self.names[i] for i in index.tolist()) if self.names else (),
-            masks={name: mask[index] for name, mask in self.masks.items()},
         )
 
     def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -107,10 +101,7 @@ def opened(file: Path | io.BytesIO, name: Path | str = "") -> Iterator[Image.Ima
         ) from error
 
 
-# -- --------------------------------------------------------------------------------------------
-# Decoded images kept on disk, each set as one memory-mapped uint8 array.
-#
-# An array is named by the hash of what it was made from, and written whole or not at all.
+# Decoded images on disk: one memory-mapped uint8 array per set, named by the hash of its inputs
 
 
 def cache_folder() -> Path:

@@ -21,8 +21,7 @@ from robustbias.utils import MissingData, UserError
 class Regions:
     """Pixels that carry the same labels in all maps, and whose images the same categories.
 
-    The region of a pixel says all about it, so counting pixels by region once replaces counting
-    them by concept, category by category.
+    Counting pixels by region once replaces counting them by concept, category by category.
     """
 
     index: Tensor  # n a b, which region a pixel belongs to
@@ -39,7 +38,7 @@ class Concepts:
             the category, 0 for none, else 1 + the concept's place in `names`. A label of the
             whole image may be a map of one pixel.
         names: Category -> its concepts.
-        carried: Category -> images whose labels of that category are known. Elsewhere a missing
+        carried: Category -> images that have labels of that category. Elsewhere a missing
             label means nothing, and the union of an IoU is not counted there.
 
     Raises:
@@ -93,7 +92,7 @@ class Concepts:
     @property
     def concepts(self) -> tuple[tuple[str, str], ...]:
         """(category, concept) of all of them, category by category."""
-        return tuple((category, name) for category, own in self.names.items() for name in own)
+        return tuple((category, name) for category, names in self.names.items() for name in names)
 
     @property
     def side(self) -> tuple[int, int]:
@@ -120,7 +119,7 @@ class Concepts:
 
     @functools.cached_property
     def regions(self) -> Regions:
-        """The set's regions, found once."""
+        """The set's regions."""
         n, (a, b) = len(self), self.side
         device = self.pixels.device
         index = torch.zeros(n, a, b, dtype=torch.long, device=device)
@@ -135,22 +134,18 @@ class Concepts:
         concepts, carried, at = [], [], 0
         for category in self.categories:
             count = self.maps[category].shape[1]
-            own = torch.arange(1, len(self.names[category]) + 1, device=device)
-            concepts.append((seen[:, at : at + count, None] == own).any(1))
+            codes = torch.arange(1, len(self.names[category]) + 1, device=device)
+            concepts.append((seen[:, at : at + count, None] == codes).any(1))
             carried.append(seen[:, at + count] == 1)
             at += count + 1
-        known = torch.stack(carried, 1)
         # a label on an image that does not carry the category counts no more than a missing one
-        own = [c & k[:, None] for c, k in zip(concepts, carried, strict=True)]
-        return Regions(index.to(torch.int32), torch.cat(own, 1), known)
+        labelled = [c & k[:, None] for c, k in zip(concepts, carried, strict=True)]
+        return Regions(index.to(torch.int32), torch.cat(labelled, 1), torch.stack(carried, 1))
 
 
-# -- --------------------------------------------------------------------------------------------
-# The eleven basic colour names, given to pixels by the nearest of several shades of each.
-#
-# Names: Berlin and Kay 1969. Shades: colour keywords of CSS (W3C, CSS Color Module Level 4, section
-# 6.1), each counted with the basic name that it is a shade of. Distances are taken in CIELAB (white
-# D65), where they are roughly what people see.
+# The eleven basic colour names (Berlin and Kay 1969), each with shades among the colour keywords of
+# CSS (W3C, CSS Color Module Level 4, section 6.1). A pixel gets the name of the nearest shade in
+# CIELAB (white D65), where distances are roughly perceptual.
 
 
 SHADES = {
@@ -167,7 +162,6 @@ SHADES = {
     "yellow": (0xFFFF00, 0xFFD700, 0xF0E68C),
 }
 
-
 # linear sRGB to XYZ over the white point (IEC 61966-2-1)
 _XYZ = (
     (0.4124 / 0.95047, 0.3576 / 0.95047, 0.1805 / 0.95047),
@@ -182,10 +176,10 @@ def named(pixels: Float[Tensor, "n 3 h w"]) -> UInt8[Tensor, "n h w"]:
     Args:
         pixels: sRGB in [0, 1].
     """
-    codes = [code for own in SHADES.values() for code in own]
+    codes = [code for shades in SHADES.values() for code in shades]
     rgb = torch.tensor([[code >> 16, code >> 8 & 255, code & 255] for code in codes]) / 255
     shades = lab(rgb[:, :, None, None].to(pixels))[:, :, 0, 0]
-    label = torch.tensor([1 + i for i, own in enumerate(SHADES.values()) for _ in own])
+    label = torch.tensor([1 + i for i, codes in enumerate(SHADES.values()) for _ in codes])
     nearest = [
         torch.cdist(part.permute(0, 2, 3, 1), shades).argmin(-1) for part in lab(pixels).split(64)
     ]
@@ -201,13 +195,6 @@ def lab(pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h w"]:
     return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], 1)
 
 
-# -- --------------------------------------------------------------------------------------------
-# Concepts of photographs with one object box each: object, colour, and textures of our own.
-#
-# The box's pixels are the object, so the mask holds some background too. Colours are named by
-# pixel. Textures are procedural swatches, since nobody has labelled those of the photographs.
-
-
 # The boxes are not in the digest of the images that tables are kept under, hence pinned here.
 BOXES_SHA256 = "c37765a8b40fce4f28962bf1847a2537e2781753974cbb2447eeb50ff31130a2"
 
@@ -216,29 +203,31 @@ def concepts(
     photographs: Images,
     boxes: Int64[Tensor, "n 4"],
     names: tuple[str, ...],
-    fills: int,
+    n_patches: int,
     generator: torch.Generator,
 ) -> Concepts:
-    """Photographs, then `fills` swatches; masks have half the images' side.
+    """Photographs, then texture patches; masks have half the images' side.
 
-    Object labels are carried by the photographs, textures by the swatches, colours by both.
+    Object labels are carried by the photographs, textures by the patches (those of the photographs
+    have no labels), colours by both. An object is its whole box, some background included.
 
     Args:
         boxes: Left, top, right, bottom in pixels, all of them inside the object.
         names: The word for each class of the photographs.
     """
     n, side = len(photographs), photographs.pixels.shape[-1]
-    filled, family = textures.swatches(fills, side, generator)
-    pixels = torch.cat([photographs.pixels, filled])
+    patches, family = textures.texture_patches(n_patches, side, generator)
+    pixels = torch.cat([photographs.pixels, patches])
     half = F.avg_pool2d(floats(pixels), 2)
-    place = torch.arange(0, side, 2) + 0.5  # where the centre of a mask's pixel lies
+    centre = torch.arange(0, side, 2) + 0.5  # of a mask's pixel
     left, top, right, bottom = boxes.T[:, :, None]
-    wide, tall = (place >= left) & (place <= right + 1), (place >= top) & (place <= bottom + 1)
-    inside = tall[:, :, None] & wide[:, None]
-    objects = torch.zeros(n + fills, 1, side // 2, side // 2, dtype=torch.uint8)
+    columns = (centre >= left) & (centre <= right + 1)
+    rows = (centre >= top) & (centre <= bottom + 1)
+    inside = rows[:, :, None] & columns[:, None]
+    objects = torch.zeros(n + n_patches, 1, side // 2, side // 2, dtype=torch.uint8)
     objects[:n, 0] = inside * (photographs.labels + 1)[:, None, None]
     texture = torch.cat([torch.zeros(n, dtype=torch.long), family + 1]).to(torch.uint8)
-    photo = torch.arange(n + fills) < n
+    photo = torch.arange(n + n_patches) < n
     return Concepts(
         pixels,
         {
@@ -275,7 +264,7 @@ def boxes(folder: Path, images: Images) -> Int64[Tensor, "n 4"]:
             "the one of tiny-imagenet-200.zip."
         )
     rows = (line.split("\t") for line in path.read_text().splitlines())
-    known = {name: [int(edge) for edge in box] for name, _, *box in rows}
-    if absent := [name for name in images.names if name not in known]:
+    edges = {name: [int(edge) for edge in box] for name, _, *box in rows}
+    if absent := [name for name in images.names if name not in edges]:
         raise UserError(f"{path} has no box of {absent[0]} ({len(absent)} images without one).")
-    return torch.tensor([known[name] for name in images.names])
+    return torch.tensor([edges[name] for name in images.names])

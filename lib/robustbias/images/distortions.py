@@ -1,17 +1,17 @@
 """Distortions that take something away from an image, batched, on the images' device.
 
-Each is one function (pixels, generator) -> pixels in `DISTORTIONS`, with what it takes: shape,
+Each is one function (pixels, generator) -> pixels in `DISTORTIONS`, with what it removes: shape,
 colour, grey levels, high or low frequencies. Saturation and black-and-white are meant against
-texture (Zhang and Zhu 2019) and do take it where it is fainter than the object; a texture that
-crosses mid-grey they sharpen instead. Those that need to know where the object is (silhouettes,
-contours, a foreign texture) belong to the source of the images; `STIMULI` names them. Adversarial
-images depend on the network they are made for, see `adversarial`.
+texture (Zhang and Zhu 2019) and do remove it where it is fainter than the object; a texture that
+crosses mid-grey they sharpen instead. Images that need a foreground mask (silhouettes, contours, a
+foreign texture) come from the study's source; `STIMULI` names them. Adversarial images depend on
+the network they are made for, see `adversarial`.
 """
 
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -20,54 +20,25 @@ from torch import Generator, Tensor, nn
 
 from robustbias import attacks
 from robustbias.images import Images, floats
+from robustbias.images.source import Source
 from robustbias.utils import MissingData, UserError
-
-# -- --------------------------------------------------------------------------------------------
-# Where the object is, and drawings made of that alone: silhouettes and contours.
-#
-# Both are black on white, as the silhouettes and edge drawings of Geirhos et al. 2019
-# (openreview.net/forum?id=Bygh9j09KX); a network that never saw a white ground sees one here.
-
 
 LUMA = (0.299, 0.587, 0.114)  # of red, green, blue (ITU-R BT.601)
 
 
-def object_masks(drawings: Float[Tensor, "n c h w"]) -> Bool[Tensor, "n h w"]:
-    """The object of each drawing, whichever of object and ground is the dark one.
-
-    Where an alpha channel varies, it is the drawing. Else the luminance is split in two by Otsu's
-    threshold, and the ground is what most of the image's border shows.
-
-    Args:
-        drawings: One channel (grey), three (RGB) or four (RGB and alpha), in [0, 1].
-
-    Raises:
-        UserError: Another number of channels.
-    """
-    channels = drawings.shape[1]
-    if channels not in (1, 3, 4):
-        raise UserError(f"drawings of {channels} channels; expected 1 (grey), 3 (RGB) or 4 (RGBA).")
-    grey = luminance(drawings[:, :3]) if channels > 1 else drawings
-    dark = grey <= otsu(grey)[:, None, None, None]
-    border = torch.cat([dark[..., 0, :], dark[..., -1, :], dark[..., 0], dark[..., -1]], -1)
-    ground_is_dark = border.float().mean((1, 2)) > 0.5
-    inside = dark ^ ground_is_dark[:, None, None, None]
-    if channels == 4:
-        alpha = drawings[:, 3:]
-        drawn = (alpha.amax((1, 2, 3)) - alpha.amin((1, 2, 3))) > 0.5
-        inside = torch.where(drawn[:, None, None, None], alpha > 0.5, inside)
-    return inside[:, 0]
+# Drawings from foreground masks, black on white as those of Geirhos et al. 2019
+# (openreview.net/forum?id=Bygh9j09KX)
 
 
-def silhouettes(inside: Bool[Tensor, "n h w"]) -> UInt8[Tensor, "n 3 h w"]:
+def silhouettes(foreground: Bool[Tensor, "n h w"]) -> UInt8[Tensor, "n 3 h w"]:
     """Black objects on white."""
-    return _black_on_white(inside)
+    return _black_on_white(foreground)
 
 
-def contours(inside: Bool[Tensor, "n h w"]) -> UInt8[Tensor, "n 3 h w"]:
-    """Black outlines on white: the object's pixels that touch the ground, one pixel wide."""
-    outside = (~inside).float()[:, None]
-    return _black_on_white(inside & (F.max_pool2d(outside, 3, 1, 1)[:, 0] > 0))
+def contours(foreground: Bool[Tensor, "n h w"]) -> UInt8[Tensor, "n 3 h w"]:
+    """Black outlines on white: the object's pixels that touch the background, one pixel wide."""
+    background = (~foreground).float()[:, None]
+    return _black_on_white(foreground & (F.max_pool2d(background, 3, 1, 1)[:, 0] > 0))
 
 
 def luminance(pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 1 h w"]:
@@ -77,7 +48,7 @@ def luminance(pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 1 h w"]:
 
 
 def otsu(grey: Float[Tensor, "n 1 h w"], bins: int = 256) -> Float[Tensor, " n"]:
-    """For each image the grey level that parts its pixels into the two most distant classes.
+    """The grey level of each image that separates its pixels into the two most distant classes.
 
         argmax over t of (m(1) w(t) - m(t))² / (w(t) (1 - w(t)))
 
@@ -92,12 +63,12 @@ def otsu(grey: Float[Tensor, "n 1 h w"], bins: int = 256) -> Float[Tensor, " n"]
     share = counts.scatter_add(1, level, ones) / level.shape[1]
     middle = (torch.arange(bins, device=grey.device, dtype=grey.dtype) + 0.5) / bins
     weight, mean = share.cumsum(1), (share * middle).cumsum(1)
-    apart = (mean[:, -1:] * weight - mean) ** 2 / (weight * (1 - weight)).clamp_min(1e-12)
-    apart = apart.masked_fill((weight < 1e-6) | (weight > 1 - 1e-6), -1.0)
+    distance = (mean[:, -1:] * weight - mean) ** 2 / (weight * (1 - weight)).clamp_min(1e-12)
+    distance = distance.masked_fill((weight < 1e-6) | (weight > 1 - 1e-6), -1.0)
     # every step between two classes with nothing in between is as good: take the middle one
-    best = apart >= apart.amax(1, keepdim=True) - 1e-9
+    best = distance >= distance.amax(1, keepdim=True) - 1e-9
     at = (best * torch.arange(1, bins + 1, device=grey.device)).sum(1) / best.sum(1)
-    return torch.where(apart.amax(1) < 0, grey.flatten(1).amax(1), at / bins)
+    return torch.where(distance.amax(1) < 0, grey.flatten(1).amax(1), at / bins)
 
 
 def _black_on_white(drawn: Bool[Tensor, "n h w"]) -> UInt8[Tensor, "n 3 h w"]:
@@ -105,8 +76,6 @@ def _black_on_white(drawn: Bool[Tensor, "n h w"]) -> UInt8[Tensor, "n 3 h w"]:
 
 
 LOW, HIGH = 0.125, 0.25  # cycles per pixel; the highest a grid of pixels can hold is 0.5
-
-
 BLUR = 0.02  # standard deviation of the filters' Gaussian, in sides of the image
 
 
@@ -120,7 +89,7 @@ class Distortion(NamedTuple):
 def scrambled(
     pixels: Float[Tensor, "n c h w"], generator: Generator, *, patches: int
 ) -> Float[Tensor, "n c h w"]:
-    """`patches` x `patches` squares of each image in another order, none in its own place.
+    """`patches` x `patches` squares of each image in another order, none in its first place.
 
     Raises:
         UserError: Fewer than 2 x 2 patches, or a side they do not divide.
@@ -215,7 +184,7 @@ def low_passed(pixels: Float[Tensor, "n c h w"], _: Generator) -> Float[Tensor, 
 
 
 def high_passed(pixels: Float[Tensor, "n c h w"], generator: Generator) -> Float[Tensor, "n c h w"]:
-    """What `low_passed` takes away, around the image's mean colour."""
+    """What `low_passed` removes, around the image's mean colour."""
     mean = pixels.mean((2, 3), keepdim=True)
     return (pixels - low_passed(pixels, generator) + mean).clamp(0, 1)
 
@@ -252,27 +221,25 @@ DISTORTIONS: dict[str, Distortion] = {
     "high-pass noise 0.08": Distortion(partial(noisy, sigma=0.08, low=HIGH), "nothing (noise)"),
 }
 
-
-# condition -> (method of a source that has such images, what they lack)
-STIMULI: dict[str, tuple[str, str]] = {
-    "stylized": ("stylized", "texture"),
-    "silhouettes": ("silhouettes", "texture"),
-    "black silhouettes": ("black_silhouettes", "texture"),
-    "edges": ("edges", "texture"),
-    "texture only": ("texture_only", "shape"),
+# condition -> (such images of a source, what they lack)
+STIMULI: dict[str, tuple[Callable[[Source], Images], str]] = {
+    "stylized": (lambda source: source.stylized(), "texture"),
+    "silhouettes": (lambda source: source.silhouettes(), "texture"),
+    "black silhouettes": (lambda source: source.black_silhouettes(), "texture"),
+    "edges": (lambda source: source.edges(), "texture"),
+    "texture only": (lambda source: source.texture_only(), "shape"),
 }
-
 
 ADVERSARIAL = "adversarial"
 
 
 def removed(condition: str) -> str:
-    """What a condition takes away from an image, in words; "" for one that is not listed."""
+    """What a condition removes from an image, in words; "" for one that is not listed."""
     if condition in DISTORTIONS:
         return DISTORTIONS[condition].removes
-    if condition == ADVERSARIAL:
-        return "nothing (noise)"
-    return STIMULI.get(condition, ("", ""))[1]
+    if condition in STIMULI:
+        return STIMULI[condition][1]
+    return "nothing (noise)" if condition == ADVERSARIAL else ""
 
 
 @torch.no_grad()
@@ -299,27 +266,25 @@ def distorted(
     return DISTORTIONS[name].function(pixels, generator)
 
 
-def stimuli(source: Any, images: Images) -> Iterator[tuple[str, Images, bool]]:
+def stimuli(source: Source, images: Images) -> Iterator[tuple[str, Images, bool]]:
     """(condition, images, paired) of every set in `STIMULI` that the source has.
 
     Paired means that they are `images` themselves, distorted, in the same order: the source gives
-    them the same names. Sets whose method or whose files are missing are left out.
+    them the same names.
     """
-    for condition, (method, _) in STIMULI.items():
+    for condition, (images_of, _) in STIMULI.items():
         try:
-            found = getattr(source, method)() if hasattr(source, method) else None
+            changed = images_of(source)
         except MissingData:
-            found = None
-        if found is None:
             continue
-        paired = bool(images.names) and set(images.names) <= set(found.names)
+        paired = bool(images.names) and set(images.names) <= set(changed.names)
         if paired:
-            place = {name: i for i, name in enumerate(found.names)}
-            found = found.take(torch.tensor([place[name] for name in images.names]))
-        yield condition, found, paired
+            index = {name: i for i, name in enumerate(changed.names)}
+            changed = changed.take(torch.tensor([index[name] for name in images.names]))
+        yield condition, changed, paired
 
 
-def examples(source: Any, n: int, seed: int = 0) -> dict[str, Float[Tensor, "n 3 h w"]]:
+def examples(source: Source, n: int, seed: int = 0) -> dict[str, Float[Tensor, "n 3 h w"]]:
     """n random validation images, clean and under everything there is: {condition: pixels}.
 
     Stimuli that are no distorted validation images are random ones as well.
@@ -331,13 +296,13 @@ def examples(source: Any, n: int, seed: int = 0) -> dict[str, Float[Tensor, "n 3
 
     images = some(source.val())
     pixels = floats(images.pixels)
-    shown = {"clean": pixels}
-    for condition, found, paired in stimuli(source, images):
-        shown[condition] = floats((found if paired else some(found)).pixels)
+    by_condition = {"clean": pixels}
+    for condition, changed, paired in stimuli(source, images):
+        by_condition[condition] = floats((changed if paired else some(changed)).pixels)
     for name in DISTORTIONS:
         generator = Generator(pixels.device).manual_seed(seed)
-        shown[name] = distorted(pixels, name, generator)
-    return shown
+        by_condition[name] = distorted(pixels, name, generator)
+    return by_condition
 
 
 def _frequencies(pixels: Float[Tensor, "n c h w"]) -> Float[Tensor, "h v"]:

@@ -1,4 +1,4 @@
-"""The bank of object drawings: icon glyphs and a few drawings of our own, as masks.
+"""The bank of object drawings as masks: icon glyphs, and a few drawings made for this project.
 
 `data_manifest/designs.toml` says which drawing stands for which category and which are held out.
 """
@@ -20,8 +20,6 @@ from robustbias import manifest, utils
 from robustbias.utils import MissingData, UserError
 
 SIDE = 96  # pixels of a stored mask; images of 64 pixels sample it at about 1.2 per pixel
-
-
 _DARK = 60  # of 255; OpenMoji draws its inner lines in black, which are cut out of the mask
 
 
@@ -92,7 +90,7 @@ def load() -> Designs:
 
 
 def _font(name: str, entry: dict[str, str]) -> ImageFont.FreeTypeFont:
-    spec = importlib.util.find_spec(entry["package"])  # found, not imported: qtawesome wants Qt
+    spec = importlib.util.find_spec(entry["package"])  # not imported: qtawesome needs Qt
     if spec is None or not spec.submodule_search_locations:
         raise MissingData(
             f"the icon font {name!r} comes with the package {entry['package']!r}, which is not "

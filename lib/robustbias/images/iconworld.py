@@ -20,6 +20,7 @@ from torch import Tensor
 
 from robustbias.images import CueConflict, Images, distortions, icons, textures
 from robustbias.images.concepts import Concepts
+from robustbias.images.source import Source
 from robustbias.utils import UserError
 
 COLOURS = {
@@ -33,10 +34,7 @@ COLOURS = {
     "grey": (0.0, 0.0, 0.0),
 }
 
-
 SCENES = ("plain", "gradient", "horizon", "clouds")
-
-
 _CHUNK = 256  # images rendered at once: the intermediate tensors stay in the cache
 
 
@@ -70,8 +68,8 @@ class World:
                 raise UserError(f"world parameter {name} = {value}; expected a positive number.")
 
 
-class IconWorld:
-    """Source of images of the icon world (see the module's text).
+class IconWorld(Source):
+    """Images of the icon world (see the module's text).
 
     `cue` is "both" in the study; "shape" draws textures at random and "texture" draws shapes at
     random, which gives the training sets of the cue-parity check.
@@ -82,9 +80,9 @@ class IconWorld:
         self.designs = icons.load()
         self.categories = self.designs.categories
         self._bank = icons.signed_distances(self.designs.masks).to(self.device)[:, None]
-        own = textures.texture_atlas(self._generator("atlas"))
+        families = textures.texture_atlas(self._generator("atlas"))
         foreign = textures.texture_atlas(self._generator("foreign atlas"), textures.FOREIGN)
-        self._atlas = torch.cat([own, foreign])
+        self._atlas = torch.cat([families, foreign])
         self._pool = {held: self._pools(held) for held in (False, True)}
 
     @property
@@ -107,18 +105,13 @@ class IconWorld:
         texture = other if self.cue == "shape" else labels
         return self._images(shape, texture, generator, labels=labels, held_out=False)
 
-    def val(self, n: int | None = None, masks: bool = False) -> Images:
+    def val(self, n: int | None = None) -> Images:
         """Validation images of held-out designs, with shape and texture of the same category.
 
         `stylized`, `silhouettes`, `black_silhouettes`, `edges` and `texture_only` give the same
         drawings in the same poses, image by image, under the same names.
         """
-        return self._validation(n, masks=masks)
-
-    def seen(self, n: int | None = None) -> Images:
-        """Like `val`, of the training designs: the gap between both is what was memorised."""
-        labels = self._balanced(n or self.world.val_images)
-        return self._images(labels, labels, self._generator("seen"), held_out=False)
+        return self._validation(n)
 
     def single_cue(self, cue: str, n: int | None = None) -> Images:
         """Held-out designs where only one cue tells the category and the other is random."""
@@ -145,10 +138,10 @@ class IconWorld:
         return CueConflict(pixels, draw["shape"], draw["texture"], self.categories, names)
 
     def conflict_masks(self, size: int | None = None) -> Bool[Tensor, "n h w"]:
-        """Where the object of each `cue_conflict` stimulus is, in their order."""
+        """The pixels of the object in each `cue_conflict` stimulus."""
         self._check(size)
         _, draw = self._conflict()
-        return self._inside(draw)
+        return self._foreground(draw)
 
     def stylized(self, n: int | None = None) -> Images:
         """The validation images, every object in a texture that belongs to no category."""
@@ -159,19 +152,16 @@ class IconWorld:
         )
         return self._validation(n, texture=len(textures.FAMILIES) + other)
 
-    def silhouettes(self, size: int | None = None, n: int | None = None) -> Images:
-        """The validation images without texture: one colour on another, the scene left out."""
-        self._check(size)
+    def silhouettes(self, n: int | None = None) -> Images:
+        """The validation images without texture and scene: one colour on another."""
         return self._validation(n, amplitude=0.0, plain=True)
 
-    def black_silhouettes(self, size: int | None = None, n: int | None = None) -> Images:
+    def black_silhouettes(self, n: int | None = None) -> Images:
         """The objects of the validation images, black on white."""
-        self._check(size)
         return self._drawn(distortions.silhouettes, n)
 
-    def edges(self, size: int | None = None, n: int | None = None) -> Images:
+    def edges(self, n: int | None = None) -> Images:
         """The outlines of the objects of the validation images, black on white."""
-        self._check(size)
         return self._drawn(distortions.contours, n)
 
     def texture_only(self, n: int | None = None) -> Images:
@@ -187,7 +177,8 @@ class IconWorld:
         generator = self._generator("concepts")
         shape = self._balanced(n or self.world.val_images)
         texture = self._labels(len(shape), generator)
-        drawn = self._images(shape, texture, generator, held_out=True, masks=True)
+        draw = self._draw(shape, generator, held_out=True) | {"texture": texture}
+        pixels, maps = self._render(draw, generator, concepts=True)
         names = {
             "object": self.categories,
             "texture": tuple(textures.FAMILIES),
@@ -196,8 +187,8 @@ class IconWorld:
         }
         everywhere = torch.ones(len(shape), dtype=torch.bool, device=self.device)
         return Concepts(
-            drawn.pixels,
-            {category: drawn.masks[category][:, None, ::2, ::2] for category in names},
+            pixels,
+            {category: maps[category][:, None, ::2, ::2] for category in names},
             names,
             dict.fromkeys(names, everywhere),
         )
@@ -205,7 +196,7 @@ class IconWorld:
     # -- drawing at random -------------------------------------------------------------------
 
     def _generator(self, *key: object) -> torch.Generator:
-        """A generator of its own for every purpose, so that none shifts another."""
+        """A separate generator for every purpose, so that none shifts another."""
         digest = hashlib.sha256(repr((self.seed, *key)).encode()).digest()
         return torch.Generator(self.device).manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
@@ -242,7 +233,7 @@ class IconWorld:
         return pairs, draw | {"texture": texture}
 
     def _draw(self, shape: Tensor, generator: torch.Generator, held_out: bool) -> dict[str, Tensor]:
-        """Everything random about n images but the pixel noise; one row an image."""
+        """Everything random about n images but the pixel noise; one row per image."""
         n, w = len(shape), self.world
 
         def uniform(low: float, high: float, *size: int) -> Tensor:
@@ -275,7 +266,8 @@ class IconWorld:
         rotation = torch.stack(
             [torch.stack([turn.cos(), -turn.sin()], 1), torch.stack([turn.sin(), turn.cos()], 1)], 1
         )
-        room = 0.98 - 1.15 * 1.12 * textures.ZOOM * w.side / textures.SIDE
+        # how far the sampled square may move and stay inside the atlas
+        reach = 0.98 - 1.15 * 1.12 * textures.ZOOM * w.side / textures.SIDE
         return {
             "shape": shape,
             "design": design,
@@ -285,7 +277,7 @@ class IconWorld:
             "elastic": uniform(-w.elastic, w.elastic, 2, 5, 5),
             "stroke": uniform(-w.stroke, w.stroke),
             "texture_affine": torch.cat(
-                [rotation * zoom[:, None, None], uniform(-room, room, 2, 1)], 2
+                [rotation * zoom[:, None, None], uniform(-reach, reach, 2, 1)], 2
             ),
             "amplitude": w.texture_contrast * uniform(0.7, 1.3),
             "brightness": uniform(0.35, 0.65),
@@ -315,11 +307,11 @@ class IconWorld:
         """What `drawing` makes of the object masks of the validation images."""
         labels = self._balanced(n or self.world.val_images)
         draw = self._draw(labels, self._generator("val"), held_out=True)
-        pixels = drawing(self._inside(draw))
+        pixels = drawing(self._foreground(draw))
         return Images(pixels, labels, self.categories, _validation_names(len(labels)))
 
-    def _inside(self, draw: dict[str, Tensor]) -> Bool[Tensor, "n h w"]:
-        """Where the object of each image is."""
+    def _foreground(self, draw: dict[str, Tensor]) -> Bool[Tensor, "n h w"]:
+        """The pixels of the object in each image."""
         parts = zip(*(value.split(_CHUNK) for value in draw.values()), strict=True)
         masks = [self._mask(dict(zip(draw, part, strict=True))) for part in parts]
         return torch.cat(masks)[:, 0] > 0.5
@@ -335,25 +327,23 @@ class IconWorld:
         amplitude: float | None = None,
         plain: bool = False,
         fill: bool = False,
-        masks: bool = False,
     ) -> Images:
         draw = self._draw(shape, generator, held_out) | {"texture": texture}
         if amplitude is not None:
             draw["amplitude"] = torch.full_like(draw["amplitude"], amplitude)
         if plain:
             draw["scene"] = torch.zeros_like(draw["scene"])
-        pixels, concepts = self._render(draw, generator, fill=fill, masks=masks)
-        labels = shape if labels is None else labels
-        return Images(pixels, labels, self.categories, masks=concepts)
+        pixels, _ = self._render(draw, generator, fill=fill)
+        return Images(pixels, shape if labels is None else labels, self.categories)
 
     def _render(
         self,
         draw: dict[str, Tensor],
         generator: torch.Generator,
         fill: bool = False,
-        masks: bool = False,
+        concepts: bool = False,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Pixels (uint8) and, if asked, concept maps (uint8, 0 = none, else 1 + index)."""
+        """Pixels (uint8) and, with `concepts`, their maps (uint8, 0 = none, else 1 + index)."""
         n = len(draw["shape"])
         pixels = torch.empty(n, 3, *[self.world.side] * 2, dtype=torch.uint8, device=self.device)
         maps: list[dict[str, Tensor]] = []
@@ -363,10 +353,11 @@ class IconWorld:
             if fill:
                 mask = torch.ones_like(mask)
             pixels[start : start + _CHUNK] = self._pixels(part, mask, generator)
-            if masks:
+            if concepts:
                 maps.append(_concepts(part, mask[:, 0] > 0.5))
-        concepts = {name: torch.cat([m[name] for m in maps]) for name in maps[0]} if maps else {}
-        return pixels, concepts
+        return pixels, {
+            name: torch.cat([m[name] for m in maps]) for name in maps[0]
+        } if maps else {}
 
     def _mask(self, draw: dict[str, Tensor]) -> Float[Tensor, "n 1 h w"]:
         """The drawing in its pose, bent, its strokes thinner or bolder; in training it leans
@@ -419,9 +410,9 @@ class IconWorld:
         outside = column("brightness") - column("gap") / 2 + w.scene_contrast * self._scene(draw)
         noise = torch.randn(mask.shape, generator=generator, device=self.device)
         grey = torch.lerp(outside, inside, mask) + w.pixel_noise * noise
-        own = palette[draw["object_colour"]][:, :, None, None]
-        other = palette[draw["background_colour"]][:, :, None, None]
-        pixels = grey + other + mask * (own - other)
+        colour = palette[draw["object_colour"]][:, :, None, None]
+        background = palette[draw["background_colour"]][:, :, None, None]
+        pixels = grey + background + mask * (colour - background)
         return pixels.mul_(255).add_(0.5).clamp_(0, 255).to(torch.uint8)
 
 
@@ -445,22 +436,22 @@ def _grid(
     )
     if bend is not None:
         points = points + bend
-    place = torch.linspace(0, k - 1, side, device=affine.device)
-    weights = (1 - (place[:, None] - torch.arange(k, device=affine.device)).abs()).clamp_min(0)
+    position = torch.linspace(0, k - 1, side, device=affine.device)
+    weights = (1 - (position[:, None] - torch.arange(k, device=affine.device)).abs()).clamp_min(0)
     return (weights @ points @ weights.T).permute(0, 2, 3, 1)
 
 
 def _concepts(draw: dict[str, Tensor], inside: Bool[Tensor, "n h w"]) -> dict[str, Tensor]:
     """Per-pixel concept maps: object and texture where the object is, colour and scene."""
 
-    def painted(index: Tensor, where: Tensor) -> Tensor:
+    def labelled(index: Tensor, where: Tensor) -> Tensor:
         return torch.where(where, index[:, None, None] + 1, 0).to(torch.uint8)
 
     outside = ~inside
     return {
-        "object": painted(draw["shape"], inside),
-        "texture": painted(draw["texture"], inside & (draw["amplitude"] > 0)[:, None, None]),
-        "color": painted(draw["object_colour"], inside)
-        + painted(draw["background_colour"], outside),
-        "scene": painted(draw["scene"], outside),
+        "object": labelled(draw["shape"], inside),
+        "texture": labelled(draw["texture"], inside & (draw["amplitude"] > 0)[:, None, None]),
+        "color": labelled(draw["object_colour"], inside)
+        + labelled(draw["background_colour"], outside),
+        "scene": labelled(draw["scene"], outside),
     }

@@ -1,14 +1,14 @@
 """Photographs in another texture: neural style transfer, many images at once.
 
-    painted = argmin over x of  |F(x) - F(shape)|^2 / |F(shape)|^2
+    stylized = argmin over x of |F(x) - F(shape)|^2 / |F(shape)|^2
                                 + style * mean over layers of |G(x) - G(texture)|^2 / |G(texture)|^2
                                 + smooth * (r(x) / r(texture) - 1)^2
 
-F is the painter's response in its deepest chosen layer, G the Gram matrix of a layer (which units
-fire together, wherever they do), so the first term holds the shape and the second the texture.
-The third keeps x as rough as the texture (r: mean squared difference of neighbours), since noise is
-cheap where the painter's responses do not mind it. Each term is relative to its own image, so one
-weight serves all. Adam on the pixels, from the shape's image on, kept in [0, 1].
+F is the response of the deepest layer used of a network, the painter, and G the Gram matrix of a
+layer (which units respond together, wherever they do): the first term holds the shape, the second
+the texture. The third keeps x as rough as the texture (r: mean squared difference of neighbours),
+since the painter's responses do not penalise all noise. Each term is relative to its target, so one
+weight serves all images. Adam on the pixels, started at the shape's image, kept in [0, 1].
 
 Source: Gatys, Ecker and Bethge 2016, doi 10.1109/CVPR.2016.265; as a source of cue conflicts,
 Geirhos et al. 2019, arXiv 1811.12231.
@@ -31,8 +31,8 @@ FILLED = 0.4  # least share of an image that the box of its object takes
 
 
 @dataclasses.dataclass(frozen=True)
-class Painting:
-    """How to paint; `painter` is a network of the manifest.
+class StyleTransfer:
+    """How to transfer styles; `painter` is a network of the manifest.
 
     `per_category` shape images and as many texture images of each category make the stimuli. The
     `depth` first of the painter's probed layers are used. `style` weighs texture against shape,
@@ -56,14 +56,14 @@ class Painting:
             )
 
 
-def painted(
+def stylized(
     painter: Network,
     shapes: UInt8[Tensor, "n 3 h w"],
     textures: UInt8[Tensor, "n 3 h w"],
-    how: Painting,
+    how: StyleTransfer,
     batch: int = 100,
 ) -> UInt8[Tensor, "n 3 h w"]:
-    """The first images in the textures of the second, one by one.
+    """Each image of `shapes` in the texture of the one in `textures`.
 
     Raises:
         UserError: Fewer probed layers than `how.depth`.
@@ -74,7 +74,7 @@ def painted(
             f"{', '.join(painter.layers)}."
         )
     parts = zip(shapes.split(batch), textures.split(batch), strict=True)
-    return torch.cat([_painted(painter, floats(a), floats(b), how) for a, b in parts])
+    return torch.cat([_stylized(painter, floats(a), floats(b), how) for a, b in parts])
 
 
 def conflicts(
@@ -82,7 +82,7 @@ def conflicts(
     boxes: Int64[Tensor, "n 4"],
     chosen: Int64[Tensor, "q k"],
     categories: tuple[str, ...],
-    paint: Callable[[Tensor, Tensor], Tensor],
+    stylize: Callable[[Tensor, Tensor], Tensor],
 ) -> CueConflict:
     """Every chosen photograph in one texture of each other category.
 
@@ -91,15 +91,15 @@ def conflicts(
     Args:
         boxes: Left, top, right, bottom of each object; a texture is what lies inside.
         chosen: Photographs of each category, as from `choose`.
-        paint: (shapes, textures) -> pixels.
+        stylize: (shapes, textures) -> pixels.
     """
     q, k = chosen.shape
     cells = torch.cartesian_prod(torch.arange(q), torch.arange(q), torch.arange(k))
     shape, texture, design = cells[cells[:, 0] != cells[:, 1]].T
-    own, other = chosen[shape, design], chosen[texture, design]
+    content, style = chosen[shape, design], chosen[texture, design]
     names = zip(shape.tolist(), texture.tolist(), design.tolist(), strict=True)
     return CueConflict(
-        pixels=paint(photographs.pixels[own], cropped(photographs.pixels, boxes)[other]),
+        pixels=stylize(photographs.pixels[content], cropped(photographs.pixels, boxes)[style]),
         shape=shape,
         texture=texture,
         categories=categories,
@@ -115,10 +115,10 @@ def choose(
     belongs: Bool[Tensor, "q c"],
     k: int,
 ) -> Int64[Tensor, "q k"]:
-    """k photographs of each category, at random (seed 0) among those fit to carry a cue.
+    """k random photographs (seed 0) of each category, of those whose cues are strong.
 
-    The object's box must take FILLED of the image and half of each side, and the painter's answer
-    be a class of the right category: cues that a third network reads, and neither S nor R chose.
+    The object's box must take FILLED of the image and half of each side, and the painter must put
+    the photograph in its category. S and R have no part in the choice.
 
     Args:
         belongs: Which classes a category has.
@@ -129,16 +129,17 @@ def choose(
     side = photographs.pixels.shape[-1]
     width, height = (boxes[:, 2:] - boxes[:, :2] + 1).T
     large = (width * height >= FILLED * side**2) & (torch.minimum(width, height) >= side / 2)
-    answers = torch.cat([painter(x).argmax(1).cpu() for x, _ in photographs.batches(200)])
+    predicted = torch.cat([painter(x).argmax(1).cpu() for x, _ in photographs.batches(200)])
     order = torch.randperm(len(photographs), generator=torch.Generator().manual_seed(0))
     rows = []
     for classes in belongs:
-        fit = large & classes[photographs.labels] & classes[answers]
+        fit = large & classes[photographs.labels] & classes[predicted]
         rows.append(order[fit[order]][:k])
     if (fewest := min(map(len, rows))) < k:
         raise UserError(
             f"a category has just {fewest} photographs that fill their image and that the painter "
-            f"names rightly; ask for per_category = {fewest} or fewer in the study's [painting]."
+            f"classifies correctly; ask for per_category = {fewest} or fewer in the study's "
+            "[painting]."
         )
     return torch.stack(rows)
 
@@ -154,8 +155,11 @@ def cropped(
     return inside.add(0.5).clamp(0, 255).to(torch.uint8)
 
 
-def _painted(
-    painter: Network, shapes: Float[Tensor, "n 3 h w"], textures: Float[Tensor, "n 3 h w"], how
+def _stylized(
+    painter: Network,
+    shapes: Float[Tensor, "n 3 h w"],
+    textures: Float[Tensor, "n 3 h w"],
+    how: StyleTransfer,
 ) -> UInt8[Tensor, "n 3 h w"]:
     layers = painter.layers[: how.depth]
     with torch.no_grad():
@@ -167,7 +171,7 @@ def _painted(
     for _ in range(how.steps):
         responses = _responses(painter, layers, pixels)
         pairs = zip(map(gram, responses), grams, strict=True)
-        texture = torch.stack([_distance(own, wanted) for own, wanted in pairs]).mean(0)
+        texture = torch.stack([_distance(g, target) for g, target in pairs]).mean(0)
         rough = (roughness(pixels) / limits - 1).square()
         loss = (_distance(responses[-1], content) + how.style * texture + how.smooth * rough).sum()
         (pixels.grad,) = torch.autograd.grad(loss, pixels)
@@ -198,7 +202,7 @@ def _responses(painter: Network, layers: tuple[str, ...], pixels: Tensor) -> lis
     return [maps[layer].float() for layer in layers]
 
 
-def _distance(own: Tensor, wanted: Tensor) -> Float[Tensor, " n"]:
-    """Squared distance, relative to what is wanted."""
-    size = wanted.flatten(1).square().sum(1).clamp_min(1e-12)
-    return (own - wanted).flatten(1).square().sum(1) / size
+def _distance(maps: Tensor, target: Tensor) -> Float[Tensor, " n"]:
+    """Squared distance, relative to the target's square."""
+    size = target.flatten(1).square().sum(1).clamp_min(1e-12)
+    return (maps - target).flatten(1).square().sum(1) / size

@@ -1,4 +1,4 @@
-"""Families of procedural texture, drawn once as an atlas and sampled anywhere: one a category
+"""Families of procedural texture, drawn once as an atlas and sampled anywhere: one per category
 (`FAMILIES`) and a few that belong to none (`FOREIGN`).
 
 Each family is a function of position on a square that tiles; every field is scaled to zero mean
@@ -14,14 +14,8 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 Family = Callable[[Tensor, Tensor, torch.Generator], Tensor]
-
-
 SIDE = 512  # atlas pixels; one image pixel is ZOOM atlas pixels, so that sampling does not alias
-
-
 ZOOM = 2.0
-
-
 _TURN = 2 * math.pi / SIDE
 
 
@@ -110,8 +104,7 @@ FAMILIES: dict[str, Family] = {
     "wood": lambda x, y, g: _wave(y + 14 * _wave(x, 3) + 5 * _wave(x, 7), 64),
 }
 
-
-# Of no category: what an object wears whose texture must tell nothing.
+# Of no category: for objects whose texture must carry no information.
 FOREIGN: dict[str, Family] = {
     "scales": lambda x, y, g: _scales(x, y),
     "weave": lambda x, y, g: _weave(x, y),
@@ -120,19 +113,16 @@ FOREIGN: dict[str, Family] = {
 }
 
 
-# -- --------------------------------------------------------------------------------------------
-# Images that one procedural texture fills from edge to edge, in random size, turn and colour.
-
-
-def swatches(
+def texture_patches(
     n: int,
     side: int,
     generator: torch.Generator,
     families: dict[str, Family] | None = None,
 ) -> tuple[UInt8[Tensor, "n 3 side side"], Int64[Tensor, " n"]]:
-    """Pixels, and which of the families fills them; every family about equally often.
+    """Images that one texture fills, in random size, turn and colour, and the index of its family.
 
-    A pixel is brightness + tint + contrast * texture: the texture itself has no colour.
+    A pixel is brightness + tint + contrast * texture: the texture itself has no colour. Every
+    family comes about equally often.
 
     Args:
         families: `textures.FAMILIES` when None.
@@ -147,15 +137,15 @@ def swatches(
     zoom = uniform(0.8, 1.25) * ZOOM * side / SIDE
     turned = torch.stack([turn.cos(), -turn.sin(), turn.sin(), turn.cos()], 1).view(n, 2, 2)
     # as far from the middle as the turned square stays inside the atlas
-    room = (0.98 - zoom * math.sqrt(2)).clamp_min(0)[:, None, None] * uniform(-1.0, 1.0, 2, 1)
-    affine = torch.cat([turned * zoom[:, None, None], room], 2)
+    offset = (0.98 - zoom * math.sqrt(2)).clamp_min(0)[:, None, None] * uniform(-1.0, 1.0, 2, 1)
+    affine = torch.cat([turned * zoom[:, None, None], offset], 2)
     grid = F.affine_grid(affine, (n, 1, side, side), align_corners=False)
     pattern = torch.empty(n, 1, side, side, device=device)
     for page in range(len(atlas)):
-        own = family == page
-        tall = grid[own].reshape(1, -1, side, 2)
+        members = family == page
+        tall = grid[members].reshape(1, -1, side, 2)
         drawn = F.grid_sample(atlas[page : page + 1], tall, align_corners=False)
-        pattern[own] = drawn.view(-1, 1, side, side)
+        pattern[members] = drawn.view(-1, 1, side, side)
     contrast = uniform(0.05, 0.2, 1, 1, 1)
     colour = uniform(0.3, 0.7, 1, 1, 1) + uniform(-0.15, 0.15, 3, 1, 1)
     pixels = (colour + contrast * pattern).mul(255).add(0.5).clamp(0, 255).to(torch.uint8)

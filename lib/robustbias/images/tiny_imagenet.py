@@ -31,24 +31,19 @@ from robustbias.images import concepts as images_concepts
 from robustbias.images import cue_conflict as images_cue_conflict
 from robustbias.images.concepts import Concepts
 from robustbias.images.cue_conflict import CATEGORIES, class_names, entry_level, known, membership
+from robustbias.images.source import Source
 from robustbias.images.tiny_imagenet_files import Encoded, encoded
 from robustbias.networks import zoo
 from robustbias.utils import MissingData, UserError
 
 SIDE = 64
-
-
 SUBSETS = ("entry-level", "all")
-
-
 BLOCK = 256  # images a thread decodes at a time
-
-
 BAR_FROM = 2_000  # images; decoding fewer takes no time worth a progress bar
 
 
-class TinyImageNet:
-    """Source of train and val images, cue conflicts, silhouettes and edge drawings.
+class TinyImageNet(Source):
+    """Tiny-ImageNet with the stimuli of Geirhos et al. at its size.
 
     `classes` are WNIDs, sorted; labels index them. `categories` are those of the 16 entry-level
     ones that the classes cover (11), or fewer of them.
@@ -56,7 +51,7 @@ class TinyImageNet:
     Args:
         categories: The categories of stimuli; all that the classes cover when empty.
         subset: "entry-level", the 26 classes of the categories, or "all", the 200.
-        painting: How stimuli are painted; None for a source without any.
+        transfer: How to stylize photographs; None for a source without stylized ones.
         directory: Where the data sets lie; the data directory otherwise.
 
     Raises:
@@ -68,7 +63,7 @@ class TinyImageNet:
         categories: tuple[str, ...] = (),
         *,
         subset: str = "entry-level",
-        painting: style_transfer.Painting | None = None,
+        transfer: style_transfer.StyleTransfer | None = None,
         directory: Path | None = None,
     ):
         if subset not in SUBSETS:
@@ -83,61 +78,60 @@ class TinyImageNet:
             )
         chosen = set().union(*(covered[c] for c in self.categories))
         self.classes = tuple(w for w in self.wnids if subset == "all" or w in chosen)
-        self.painting = painting
+        self.transfer = transfer
         self.directory = directory or manifest.data_directory()
 
     def train(self, epoch: int = 0, seed: int = 0) -> Images:
-        """The stored training images, 500 a class; the same in every epoch and for every seed."""
+        """The stored training images, 500 per class; the same in every epoch and for every seed."""
         return self._split("train")
 
     def val(self) -> Images:
-        """The validation images, 50 a class."""
+        """The validation images, 50 per class."""
         return self._split("val")
 
     def cue_conflict(self, size: int = SIDE) -> CueConflict:
         """Stimuli with both cues among the categories (550 for all 11), `size` pixels a side."""
         return images_cue_conflict.cue_conflict(self._folder("cue-conflict"), size, self.categories)
 
-    def silhouettes(self, size: int = SIDE) -> Images:
-        """Black objects on white, 10 a category; labels index the categories."""
-        return images_cue_conflict.labelled(
-            self._folder("filled-silhouettes"), size, self.categories
-        )
+    def silhouettes(self) -> Images:
+        """Black objects on white, 10 per category; labels index the categories."""
+        folder = self._folder("filled-silhouettes")
+        return images_cue_conflict.labelled(folder, SIDE, self.categories)
 
-    def edges(self, size: int = SIDE) -> Images:
-        """Edge drawings, 10 a category; labels index the categories."""
-        return images_cue_conflict.labelled(self._folder("edges"), size, self.categories)
+    def edges(self) -> Images:
+        """Edge drawings, 10 per category; labels index the categories."""
+        return images_cue_conflict.labelled(self._folder("edges"), SIDE, self.categories)
 
-    def painted(self) -> CueConflict:
+    def stylized_conflict(self) -> CueConflict:
         """Cue conflicts of photographs: the shape of one in the texture of another category's.
 
-        Some validation photographs of each category are shapes (`painting.choose`), each painted
-        with a texture of every other category: the object of another one, from edge to edge.
+        Some validation photographs of each category are shapes (`style_transfer.choose`), each in
+        one texture of every other category: the object of another photograph, from edge to edge.
 
         Raises:
             MissingData: The object boxes, the painter or its weights are not there.
             UserError: A category with too few such photographs.
         """
         painter, photos = self._painter(), self.val()
-        place = images_concepts.boxes(self._folder("tiny-imagenet"), photos)
+        boxes = images_concepts.boxes(self._folder("tiny-imagenet"), photos)
         belongs = membership(self.classes, self.categories).T > 0
-        chosen = style_transfer.choose(painter, photos, place, belongs, self.painting.per_category)
-        paint = functools.partial(self._painted, painter)
-        return style_transfer.conflicts(photos, place, chosen, self.categories, paint)
+        chosen = style_transfer.choose(painter, photos, boxes, belongs, self.transfer.per_category)
+        stylize = functools.partial(self._stylized, painter)
+        return style_transfer.conflicts(photos, boxes, chosen, self.categories, stylize)
 
     def stylized(self) -> Images:
-        """The validation photographs, painted with textures that belong to no category.
+        """The validation photographs in procedural textures that belong to no category.
 
         Raises:
             MissingData: The painter or its weights are not there.
         """
         painter, photos = self._painter(), self.val()
         generator = torch.Generator().manual_seed(0)
-        fills, _ = textures.swatches(len(photos), SIDE, generator, textures.FOREIGN)
-        return dataclasses.replace(photos, pixels=self._painted(painter, photos.pixels, fills))
+        patches, _ = textures.texture_patches(len(photos), SIDE, generator, textures.FOREIGN)
+        return dataclasses.replace(photos, pixels=self._stylized(painter, photos.pixels, patches))
 
     def concepts(self, n: int | None = None) -> Concepts:
-        """n images with concept masks (all photographs when None), a fifth of them swatches.
+        """n images with concept masks (all photographs when None), a fifth of them texture patches.
 
         Objects are the classes, each named by its category and WNID.
 
@@ -146,8 +140,8 @@ class TinyImageNet:
             UserError: More photographs than there are.
         """
         photos = self.val()
-        fills = len(photos) // 4 if n is None else n // 5
-        count = len(photos) if n is None else n - fills
+        n_patches = len(photos) // 4 if n is None else n // 5
+        count = len(photos) if n is None else n - n_patches
         if not 1 <= count <= len(photos):
             raise UserError(f"n = {n} images asked for; expected 1 to {len(photos) * 5 // 4}.")
         generator = torch.Generator().manual_seed(0)
@@ -155,7 +149,7 @@ class TinyImageNet:
         words = {wnid: word for word, wnids in entry_level().items() for wnid in wnids}
         names = tuple(f"{words.get(wnid, '')} {wnid}".strip() for wnid in self.classes)
         boxes = images_concepts.boxes(self._folder("tiny-imagenet"), photos)
-        return images_concepts.concepts(photos, boxes, names, fills, generator)
+        return images_concepts.concepts(photos, boxes, names, n_patches, generator)
 
     @functools.cached_property
     def digest(self) -> str:
@@ -170,22 +164,24 @@ class TinyImageNet:
             total.update(
                 (images_cue_conflict.digest(folder) if folder.is_dir() else "absent").encode()
             )
-        if self.painting is not None:
-            total.update(manifest.network(self.painting.painter).sha256.encode())
+        if self.transfer is not None:
+            total.update(manifest.network(self.transfer.painter).sha256.encode())
         return total.hexdigest()
 
     def _painter(self) -> zoo.Network:
-        if self.painting is None:
-            raise MissingData("this source has no painting; give its study a table [painting].")
-        return zoo.load(manifest.network(self.painting.painter))
+        if self.transfer is None:
+            raise MissingData("this source has no painter; give its study a table [painting].")
+        return zoo.load(manifest.network(self.transfer.painter))
 
-    def _painted(self, painter: zoo.Network, shapes: Tensor, fills: Tensor) -> Tensor:
-        """`painting.painted`, made once and kept on disk."""
-        wanted = hashlib.sha256(shapes.numpy().tobytes() + fills.numpy().tobytes()).hexdigest()
+    def _stylized(self, painter: zoo.Network, shapes: Tensor, patches: Tensor) -> Tensor:
+        """`style_transfer.stylized`, made once and kept on disk."""
+        inputs = hashlib.sha256(shapes.numpy().tobytes() + patches.numpy().tobytes()).hexdigest()
+        # the name the class once had: images on disk stay valid
+        how = repr(self.transfer).replace("StyleTransfer", "Painting", 1)
         return cached_pixels(
             "painted",
-            (painter.weights_hash, repr(self.painting), wanted),
-            lambda: style_transfer.painted(painter, shapes, fills, self.painting).numpy(),
+            (painter.weights_hash, how, inputs),
+            lambda: style_transfer.stylized(painter, shapes, patches, self.transfer).numpy(),
         )
 
     def _folder(self, name: str) -> Path:

@@ -1,12 +1,13 @@
-"""Figures of chapters 5 and 6: what units detect, and to how many types of inputs they respond."""
+"""Figures of chapter 6: to how many types of inputs units respond."""
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from robustbias.concepts.figures import OFFSETS, layer_panels, paired_architectures
-from robustbias.plotting import PALETTE, canvas, legend_below
-from robustbias.utils import REGIMES, architecture
+from robustbias import plotting
+from robustbias.concepts.figures import BY_LAYER
+from robustbias.plotting import PALETTE, REFERENCE
+from robustbias.utils import REGIMES
 
 METRICS = {
     "effective_classes": "effective classes\namong top images",
@@ -16,48 +17,48 @@ METRICS = {
 
 
 def input_types_by_layer(table: pd.DataFrame) -> Figure:
-    """Classes among a unit's top images and how unlike they are, by layer: S, R and untrained.
+    """Classes among a unit's top images and their distances, by layer: S, R and untrained.
 
-    Grey line: images drawn at random.
+    Grey line: random images.
 
     Args:
-        table: From `measures.input_types`.
+        table: From `measure.input_types`.
     """
-    rows = {metric: table[table["metric"] == metric] for metric in METRICS}
-    rows = {metric: own for metric, own in rows.items() if len(own)}
-    figure, axes = layer_panels(rows, None)
+    metrics = [metric for metric in METRICS if metric in set(table["metric"])]
+    labels = []
+    for metric in metrics:
+        judge = table.loc[table["metric"] == metric, "judge"].iloc[0]
+        judge = judge.removeprefix("an ").removesuffix(" network")
+        labels.append(METRICS[metric] + (f"\n(by {judge})" if judge else ""))
+    figure, axes = plotting.layer_panels(
+        [plotting.layer_means(table, m) for m in metrics], labels, **BY_LAYER
+    )
     chance = table.loc[table["regime"] == "chance", "value"].iloc[0]
-    for line, (metric, own) in zip(axes, rows.items(), strict=True):
-        judge = own["judge"].iloc[0].removeprefix("an ").removesuffix(" network")
-        label = METRICS[metric] + (f"\n(by {judge})" if judge else "")
-        line[0].set_ylabel(label, size="small")
+    for line, metric in zip(axes, metrics, strict=True):
+        level = chance if metric == "effective_classes" else 1.0
         for ax in line:
-            level = chance if metric == "effective_classes" else 1.0
-            ax.axhline(level, color="#999999", ls="--", lw=1, label="random images")
+            ax.axhline(level, color=REFERENCE, ls="--", lw=1, label="random images")
             ax.set_ylim(bottom=0)
-    legend_below(figure, axes)
+    plotting.legend_below(figure)
     return figure
 
 
 def input_types_by_unit(table: pd.DataFrame) -> Figure:
-    """How many units have top images of how many classes; all probed layers together.
-
-    A panel an architecture; steps of one class.
+    """Share of units by the classes among their top images, in steps of one; all layers together.
 
     Args:
-        table: From `measures.input_types`.
+        table: From `measure.input_types`.
     """
     units = table[(table["unit"] >= 0) & (table["metric"] == "effective_classes")]
-    names = paired_architectures(table)
-    figure, axes = canvas(1, len(names), panel=(2.6, 2.5), sharex=True, sharey=True)
+    figure, panels = plotting.architecture_panels(
+        units, ["share of units"], panel=(2.6, 2.5), sharex=True, sharey=True
+    )
     edges = np.arange(1, np.ceil(units["value"].max()) + 2) - 0.5
-    for ax, name in zip(axes.flat, names, strict=True):
-        for regime in OFFSETS:
-            own = units[(units["architecture"] == name) & (units["regime"] == regime)]["value"]
-            share = np.histogram(own, edges)[0] / max(len(own), 1)
+    for own, (ax,) in panels:
+        for regime in BY_LAYER["positions"]:
+            values = own.loc[own["regime"] == regime, "value"]
+            share = np.histogram(values, edges)[0] / max(len(values), 1)
             ax.stairs(share, edges, color=PALETTE[regime], lw=1.6, label=REGIMES[regime])
-        ax.set_title(architecture(name))
         ax.set_xlabel("effective classes")
-    axes[0, 0].set_ylabel("share of units")
-    legend_below(figure, axes)
+    plotting.legend_below(figure)
     return figure

@@ -1,20 +1,18 @@
 """To how many types of inputs units respond: concepts, classes, and likeness of their images."""
 
-from typing import Any
-
 import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
 from robustbias import stats
-from robustbias.concepts.measure import THRESHOLD, UNIT, dissection
+from robustbias.concepts.measure import CALIBRATION, THRESHOLD, UNIT, dissection
 from robustbias.concepts.netdissect import MEMORY, SHARE
 from robustbias.images import Images, floats
 from robustbias.networks import hooks, zoo
 from robustbias.networks.hooks import peaks
 from robustbias.networks.zoo import Network, calibrated
-from robustbias.studies import Study, described, paired, pairs, probed_networks
+from robustbias.studies import Study, networks_with_controls, paired, pairs
 from robustbias.tables import measure, tidy
 from robustbias.utils import UserError
 
@@ -99,9 +97,6 @@ JUDGES = {"distance": "standard", "distance_robust": "robust"}  # metric -> regi
 METRICS = ("concepts", "effective_classes", *JUDGES)
 
 
-NETWORK = ["study", "network", "architecture", "regime", "eps", "pair"]
-
-
 @measure(of=paired)
 def input_types(
     study: Study,
@@ -155,7 +150,7 @@ def input_types(
     iou = found[(found["unit"] >= 0) & (found["metric"] == "iou")]
     met = iou.assign(met=iou["value"] > threshold).groupby(UNIT, sort=False)["met"].sum()
     units, known, names = [], {}, {}
-    for named, network in probed_networks(study, images.pixels):
+    for named, network, _ in networks_with_controls(study, images.pixels[:CALIBRATION]):
         architecture = named["architecture"]
         if architecture not in known:
             judges = _judges(study, architecture, images)
@@ -173,7 +168,7 @@ def input_types(
             units.append(pd.DataFrame(values).assign(**named, layer=layer))
     units = pd.concat(units, ignore_index=True)
     metrics = [metric for metric in METRICS if metric in units]
-    long = units.melt([*NETWORK, "layer", "unit"], metrics, "metric").dropna(subset=["value"])
+    long = units.melt([*stats.NETWORK, "layer", "unit"], metrics, "metric").dropna(subset=["value"])
     rows = [long.assign(n=len(images)), _means(study, units, draws)]
     rows.append(_chance(study, images.labels.cpu(), k, generator))
     table = pd.concat(rows, ignore_index=True)
@@ -200,48 +195,21 @@ def _judges(
 
 
 def _means(study: Study, units: pd.DataFrame, draws: int) -> pd.DataFrame:
-    """Means by layer and over all units, and R minus S."""
+    """Means by layer and over all units, and R minus S.
+
+    A resample without responding units says nothing and counts as the mean itself.
+    """
+    sets = [(layer, table) for (_, layer), table in units.groupby(["network", "layer"], sort=False)]
+    sets += [("all", table) for _, table in units.groupby("network", sort=False)]
+    groups = []
+    for layer, table in sets:
+        values = torch.tensor(table.reindex(columns=METRICS).values, dtype=torch.float)
+        shared = table.iloc[0][list(stats.NETWORK)].to_dict() | {"layer": layer}
+        groups.append((shared, METRICS, values, None))
     generator = torch.Generator().manual_seed(study.seed)
-    rows, boots = [], {}
-    groups = [(key, own) for key, own in units.groupby(["network", "layer"], sort=False)]
-    groups += [((name, "all"), own) for name, own in units.groupby("network", sort=False)]
-    for (name, layer), own in groups:
-        values = torch.tensor(own.reindex(columns=METRICS).values, dtype=torch.float)
-        known = values.isfinite()
-        boot = stats.ratios(
-            values.nan_to_num(),
-            known.float(),
-            torch.arange(len(values)),
-            generator=generator,
-            draws=draws,
-        )
-        shared = own.iloc[0][NETWORK].to_dict() | {"layer": layer}
-        boots[name, layer] = boot, known.sum(0), shared
-        rows.append(_rows(boot, known.sum(0), shared))
-    for pair in [pair for pair in pairs(study).values() if len(pair) == 2]:
-        robust, standard = pair["robust"], pair["standard"]
-        for name, layer in [key for key in boots if key[0] == robust.name]:
-            (one, n, shared), (other, m, _) = boots[name, layer], boots[standard.name, layer]
-            gap = stats.Bootstrap(one.value - other.value, one.replicates - other.replicates)
-            about = shared | described(study, robust) | {
-                "network": f"{robust.name} - {standard.name}",
-                "regime": "robust - standard",
-            }  # fmt: skip
-            rows.append(_rows(gap, n + m, about))
-    return pd.concat(rows, ignore_index=True)
-
-
-def _rows(boot: stats.Bootstrap, n: Tensor, shared: dict[str, Any]) -> pd.DataFrame:
-    """A row a metric; a resample without responding units says nothing and is left out."""
-    drawn = boot.replicates.where(boot.replicates.isfinite(), boot.value)
-    ends = {"low": stats.percentile(drawn, 0.025), "high": stats.percentile(drawn, 0.975)}
-    columns = {"metric": METRICS, "value": boot.value, **ends, "n": n}
-    table = pd.DataFrame({name: list(map(_plain, values)) for name, values in columns.items()})
-    return table.assign(**shared, unit=-1).dropna(subset=["value"])
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, Tensor) else value
+    about, boot = stats.over_units(groups, generator=generator, draws=draws, bounds=None)
+    table = stats.aggregate(study, about, boot, paired=False).assign(unit=-1)
+    return table.dropna(subset=["value"])
 
 
 def _chance(

@@ -1,8 +1,9 @@
-"""Looking into a network: capture layers, edit one, or run just a part of it.
+"""Captures the outputs of layers, edits one, or runs just a part of a network.
 
     captured   the outputs of layers during ordinary forward passes
     edited     a layer's output replaced by a function of it
     prefix     pixels -> a layer's output; nothing after the layer is computed
+    preactivation   the same without the ReLUs that end the layer
     resumed    a layer's output -> logits; nothing before the layer is computed
 
 Layers are dotted module names inside `network.body`, as in the manifest. No other file registers a
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor, fx, nn
 
@@ -70,6 +72,43 @@ def prefix(
     """The layer's output for images in [0, 1]. Raises UserError for an unknown layer."""
     before, _ = _parts(network, layer)
     return before((pixels - network.mean) / network.std)
+
+
+def preactivation(
+    network: Network, layer: str, pixels: Float[Tensor, "n 3 h w"]
+) -> Float[Tensor, "n u a b"]:
+    """`prefix` without the ReLUs that end the layer, so that silent units have a gradient too.
+
+    Raises:
+        UserError: An unknown layer.
+    """
+    before, _ = _parts(network, layer)
+    traces = _TRACES[network.body]
+    if (key := f"{layer} before ReLU {network.body.training}") not in traces:
+        # containers are new, modules that compute are the network's
+        traces[key] = fx.GraphModule(before, before.graph)
+        traces[key].set_submodule(layer, _without_last_relus(module(network, layer)))
+    return traces[key]((pixels - network.mean) / network.std)
+
+
+def _without_last_relus(layer: nn.Module) -> nn.Module:
+    """The layer with the ReLUs after its last convolution, normalisation or addition left out."""
+    if isinstance(layer, nn.ReLU):
+        return nn.Identity()
+    if layer.__module__.startswith("torch.nn") and not isinstance(layer, nn.Sequential):
+        return layer
+    half = fx.symbolic_trace(layer)
+    ends = list(half.graph.output_node().all_input_nodes)
+    while ends:
+        node = ends.pop()
+        on = half.get_submodule(node.target) if node.op == "call_module" else node.target
+        if isinstance(on, nn.ReLU) or on in (F.relu, torch.relu, "relu"):
+            node.replace_all_uses_with(node.all_input_nodes[0])
+            half.graph.erase_node(node)
+        elif on is torch.cat or isinstance(on, nn.Dropout):
+            ends += node.all_input_nodes
+    half.recompile()
+    return half
 
 
 def resumed(
@@ -128,14 +167,14 @@ _TRACES: weakref.WeakKeyDictionary[nn.Module, dict[str, Any]] = weakref.WeakKeyD
 def _parts(network: Network, layer: str) -> tuple[nn.Module, nn.Module | None]:
     """The body cut behind the layer; no second half where something bypasses the layer."""
     module(network, layer)  # raises for an unknown one
-    known = _TRACES.setdefault(network.body, {})
+    traces = _TRACES.setdefault(network.body, {})
     key = f"{layer} {network.body.training}"
-    if key not in known:
+    if key not in traces:
         graph = _Tracer(layer).trace(network.body)
         nodes = list(graph.nodes)
         (at,) = [n for n in nodes if n.op == "call_module" and n.target == layer]
-        known[key] = _before(network.body, nodes, at), _after(network.body, nodes, at)
-    return known[key]
+        traces[key] = _before(network.body, nodes, at), _after(network.body, nodes, at)
+    return traces[key]
 
 
 def _before(body: nn.Module, nodes: list[fx.Node], at: fx.Node) -> nn.Module:
@@ -161,19 +200,15 @@ def _after(body: nn.Module, nodes: list[fx.Node], at: fx.Node) -> nn.Module | No
     return fx.GraphModule(body, graph)
 
 
-# -- --------------------------------------------------------------------------------------------
-# How many kinds of images a unit responds to most, from responses alone; tensors in and out.
-
-
 @torch.no_grad()
 def peaks(
     network: Network, pixels: UInt8[Tensor, "n 3 h w"], layers: Sequence[str], batch: int = 200
 ) -> dict[str, Float[Tensor, "n u"]]:
     """The largest activation of each unit anywhere in each image."""
-    found: dict[str, list[Tensor]] = {layer: [] for layer in layers}
+    batches: dict[str, list[Tensor]] = {layer: [] for layer in layers}
     with captured(network, layers) as maps:
         for part in pixels.split(batch):
             network(floats(part))
             for layer in layers:
-                found[layer].append(maps[layer].amax((2, 3)))
-    return {layer: torch.cat(parts) for layer, parts in found.items()}
+                batches[layer].append(maps[layer].amax((2, 3)))
+    return {layer: torch.cat(parts) for layer, parts in batches.items()}

@@ -33,7 +33,7 @@ class Network(nn.Module):
 
 
 def untrained(entry: NetworkEntry, seed: int = 0) -> Network:
-    """The entry's network with random weights, ready to train or to serve as a null."""
+    """The entry's network with random weights, ready to train or to serve as a control."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         body = architectures.build(
@@ -72,12 +72,6 @@ def load(entry: NetworkEntry, device: torch.device | str = "cpu") -> Network:
     checkpoints.fill(network.body, checkpoints.read(path, entry.sha256), str(path))
     network.weights_hash = entry.sha256 or utils.sha256(path)
     return network.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
-
-
-# -- --------------------------------------------------------------------------------------------
-# Answers to cue-conflict stimuli: from class probabilities to entry-level categories to trials.
-#
-# Source: Geirhos et al. 2019, arXiv 1811.12231.
 
 
 @torch.no_grad()

@@ -8,7 +8,6 @@ import dataclasses
 import hashlib
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import pandas as pd
 import torch
@@ -161,7 +160,7 @@ REFERENCE = "alexnet"  # the architecture whose standard network's errors are 10
 
 def rows(
     study: Study, shown: Shown, generator: torch.Generator, draws: int = stats.DRAWS
-) -> tuple[list[dict[str, Any]], dict[str, Bootstrap]]:
+) -> tuple[pd.DataFrame, dict[str, Bootstrap]]:
     """Rows of every reading, network and condition with R minus S; and the absolute accuracies.
 
     Metrics: DECISION, DECISION_relative, DECISION_conditional (top1 or entry_level), and each with
@@ -170,7 +169,7 @@ def rows(
     """
     partner = partners(networks(study))
     alone = partner == torch.arange(len(partner))
-    found, accuracies = [], {}
+    tables, accuracies = [], {}
     for decision, hits in shown.hits.items():
         clean = shown.clean[decision]
         if shown.paired:
@@ -182,8 +181,8 @@ def rows(
             counts = torch.full((len(partner),), len(hits))
             if reading == "_conditional":
                 counts = (clean & clean[:, partner]).sum(0).masked_fill(alone, 0)
-            found += tabled(study, boot, shown.conditions, decision + reading, counts)
-    return found, accuracies
+            tables.append(tabled(study, boot, shown.conditions, decision + reading, counts))
+    return pd.concat(tables, ignore_index=True), accuracies
 
 
 def error_rows(
@@ -193,7 +192,7 @@ def error_rows(
     corruptions: tuple[str, ...],
     severities: int,
     n: int,
-) -> list[dict[str, Any]]:
+) -> pd.DataFrame:
     """Rows `ce` of every corruption and `mce`, in per cent of a reference network's errors.
 
     The reference is AlexNet-S; where a study has none, its first standard network. The column
@@ -213,9 +212,11 @@ def error_rows(
     )
     counts = torch.full((len(entries),), n)
     each = [(group, name, 0) for name in corruptions]
-    named = {"reference": reference.name}
-    found = tabled(study, one_by_one, each, "ce", counts, **named)
-    return found + tabled(study, mean, [(group, ALL, 0)], "mce", counts, **named)
+    tables = [
+        tabled(study, one_by_one, each, "ce", counts, reference.name),
+        tabled(study, mean, [(group, ALL, 0)], "mce", counts, reference.name),
+    ]
+    return pd.concat(tables, ignore_index=True)
 
 
 def standard(entries: list[NetworkEntry]) -> NetworkEntry:
@@ -236,49 +237,31 @@ def tabled(
     metric: str,
     counts: Tensor,
     reference: str = "",
-) -> list[dict[str, Any]]:
-    """One row a network and condition, and one a pair and condition for R minus S.
+) -> pd.DataFrame:
+    """One row per network and condition, and one per pair and condition for R minus S.
 
     Args:
         boot: Columns condition, network, the last fastest.
         counts: Images behind each network's values; networks with none get no row.
     """
-    entries = networks(study)
-    partner = partners(entries).tolist()
-    robust = [i for i, e in enumerate(entries) if e.regime == "robust" and partner[i] != i]
-    cells = range(len(conditions))
-    each = [(c, i) for c in cells for i in range(len(entries)) if counts[i]]
-    pair = [(c, i) for c in cells for i in robust if counts[i]]
-    at = [c * len(entries) + i for c, i in each]
-    alone = Bootstrap(boot.value[at], boot.replicates[:, at], boot.floor, boot.ceiling)
-    minus = boot.difference(
-        [c * len(entries) + i for c, i in pair], [c * len(entries) + partner[i] for c, i in pair]
+    about = pd.DataFrame(
+        described(study, entry)
+        | {
+            "group": group,
+            "condition": condition,
+            "severity": severity,
+            "removes": removed(condition),
+            "reference": reference,
+            "metric": metric,
+            "n": n,
+        }
+        for group, condition, severity in conditions
+        for entry, n in zip(networks(study), counts.tolist(), strict=True)
     )
-    found = []
-    for name, cells, part in ((metric, each, alone), (f"{metric}_difference", pair, minus)):
-        ends = zip(part.value.tolist(), *(end.tolist() for end in part.interval()), strict=True)
-        for (c, i), (value, low, high) in zip(cells, ends, strict=True):
-            entry, (group, condition, severity) = entries[i], conditions[c]
-            who = described(study, entry)
-            if part is minus:
-                who["network"] = f"{entry.name} - {entries[partner[i]].name}"
-                who["regime"] = "robust - standard"
-            found.append(
-                who
-                | {
-                    "group": group,
-                    "condition": condition,
-                    "severity": severity,
-                    "removes": removed(condition),
-                    "reference": reference,
-                    "metric": name,
-                    "value": value,
-                    "low": low,
-                    "high": high,
-                    "n": int(counts[i]),
-                }
-            )
-    return found
+    with_images = about["n"].to_numpy().nonzero()[0]
+    boot = Bootstrap(boot.value[with_images], boot.replicates[:, with_images])
+    about = about.iloc[with_images].reset_index(drop=True)
+    return stats.aggregate(study, about, boot, paired=True, suffix="_difference")
 
 
 CELLS = [(name, severity) for name in constants.NAMES for severity in constants.SEVERITIES]
@@ -333,21 +316,22 @@ def ood(
     clean = seen(study, images)
     as_is = Shown([("clean", "clean", 0)], {d: h[:, None].float() for d, h in clean.items()}, clean)
     plain = {metric for decision in clean for metric in (decision, f"{decision}_difference")}
-    table = [row for row in rows(study, as_is, generator, draws)[0] if row["metric"] in plain]
+    table, _ = rows(study, as_is, generator, draws)
+    tables = [table[table["metric"].isin(plain)]]
     for shown in [
         *_distorted(study, images, clean),
         *_attacked(study, images, clean, n_attacked, attack_steps),
     ]:
-        table += rows(study, shown, generator, draws)[0]
+        tables.append(rows(study, shown, generator, draws)[0])
     few = torch.arange(min(n_corrupted, len(images)), device=images.labels.device)
     shown = _corrupted(study, images.take(few), {d: hit[: len(few)] for d, hit in clean.items()})
-    found, accuracies = rows(study, shown, generator, draws)
+    table, accuracies = rows(study, shown, generator, draws)
     top1 = accuracies["top1"]
     cells = slice(len(CELLS) * len(networks(study)))
     top1 = stats.Bootstrap(top1.value[cells], top1.replicates[:, cells])
     levels = len(constants.SEVERITIES)
     errors = error_rows(study, top1, "corruption", constants.NAMES, levels, len(few))
-    return tidy(table + found + errors)
+    return tidy(pd.concat([*tables, table, errors], ignore_index=True))
 
 
 def _distorted(study: Study, images: Images, clean: Hits) -> list[Shown]:

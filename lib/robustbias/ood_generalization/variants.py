@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
+from pathlib import Path
 
 import pandas as pd
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from robustbias import manifest, stats
 from robustbias.images import Images, imagenet
 from robustbias.images.corruptions import constants
-from robustbias.ood_generalization.measure import ALL, Shown, error_rows, networks, rows, seen
+from robustbias.ood_generalization.measure import ALL, Hits, Shown, error_rows, networks, rows, seen
 from robustbias.studies import Study, paired
 from robustbias.tables import stored, tidy
 from robustbias.utils import UserError
@@ -60,15 +61,17 @@ def folder_accuracy(
 def _folder_accuracy(study: Study, *, contents: dict[str, str], n_images: int) -> pd.DataFrame:
     generator = torch.Generator().manual_seed(study.seed)
     clean = {"top1": seen(study, study.source.val().to(study.device))["top1"]}
-    table = []
+    tables = []
     for name in contents:
         entry = manifest.dataset(name)
         place = manifest.data_directory() / entry.path
-        table += READERS[entry.kind](study, name, place, n_images, clean, generator)
-    return tidy(table)
+        tables.append(READERS[entry.kind](study, name, place, n_images, clean, generator))
+    return tidy(pd.concat(tables, ignore_index=True))
 
 
-def _one(study: Study, name: str, place, n: int, clean: dict, generator) -> list[dict]:
+def _one(
+    study: Study, name: str, place: Path, n: int, clean: Hits, generator: torch.Generator
+) -> pd.DataFrame:
     """Rows of a set in folders of WNIDs."""
     size = study.entries[0].size
     images = imagenet.labelled(place, study.source.classes, size, n=n, seed=study.seed)
@@ -77,7 +80,9 @@ def _one(study: Study, name: str, place, n: int, clean: dict, generator) -> list
     return rows(study, shown, generator)[0]
 
 
-def _cells(study: Study, name: str, place, n: int, clean: dict, generator) -> list[dict]:
+def _cells(
+    study: Study, name: str, place: Path, n: int, clean: Hits, generator: torch.Generator
+) -> pd.DataFrame:
     """Rows of a set laid out as ImageNet-C."""
     size, found, same = study.entries[0].size, [], None
     for corruption, severity in CELLS:
@@ -102,7 +107,8 @@ def _cells(study: Study, name: str, place, n: int, clean: dict, generator) -> li
     top1 = accuracies["top1"]
     top1 = stats.Bootstrap(top1.value[part], top1.replicates[:, part])
     levels = len(constants.SEVERITIES)
-    return table + error_rows(study, top1, name, constants.NAMES, levels, len(hits))
+    errors = error_rows(study, top1, name, constants.NAMES, levels, len(hits))
+    return pd.concat([table, errors], ignore_index=True)
 
 
 @torch.no_grad()
@@ -119,4 +125,4 @@ def _top1(study: Study, images: Images, batch: int = 100) -> Tensor:
 
 
 # kind of data set -> how its rows are made
-READERS: dict[str, Callable[..., list[dict]]] = {"wnid-folders": _one, "imagenet-c": _cells}
+READERS: dict[str, Callable[..., pd.DataFrame]] = {"wnid-folders": _one, "imagenet-c": _cells}

@@ -9,6 +9,7 @@ Source: Geirhos et al. 2019, arXiv 1811.12231.
 """
 
 import itertools
+import math
 
 import pandas as pd
 import torch
@@ -73,10 +74,8 @@ def decided_bias(
     }
     over, under = (torch.cat([parts[name][side] for name in metrics], 1) for side in (0, 1))
     boot = stats.ratios(over, under, torch.arange(len(over)), generator=generator, draws=draws)
-    low, high = boot.interval()
-    table = pd.concat([groups.assign(metric=name) for name in metrics], ignore_index=True)
-    ends = {"value": boot.value.numpy(), "low": low.numpy(), "high": high.numpy()}
-    return table.assign(**ends, n=under.sum(0).long().numpy()), boot
+    about = pd.concat([groups.assign(metric=name) for name in metrics], ignore_index=True)
+    return stats.intervals(about.assign(n=under.sum(0).long().numpy()), boot), boot
 
 
 @measure
@@ -157,41 +156,33 @@ def _paired(
     generator: torch.Generator,
 ) -> pd.DataFrame:
     """R minus S of each architecture, by the bootstrap that measured both, and its null."""
+    about = overall.drop(columns=["value", "low", "high"])
+    differences = stats.intervals(*stats.compared(study, about, boot, paired=True))
+    differences = differences[differences["metric"].isin(["shape_bias", "coverage"])]
+    differences["metric"] += "_difference"
     rows = []
     both = [pair for pair in pairs(study).values() if len(pair) == 2]
     for pair, aggregation in itertools.product(both, AGGREGATIONS):
         names = [pair["robust"].name, pair["standard"].name]
-        own = trials[(trials["aggregation"] == aggregation) & trials["network"].isin(names)]
-        wide = own.pivot(index="stimulus", columns="network", values="decision")[names]
-        shared = {
-            **described(study, pair["robust"]),
-            "network": " - ".join(names),
-            "regime": "robust - standard",
-            "display": own["display"].iloc[0],
-            "decides": own["decides"].iloc[0],
-            "aggregation": aggregation,
-            "condition": "paired",
-            "category": "all",
-            "n": len(wide),
-        }
-        for metric in ("shape_bias", "coverage"):
-            at = overall[(overall["metric"] == metric) & (overall["aggregation"] == aggregation)]
-            robust, standard = (int(at.index[at["network"] == name][0]) for name in names)
-            difference = boot.difference([robust], [standard])
-            low, high = map(float, difference.interval())
-            value = {"value": float(difference.value), "low": low, "high": high}
-            rows.append({**shared, "metric": f"{metric}_difference", **value})
+        these = trials[(trials["aggregation"] == aggregation) & trials["network"].isin(names)]
+        wide = these.pivot(index="stimulus", columns="network", values="decision")[names]
         null = stats.exchange_null(
             torch.tensor((wide == "shape").values).float(),
             torch.tensor((wide != "neither").values).float(),
             torch.tensor(pd.factorize(pd.Series(map(_shape_image, wide.index)))[0]),
             generator=generator,
         )
-        rows.append(
-            {**shared, "metric": "exchange_null", "value": 0.0, "low": null.low, "high": null.high}
+        this = (differences["network"] == " - ".join(names)) & (
+            differences["aggregation"] == aggregation
         )
-        rows.append({**shared, "metric": "exchange_p", "value": null.p})
-    return pd.DataFrame(rows)
+        differences.loc[this, "n"] = len(wide)
+        shared = differences[this].iloc[0].to_dict() | {"value": 0.0}
+        ends = {"low": null.low, "high": null.high}
+        rows.append({**shared, "metric": "exchange_null", **ends})
+        ends = {"low": math.nan, "high": math.nan}
+        rows.append({**shared, "metric": "exchange_p", **ends, "value": null.p})
+    table = pd.concat([differences, pd.DataFrame(rows)], ignore_index=True)
+    return table.assign(condition="paired", category="all")
 
 
 def _shape_image(name: str) -> str:

@@ -1,7 +1,7 @@
-"""Published numbers, to lay beside ours: every row names its source.
+"""Published numbers to compare ours with: every row names its source.
 
 `data_manifest/published.csv` quotes accuracies and shape biases of ImageNet networks;
-`data_manifest/published_cue_conflict.csv` counts the answers of people and networks for every
+`data_manifest/published_cue_conflict.csv` counts the responses of people and networks for every
 pair of categories, so that they can be shown for just the categories a study has.
 """
 
@@ -9,6 +9,7 @@ import functools
 
 import pandas as pd
 
+from robustbias.claims import matching
 from robustbias.manifest import ROOT
 
 
@@ -22,10 +23,7 @@ def results(metric: str, **conditions: object) -> pd.DataFrame:
 
     Values are fractions; eps is in pixel units of 224 x 224 images.
     """
-    table = _csv("published.csv")
-    for column, value in {"metric": metric, **conditions}.items():
-        table = table[table[column] == value]
-    return table.reset_index(drop=True)
+    return matching(_csv("published.csv"), metric=metric, **conditions).reset_index(drop=True)
 
 
 def cue_conflict(categories: tuple[str, ...]) -> pd.DataFrame:
@@ -37,7 +35,7 @@ def cue_conflict(categories: tuple[str, ...]) -> pd.DataFrame:
     Source: Geirhos et al. 2019, raw data of rgeirhos/texture-vs-shape.
     """
     counts = _csv("published_cue_conflict.csv")
-    counts = counts[counts["shape"].isin(categories) & counts["texture"].isin(categories)]
+    counts = matching(counts, shape=categories, texture=categories)
     both = pd.concat([counts.assign(category="all"), counts.assign(category=counts["shape"])])
     names = ["model", "architecture", "regime", "category"]
     sums = both.groupby(names, sort=False)[["n_shape", "n_texture", "n"]].sum().reset_index()
@@ -53,8 +51,8 @@ def corruptions() -> pd.DataFrame:
     Columns model, architecture, regime, corruption, severity, value, source.
     """
     rows = results("top1")
-    place = rows["condition"].str.extract(r"^imagenet-c/(?P<corruption>\w+)/(?P<severity>\d)$")
-    rows = rows.join(place).dropna(subset=["corruption"])
+    names = rows["condition"].str.extract(r"^imagenet-c/(?P<corruption>\w+)/(?P<severity>\d)$")
+    rows = rows.join(names).dropna(subset=["corruption"])
     columns = ["model", "architecture", "regime", "corruption", "severity", "value", "source"]
     return rows.astype({"severity": int})[columns].reset_index(drop=True)
 
@@ -70,13 +68,9 @@ def mean_corruption_errors() -> pd.Series:
     return (100 * errors.div(alexnet["value"], axis=0)).mean().rename("mce")
 
 
-# claim -> (metric, condition, the models: R and S, or the one the claim is about) on ImageNet
 _SERIES = ("ResNet-50, L2 eps 3", "ResNet-50 (torchvision)")
-
-
 _MADRY = ("ResNet-50, L2 eps 3 (robustness)", "ResNet-50 (torchvision)")
-
-
+# claim -> (metric, condition, the models: R and S, or the one the claim is about) on ImageNet
 _EFFECTS = {
     "C0.cost": ("top1", "clean", _MADRY),
     "C0.gain": ("top1", "pgd-l2-3", _MADRY),
@@ -90,21 +84,19 @@ _EFFECTS = {
 
 
 def effects() -> pd.DataFrame:
-    """What ImageNet's ResNet-50 shows of our claims: columns id, value, source, model.
+    """The statistics of our claims for ImageNet's ResNet-50: columns id, value, source, model.
 
     Differences are R minus S (R: L2, eps 3), both from one source; no interval was published.
     """
     rows = []
     for id, (metric, condition, models) in _EFFECTS.items():
-        found = results(metric, condition=condition)
-        chosen = [found[found["model"] == model] for model in models]
-        shared = set.intersection(*(set(rows["source"]) for rows in chosen))
-        source = min(shared)
-        values = [float(rows.loc[rows["source"] == source, "value"].iloc[0]) for rows in chosen]
-        value = values[0] - values[1] if len(values) == 2 else values[0]
-        rows.append({"id": id, "value": value, "source": source, "model": " - ".join(models)})
-    errors, own = mean_corruption_errors(), corruptions()
-    value = errors[_SERIES[0]] - errors[_SERIES[1]]
-    source, model = own["source"].iloc[0], " - ".join(_SERIES)
-    rows.append({"id": "C2c", "value": value, "source": source, "model": model})
-    return pd.DataFrame(rows)
+        values = results(metric, condition=condition).set_index(["source", "model"])["value"]
+        values = values[~values.index.duplicated()].unstack()[list(models)].dropna()
+        source = min(values.index)
+        value = values.loc[source, models[0]]
+        if len(models) == 2:
+            value -= values.loc[source, models[1]]
+        rows.append((id, value, source, " - ".join(models)))
+    errors, source = mean_corruption_errors(), corruptions()["source"].iloc[0]
+    rows.append(("C2c", errors[_SERIES[0]] - errors[_SERIES[1]], source, " - ".join(_SERIES)))
+    return pd.DataFrame(rows, columns=["id", "value", "source", "model"])

@@ -3,9 +3,6 @@
 Source: Geirhos et al. 2019, arXiv 1811.12231.
 """
 
-from collections.abc import Iterator
-from typing import Any
-
 import numpy as np
 import pandas as pd
 import torch
@@ -13,9 +10,7 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 
 from robustbias.images import CueConflict, floats
-from robustbias.networks import zoo
-from robustbias.networks.zoo import calibrated
-from robustbias.studies import Study, described, pairs
+from robustbias.studies import Study, networks_with_controls
 from robustbias.tables import stored
 from robustbias.utils import UserError
 
@@ -63,7 +58,7 @@ def displays(
     """
     found = {f"{size} px": study.source.cue_conflict(size) for size in sizes or study.entry.sizes}
     if study.entry.painting:
-        found[PAINTED] = study.source.painted()
+        found[PAINTED] = study.source.stylized_conflict()
     if study.entry.decides not in ("", *found):
         raise UserError(
             f"study {study.name} is decided by {study.entry.decides!r}; expected one of the "
@@ -103,12 +98,12 @@ def conflict_trials(
                 "texture": categories[stimuli.texture[conflict].cpu()],
             }
         )
-        for named, network in _networks(study, pixels[::3], null_seeds):
+        for named, network, repeat in networks_with_controls(study, pixels[::3], null_seeds):
             membership = study.membership(network).to(study.device)
             probabilities = softmax(network, pixels)
             for aggregation in AGGREGATIONS:
                 chosen = entry_level(probabilities, membership, aggregation).cpu()
-                columns = {**named, "aggregation": aggregation}
+                columns = {**named, "repeat": repeat, "aggregation": aggregation}
                 trials.append(shown.assign(**columns, object_response=categories[chosen]))
     table = pd.concat(trials, ignore_index=True)
     answer = table["object_response"]
@@ -116,25 +111,3 @@ def conflict_trials(
         [answer == table["shape"], answer == table["texture"]], ["shape", "texture"], "neither"
     )
     return table
-
-
-def _networks(
-    study: Study, shown: UInt8[Tensor, "n 3 h w"], null_seeds: int
-) -> Iterator[tuple[dict[str, Any], nn.Module]]:
-    """(columns, network) of every network that learned both cues, then the untrained ones."""
-    for entry in study.entries:
-        if entry.cue == "both":
-            yield {**described(study, entry), "repeat": 0}, study.network_named(entry.name)
-    for architecture, pair in pairs(study).items():
-        entry = pair.get("standard") or pair["robust"]
-        for repeat in range(null_seeds):
-            network = zoo.untrained(entry, study.seed + repeat).to(study.device)
-            columns = {
-                **described(study, entry),
-                "network": f"untrained-{architecture}",
-                "regime": "untrained",
-                "eps": 0.0,
-                "pair": False,
-                "repeat": repeat,
-            }
-            yield columns, calibrated(network, shown)

@@ -1,19 +1,19 @@
 """How smooth the filters and activations of S and R are, and what pixel noise does to them."""
 
 import dataclasses
+import math
 from collections.abc import Iterable
-from typing import Any
 
 import pandas as pd
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from robustbias import stats
 from robustbias.images import Images, floats
-from robustbias.networks import hooks, zoo
-from robustbias.networks.zoo import Network, calibrated
-from robustbias.studies import Study, described, paired, pairs
+from robustbias.networks import hooks
+from robustbias.networks.zoo import Network
+from robustbias.studies import Study, networks_with_controls, paired, pairs
 from robustbias.tables import measure, tidy
 from robustbias.utils import UserError
 
@@ -140,6 +140,7 @@ def _map_ratios(sums: dict[str, Tensor], sigmas: list[float], n: int) -> dict[st
 
 
 GROUP = ["layer", "condition"]
+NO_BOUNDS = (math.nan, math.nan)  # a ratio may be anything
 
 
 @measure(of=paired)
@@ -181,7 +182,7 @@ def smoothness(
     images = images.take(torch.randperm(len(images), generator=generator)[:n_images])
     images = images.to(study.device)
     units = []
-    for named, network in _networks(study, images):
+    for named, network, _ in networks_with_controls(study, images.pixels):
         found = {
             ("filters", layer): filter_smoothness(filters, cutoff)
             for layer, filters in spatial_filters(network.body).items()
@@ -205,78 +206,27 @@ def smoothness(
     return tidy(table.assign(metric=split.str[0], sigma=sigma).reset_index(drop=True))
 
 
-def _networks(study: Study, images: Images) -> Iterable[tuple[dict[str, Any], zoo.Network]]:
-    """(columns, network): S and R of each architecture, then one untrained."""
-    for architecture, pair in pairs(study).items():
-        for entry in pair.values():
-            yield described(study, entry), study.network_named(entry.name)
-        entry = pair.get("standard") or pair["robust"]
-        null = {"network": f"untrained-{architecture}", "regime": "untrained"}
-        network = zoo.untrained(entry, study.seed).to(study.device)
-        columns = described(study, entry) | null | {"eps": 0.0, "pair": False}
-        yield columns, calibrated(network, images.pixels)
-
-
 def _aggregates(
     study: Study, units: pd.DataFrame, generator: torch.Generator, draws: int
 ) -> pd.DataFrame:
-    """Means over the units of each layer, and R over S of each architecture."""
-    rows, boots = [], {}
-    for (name, *group), own in units.groupby(["network", *GROUP], sort=False):
-        wide = own.pivot(index="unit", columns="metric", values="value")
-        values = torch.tensor(wide.values)
-        live = values.isfinite()
-        boot = stats.ratios(
-            values.nan_to_num(),
-            live.float(),
-            torch.arange(len(values)),
-            generator=generator,
-            draws=draws,
+    """Means over the units of each layer; R over S by layer, and geometric means over layers."""
+    groups = []
+    for _, layer in units.groupby(["network", *GROUP], sort=False):
+        wide = layer.pivot(index="unit", columns="metric", values="value")
+        shared = layer.iloc[0].drop(["unit", "metric", "value"]).to_dict()
+        groups.append((shared, wide.columns, torch.tensor(wide.values), None))
+    about, boot = stats.over_units(groups, generator=generator, draws=draws, bounds=NO_BOUNDS)
+    by_layer, ratio = stats.compared(study, about, boot, paired=False, by="/")
+    tables = [stats.intervals(about, boot), stats.intervals(by_layer, ratio)]
+    for _, layers in by_layer.groupby(["network", "condition", "metric"], sort=False):
+        mean = stats.Bootstrap(
+            ratio.value[layers.index].log().mean(0, keepdim=True).exp(),
+            ratio.replicates.T[layers.index].contiguous().log().mean(0).exp()[:, None],
+            NO_BOUNDS,
         )
-        boots[name, *group] = wide.columns, boot, live.sum(0)
-        shared = own.iloc[0].drop(["unit", "metric", "value"]).to_dict()
-        rows.append(_rows(shared, wide.columns, boot.value, boot.replicates, live.sum(0)))
-    for pair in [pair for pair in pairs(study).values() if len(pair) == 2]:
-        shared = described(study, pair["robust"]) | {
-            "network": f"{pair['robust'].name} / {pair['standard'].name}",
-            "regime": "robust / standard",
-        }
-        rows += _ratios(shared, boots, pair["robust"].name, pair["standard"].name)
-    return pd.concat(rows)
-
-
-def _ratios(shared: dict[str, Any], boots: dict, robust: str, standard: str) -> list[pd.DataFrame]:
-    """R over S by layer, and its geometric mean over the layers of each condition."""
-    rows, logs = [], {}
-    for (name, layer, condition), (metrics, boot, n) in boots.items():
-        if name != robust:
-            continue
-        _, other, count = boots[standard, layer, condition]
-        ratio = boot.value / other.value, boot.replicates / other.replicates, n + count
-        own = shared | {"layer": layer, "condition": condition}
-        rows.append(_rows(own, metrics, *ratio))
-        logs.setdefault((condition, tuple(metrics)), []).append(ratio)
-    for (condition, metrics), ratios in logs.items():
-        value, replicates, n = (torch.stack(part) for part in zip(*ratios, strict=True))
-        mean = value.log().mean(0).exp(), replicates.log().mean(0).exp(), n.sum(0)
-        rows.append(_rows(shared | {"layer": "all", "condition": condition}, metrics, *mean))
-    return rows
-
-
-def _rows(
-    shared: dict[str, Any],
-    metrics: Iterable[str],
-    value: Float[Tensor, " m"],
-    replicates: Float[Tensor, "r m"],
-    n: Int64[Tensor, " m"],
-) -> pd.DataFrame:
-    """A row a metric, with the middle 95 % of its replicates."""
-    ends = {
-        "low": stats.percentile(replicates, 0.025).numpy(),
-        "high": stats.percentile(replicates, 0.975).numpy(),
-    }
-    own = pd.DataFrame({"metric": list(metrics), "value": value.numpy(), **ends, "n": n.numpy()})
-    return own.assign(**shared, unit=-1)
+        whole = layers.iloc[:1].assign(layer="all", n=layers["n"].sum())
+        tables.append(stats.intervals(whole, mean))
+    return pd.concat(tables, ignore_index=True).assign(unit=-1)
 
 
 # -- --------------------------------------------------------------------------------------------

@@ -1,1 +1,1 @@
-"""Chapter 08: S beside R, unit by unit, in a page without a kernel and live with one."""
+"""Chapter 08: units of S and R side by side, in a page without a kernel and live with one."""

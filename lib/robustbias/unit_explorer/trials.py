@@ -1,4 +1,4 @@
-"""What a visitor tries on S and R: an attack on an image, a unit silenced, an attribution map."""
+"""Trials of a visitor on S and R: an attack, an attribution map, a silenced unit, an upload."""
 
 import dataclasses
 import io
@@ -21,11 +21,12 @@ from robustbias.units_and_cues.attribution import attributions, category_scores
 from robustbias.utils import UserError
 
 STEPS = 10
+KEPT_LAYERS = 4  # whose activations `Conflicts` keeps: S and R of two layers
 
 
 @dataclasses.dataclass(frozen=True)
-class Look:
-    """One image in one network: categories by probability, best first, and a unit's map."""
+class Response:
+    """One network's response to one image: categories by probability, best first; a unit's map."""
 
     pixels: Float[Tensor, "3 h w"]
     answers: list[tuple[str, float]]
@@ -33,10 +34,10 @@ class Look:
 
 
 @torch.no_grad()
-def look(
+def response(
     study: Study, entry: NetworkEntry, layer: str, unit: int, pixels: Float[Tensor, "3 h w"]
-) -> Look:
-    """What the network says of an image in [0, 1], and the map of one unit.
+) -> Response:
+    """The network's answers to an image in [0, 1], and the map of one unit.
 
     A category's share is the mean probability of its classes over the sum of these means: the rule
     that decisions are made by.
@@ -49,7 +50,7 @@ def look(
     share, order = (scores / scores.sum()).sort(descending=True)
     names = [study.categories[i] for i in order.tolist()]
     answers = list(zip(names, share.tolist(), strict=True))
-    return Look(pixels.cpu(), answers, maps[layer][0, unit].cpu())
+    return Response(pixels.cpu(), answers, maps[layer][0, unit].cpu())
 
 
 def attacked(
@@ -59,17 +60,17 @@ def attacked(
     eps: float,
     steps: int = STEPS,
 ) -> Float[Tensor, "3 h w"]:
-    """The image after an attack on the class that the network sees in it, under the study's norm.
+    """The image after an attack on the class that the network predicts, under the study's norm.
 
     The image is the same for each call: the random start is drawn with the study's seed.
     """
     network = study.network_named(entry.name)
     start = pixels[None].to(study.device)
     with torch.no_grad():
-        seen = network(start).argmax(1)
+        predicted = network(start).argmax(1)
     generator = torch.Generator(start.device).manual_seed(study.seed)
     how = {"norm": study.entry.threat.norm, "eps": eps, "steps": steps, "generator": generator}
-    return attacks.pgd(network, start, seen, **how).pixels[0].cpu()
+    return attacks.pgd(network, start, predicted, **how).pixels[0].cpu()
 
 
 def attributed(
@@ -81,8 +82,8 @@ def attributed(
     image = pixels[None].to(study.device)
     with torch.no_grad():
         chosen = scores(image).argmax(1)
-    found = attributions(scores, image, chosen, method)[0].abs().sum(0)
-    return (found / found.max().clamp_min(1e-12)).cpu()
+    map = attributions(scores, image, chosen, method)[0].abs().sum(0)
+    return (map / map.max().clamp_min(1e-12)).cpu()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +96,7 @@ class Silenced:
 
     @property
     def changed(self) -> Int64[Tensor, " k"]:
-        """Which of the stimuli are answered otherwise without the unit."""
+        """Indices of the stimuli whose answer differs without the unit."""
         return (self.before != self.after).nonzero()[:, 0]
 
     def counts(self) -> dict[str, tuple[int, int]]:
@@ -104,11 +105,11 @@ class Silenced:
         cues["texture"] = (self.before == self.stimuli.texture.cpu()) & ~cues["shape"]
         cues["neither"] = ~cues["shape"] & ~cues["texture"]
         change = self.before != self.after
-        return {cue: (int((own & change).sum()), int(own.sum())) for cue, own in cues.items()}
+        return {cue: (int((of & change).sum()), int(of.sum())) for cue, of in cues.items()}
 
 
 class Conflicts:
-    """Some cue conflicts of a study, and what single units change about their answers.
+    """Some cue conflicts of a study, and what silencing single units changes about the answers.
 
     Args:
         n: How many, spread over shape images; at most all.
@@ -116,18 +117,18 @@ class Conflicts:
 
     def __init__(self, study: Study, n: int = 240):
         self.study = study
-        found = study.source.cue_conflict(min(study.entry.sizes))
-        conflict = (found.shape != found.texture).nonzero()[:, 0].cpu()
+        every = study.source.cue_conflict(min(study.entry.sizes))
+        conflict = (every.shape != every.texture).nonzero()[:, 0].cpu()
         generator = torch.Generator().manual_seed(study.seed)
-        index = spread_sample(found.names, conflict, min(n, len(conflict)), generator)
+        index = spread_sample(every.names, conflict, min(n, len(conflict)), generator)
         self.stimuli = CueConflict(
-            found.pixels[index],
-            found.shape[index],
-            found.texture[index],
-            found.categories,
-            tuple(found.names[i] for i in index.tolist()),
+            every.pixels[index],
+            every.shape[index],
+            every.texture[index],
+            every.categories,
+            tuple(every.names[i] for i in index.tolist()),
         )
-        self._kept: dict[tuple[str, str], Tensor] = {}
+        self._activations: dict[tuple[str, str], Tensor] = {}
 
     def silenced(self, entry: NetworkEntry, layer: str, unit: int) -> Silenced:
         """The network's answers with all units and without one.
@@ -136,7 +137,7 @@ class Conflicts:
             UserError: A layer or unit that the network does not have.
         """
         network = self.study.network_named(entry.name)
-        activations = self._until(entry.name, layer)
+        activations = self._activations_of(entry.name, layer)
         answer = rule(self.study, network)
         with torch.no_grad():
             parts = activations.split(256)
@@ -144,28 +145,23 @@ class Conflicts:
         after = unit_answers(network, layer, activations, answer, units=torch.tensor([unit]))[0]
         return Silenced(self.stimuli, before.cpu(), after.cpu())
 
-    def _until(self, name: str, layer: str) -> Tensor:
-        """The layer's output: computed once, whatever unit of it is asked for next."""
-        if (name, layer) not in self._kept:
-            while len(self._kept) > 3:  # S and R of two layers
-                self._kept.pop(next(iter(self._kept)))
+    @torch.no_grad()
+    def _activations_of(self, name: str, layer: str) -> Tensor:
+        """The layer's output on the stimuli, computed once for all its units."""
+        if (name, layer) not in self._activations:
+            while len(self._activations) >= KEPT_LAYERS:
+                self._activations.pop(next(iter(self._activations)))
             network = self.study.network_named(name)
-            with torch.no_grad():
-                parts = [
-                    hooks.prefix(network, layer, floats(part.to(self.study.device)))
-                    for part in self.stimuli.pixels.split(128)
-                ]
-            self._kept[name, layer] = torch.cat(parts)
-        return self._kept[name, layer]
+            parts = [
+                hooks.prefix(network, layer, floats(part.to(self.study.device)))
+                for part in self.stimuli.pixels.split(128)
+            ]
+            self._activations[name, layer] = torch.cat(parts)
+        return self._activations[name, layer]
 
 
-# -- --------------------------------------------------------------------------------------------
-# A visitor's own image: checked, then cut to the square a network sees.
-#
-# Dimensions are read from the header and checked before anything is decoded, so that a small file
-# that unpacks to gigabytes costs nothing.
-
-
+# A visitor's image: its dimensions are read from the header and checked before anything is decoded,
+# so that a small file that unpacks to gigabytes costs nothing.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 
 

@@ -1,7 +1,4 @@
-"""One row a unit: what the measures of the chapters before say about it, joined and ranked.
-
-Nothing is measured here; every number is a row of a stored table.
-"""
+"""Per-unit results of the chapters before, joined to one row per unit, and orders of units."""
 
 import dataclasses
 from collections.abc import Callable, Iterable
@@ -13,20 +10,19 @@ from robustbias.concepts.measure import labels
 from robustbias.utils import UserError
 
 KEYS = ["network", "layer", "unit"]
-
-
-NONE = "no concept"
+NO_CONCEPT = "no concept"
+N_BEST = 5  # concepts per unit
 
 
 @dataclasses.dataclass(frozen=True)
-class Fact:
-    """A number of a unit: where it is in the tables and how a card words it.
+class Result:
+    """A number of a unit: where the tables have it and how a card shows it.
 
     Args:
         column: Its name in the joined table.
-        measure: The table that holds it.
+        measure: The table that has it.
         where: Values of that table's other columns.
-        title: What the card calls it; empty for what it shows otherwise.
+        title: Its title in a card's list of numbers; empty when it is not in that list.
         form: The number as text.
     """
 
@@ -36,92 +32,77 @@ class Fact:
     title: str = ""
     form: Callable[[float], str] = "{:.2f}".format
 
+    def rows(self, tables: dict[str, pd.DataFrame], name: str, column: str) -> pd.DataFrame:
+        """One row per unit: `KEYS`, and `column` of its table as `name`."""
+        table = tables[self.measure]
+        for key, value in self.where.items():
+            table = table[table[key] == value]
+        return table[[*KEYS, column]].rename(columns={column: name})
 
-FACTS = (
-    Fact("threshold", "dissection", {"metric": "activation_threshold"}),
-    Fact("tv", "smoothness", {"condition": "maps", "metric": "tv_normalised"}, "TV of maps"),
-    Fact(
-        "filter_tv",
-        "smoothness",
-        {"condition": "filters", "metric": "tv_normalised"},
-        "TV of filter",
-    ),
-    Fact("concepts_met", "input_types", {"metric": "concepts"}, "concepts met", "{:.0f}".format),
-    Fact("effective_classes", "input_types", {"metric": "effective_classes"}, "eff. classes"),
-    Fact("distance", "input_types", {"metric": "distance"}, "distance"),
-    Fact("noise_gain", "smoothness", {"condition": "noise", "sigma": 0.08}, "noise gain"),
-    Fact("shape_score", "ablation", {"metric": "shape_score"}, "shape score", "{:.0f}".format),
-    Fact(
-        "texture_score", "ablation", {"metric": "texture_score"}, "texture score", "{:.0f}".format
-    ),
-    Fact("clean_score", "ablation", {"metric": "clean_score"}, "clean score", "{:.0f}".format),
+
+def _score(cue: str) -> Result:
+    where = {"metric": f"{cue}_score"}
+    return Result(f"{cue}_score", "ablation", where, f"{cue} score", "{:.0f}".format)
+
+
+def _tv(column: str, condition: str, title: str) -> Result:
+    where = {"condition": condition, "metric": "tv_normalised"}
+    return Result(column, "smoothness", where, title)
+
+
+RESULTS = (
+    Result("threshold", "dissection", {"metric": "activation_threshold"}),
+    _tv("tv", "maps", "TV of maps"),
+    _tv("filter_tv", "filters", "TV of filter"),
+    Result("concepts_met", "input_types", {"metric": "concepts"}, "concepts met", "{:.0f}".format),
+    Result("effective_classes", "input_types", {"metric": "effective_classes"}, "eff. classes"),
+    Result("distance", "input_types", {"metric": "distance"}, "distance"),
+    Result("noise_gain", "smoothness", {"condition": "noise", "sigma": 0.08}, "noise gain"),
+    _score("shape"),
+    _score("texture"),
+    _score("clean"),
 )
 
 
 def joined(tables: dict[str, pd.DataFrame], networks: Iterable[str]) -> pd.DataFrame:
-    """A row for every dissected unit of the networks.
+    """One row per dissected unit of the networks.
 
     Columns: network, layer, unit, concept, category, iou, null, detector, `detects` (the category,
-    or "no concept"), a column a fact (NaN where the table has no row), `n_decisions` behind the
-    scores, `shape_minus_texture`.
+    or "no concept"), a column per result (NaN where the table has no row), `n_decisions` behind
+    the scores, `shape_minus_texture`.
 
     Args:
         tables: Tables by the name of their measure; `dissection` at least.
 
     Raises:
-        UserError: A table holds two values of one fact for one unit.
+        UserError: A table has two values of one result for one unit.
     """
-    own = {
+    tables = {
         name: table[table["network"].isin(list(networks)) & (table["unit"] >= 0)]
         for name, table in tables.items()
     }
-    if "smoothness" in own:
-        own["smoothness"] = _filters_placed(own["smoothness"])
-    units = labels(own["dissection"])
-    units["detects"] = units["category"].where(units["detector"], NONE)
-    for fact in FACTS:
-        if fact.measure in own:
-            rows = facts(own[fact.measure], fact).rename(columns={"value": fact.column})
-            units = _merged(units, rows[[*KEYS, fact.column]])
-    if "ablation" in own:
-        rows = facts(own["ablation"], FACTS[-1]).rename(columns={"n": "n_decisions"})
-        units = _merged(units, rows[[*KEYS, "n_decisions"]])
+    if "smoothness" in tables:
+        tables["smoothness"] = _first_filters(tables["smoothness"])
+    units = labels(tables["dissection"])
+    units["detects"] = units["category"].where(units["detector"], NO_CONCEPT)
+    for result in RESULTS:
+        if result.measure in tables:
+            units = _merged(units, result.rows(tables, result.column, "value"))
+    if "ablation" in tables:
+        units = _merged(units, RESULTS[-1].rows(tables, "n_decisions", "n"))
         units["shape_minus_texture"] = units["shape_score"] - units["texture_score"]
     return units.sort_values(KEYS).reset_index(drop=True)
 
 
-def facts(table: pd.DataFrame, fact: Fact) -> pd.DataFrame:
-    """The rows of a measure's table that hold a fact, one a unit."""
-    for column, value in fact.where.items():
-        table = table[table[column] == value]
-    return table
+def _first_filters(table: pd.DataFrame) -> pd.DataFrame:
+    """Only the filters of the first convolution, as results of the first probed layer.
 
-
-def concepts(dissection: pd.DataFrame, networks: Iterable[str], most: int = 5) -> pd.DataFrame:
-    """Each unit's concepts with the highest IoU, best first.
-
-    Columns: network, layer, unit, category, concept, iou, null (that concept's own null IoU).
-    """
-    own = dissection[dissection["network"].isin(list(networks)) & (dissection["unit"] >= 0)]
-    keys = [*KEYS, "category", "concept"]
-    iou, null = (
-        own.loc[own["metric"] == metric, [*keys, "value"]].rename(columns={"value": name})
-        for metric, name in (("iou", "iou"), ("null_iou", "null"))
-    )
-    both = iou.merge(null, on=keys, validate="one_to_one")
-    both = both.sort_values("iou", ascending=False, kind="stable")
-    return both.groupby(KEYS, sort=False).head(most)
-
-
-def _filters_placed(table: pd.DataFrame) -> pd.DataFrame:
-    """The first convolution's filters as facts of the first probed layer, the others left out.
-
-    Filters are named by their convolution. The first one's look at colours and are what the units
-    of the first layer are known by; further in a unit may join several convolutions.
+    Filters are named by their convolution. Those of the first one apply to colours and define the
+    units of the first probed layer; a unit of a later layer may join several convolutions.
     """
     kept = [table[table["condition"] != "filters"]]
-    for _, own in table.groupby("network", sort=False):
-        filters, maps = (own[own["condition"] == kind] for kind in ("filters", "maps"))
+    for _, rows in table.groupby("network", sort=False):
+        filters, maps = (rows[rows["condition"] == kind] for kind in ("filters", "maps"))
         if len(filters) and len(maps):
             first = filters[filters["layer"] == filters["layer"].iloc[0]]
             kept.append(first.assign(layer=maps["layer"].iloc[0]))
@@ -136,6 +117,22 @@ def _merged(units: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
             f"{rows.columns[-1]} of a unit is in its table twice; give tables of one study, each "
             "measured once."
         ) from None
+
+
+def best_concepts(dissection: pd.DataFrame, networks: Iterable[str]) -> pd.DataFrame:
+    """The N_BEST concepts with the highest IoU of each unit, best first.
+
+    Columns: network, layer, unit, category, concept, iou, null (that concept's own null IoU).
+    """
+    units = dissection[dissection["network"].isin(list(networks)) & (dissection["unit"] >= 0)]
+    keys = [*KEYS, "category", "concept"]
+    iou, null = (
+        units.loc[units["metric"] == metric, [*keys, "value"]].rename(columns={"value": name})
+        for metric, name in (("iou", "iou"), ("null_iou", "null"))
+    )
+    both = iou.merge(null, on=keys, validate="one_to_one")
+    both = both.sort_values("iou", ascending=False, kind="stable")
+    return both.groupby(KEYS, sort=False).head(N_BEST)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,10 +155,10 @@ class View:
 
         A unit without a value (one that is never active has no TV) is left out.
         """
-        own = units[units["detects"] == self.detects] if self.detects else units
-        own = own.dropna(subset=[self.by]).sort_values("unit")
-        key = -own[self.by] if self.descending else own[self.by]
-        return own["unit"].iloc[key.argsort(kind="stable")].tolist()
+        chosen = units[units["detects"] == self.detects] if self.detects else units
+        chosen = chosen.dropna(subset=[self.by]).sort_values("unit")
+        key = -chosen[self.by] if self.descending else chosen[self.by]
+        return chosen["unit"].iloc[key.argsort(kind="stable")].tolist()
 
 
 ORDERS = (
@@ -174,7 +171,7 @@ ORDERS = (
 
 
 def orders(units: pd.DataFrame) -> list[View]:
-    """Those of ORDERS whose column is there."""
+    """The ORDERS whose column the table has."""
     return [order for order in ORDERS if order.by in units]
 
 

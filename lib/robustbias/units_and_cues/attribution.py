@@ -1,6 +1,7 @@
 """Where in an image a decision comes from: inside the object, on its contour, outside."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +19,7 @@ from robustbias.networks import zoo
 from robustbias.studies import Study, described, paired, pairs
 from robustbias.tables import measure, tidy
 from robustbias.units_and_cues.ablation import spread_sample
-from robustbias.utils import UserError
+from robustbias.utils import MissingData, UserError
 
 # -- --------------------------------------------------------------------------------------------
 # Attribution maps, the regions they are summed over, and whether they add up.
@@ -191,11 +192,12 @@ def attribution(
     """
     if n_images < 1:
         raise UserError(f"n_images is {n_images}: give at least 1 image")
-    masks_of = getattr(study.source, "conflict_masks", None)
-    if masks_of is None:
-        return pd.DataFrame(columns=[*COLUMNS, "value", "low", "high", "n"])
     size = min(study.entry.sizes)
-    stimuli, masks = study.source.cue_conflict(size), masks_of(size)
+    try:
+        masks = study.source.conflict_masks(size)
+    except MissingData:
+        return pd.DataFrame(columns=[*COLUMNS, "value", "low", "high", "n"])
+    stimuli = study.source.cue_conflict(size)
     if masks.shape != (len(stimuli), *stimuli.pixels.shape[2:]):
         raise UserError(
             f"masks are {tuple(masks.shape)} for stimuli {tuple(stimuli.pixels.shape)}: expected "
@@ -230,9 +232,11 @@ def attribution_examples(
         raise UserError(
             f"no {architecture!r} networks in this study; here are: {', '.join(found)}."
         )
-    if not hasattr(study.source, "conflict_masks"):
-        return None
     size = min(study.entry.sizes)
+    try:
+        masks = study.source.conflict_masks(size)
+    except MissingData:
+        return None
     stimuli = study.source.cue_conflict(size)
     conflict = (stimuli.shape != stimuli.texture).cpu().nonzero()[:, 0]
     index = conflict[torch.linspace(0, len(conflict) - 1, n).long()]
@@ -246,8 +250,7 @@ def attribution_examples(
     words = stimuli.categories
     cue_pairs = zip(stimuli.shape[at].tolist(), stimuli.texture[at].tolist(), strict=True)
     titles = [f"{words[shape]} shape\n{words[texture]} texture" for shape, texture in cue_pairs]
-    masks = study.source.conflict_masks(size)[at].cpu()
-    return Explained(pixels.cpu(), masks, titles, maps, answers)
+    return Explained(pixels.cpu(), masks[at].cpu(), titles, maps, answers)
 
 
 def _explained(
@@ -271,45 +274,26 @@ def _rows(
     clusters: Int64[Tensor, " n"],
     generator: torch.Generator,
     draws: int,
-) -> list[dict[str, Any]]:
+) -> pd.DataFrame:
     """All columns share the resampled shape images, so that differences of S and R are paired."""
     area = parts.mean((2, 3)).cpu()  # r n
-    keys, over, under = [], [], []
+    rows, over, under = [], [], []
     for (name, method), (map_, _, gap) in found.items():
+        entry = next(entry for entry in study.entries if entry.name == name)
+        shared = described(study, entry) | {"method": method}
         shares = (parts * map_).sum((2, 3)).div(map_.sum((1, 2))).nan_to_num().cpu()
         for i, region in enumerate(REGIONS):
-            keys += [(name, method, region, "share"), (name, method, region, "concentration")]
+            rows.append(shared | {"region": region, "metric": "share"})
+            rows.append(shared | {"region": region, "metric": "concentration"})
             over += [shares[i], shares[i]]
             under += [torch.ones_like(area[i]), area[i]]
         if gap is not None:
-            keys.append((name, method, "all", "completeness_error"))
+            rows.append(shared | {"region": "all", "metric": "completeness_error"})
             over.append(gap[0].cpu())
             under.append(gap[1].cpu())
     boot = stats.ratios(
         torch.stack(over, 1), torch.stack(under, 1), clusters, generator=generator, draws=draws
     )
-    rows = []
-    for pair in pairs(study).values():
-        for regime, entry in pair.items():
-            for at, key in enumerate(keys):
-                if key[0] != entry.name:
-                    continue
-                names = dict(zip(("method", "region", "metric"), key[1:], strict=True))
-                own = boot.replicates[:, [at]], boot.value[at]
-                rows.append(described(study, entry) | names | _ends(*own, len(clusters)))
-                if regime == "robust" and "standard" in pair:
-                    other = keys.index((pair["standard"].name, *key[1:]))
-                    apart = own[0] - boot.replicates[:, [other]], own[1] - boot.value[other]
-                    both = {
-                        "network": f"{entry.name} - {pair['standard'].name}",
-                        "regime": "robust - standard",
-                    }
-                    rows.append(
-                        described(study, entry) | both | names | _ends(*apart, len(clusters))
-                    )
-    return rows
-
-
-def _ends(replicates: Float[Tensor, "r 1"], value: Tensor, n: int) -> dict[str, Any]:
-    low, high = (float(stats.percentile(replicates, share)) for share in (0.025, 0.975))
-    return {"value": float(value), "low": low, "high": high, "n": n}
+    boot = dataclasses.replace(boot, bounds=(math.nan, math.nan))  # a ratio may be anything
+    about = pd.DataFrame(rows).assign(n=len(clusters))
+    return stats.aggregate(study, about, boot, paired=True)

@@ -10,7 +10,6 @@ from torch import Tensor
 from robustbias import stats
 from robustbias.images import floats
 from robustbias.networks import hooks, zoo
-from robustbias.stats import unit_means
 from robustbias.studies import Study, described, paired, pairs
 from robustbias.tables import measure, tidy
 from robustbias.units_and_cues.ablation import (
@@ -56,7 +55,7 @@ def ablation(
 
     Rows of `unit` -1:
     - means over the units of a layer, or of layer `all`, with intervals over units and differences
-      of R and S: see `unit_means.unit_means`. Relative generality is 1 for units that do not tell
+      of R and S: see `unit_means`. Relative generality is 1 for units that do not tell
       the cues apart.
     - `shape_margin`, ... (layer `all`): mean probability by which the network's category led the
       next one on the images of the kind, with an interval over images.
@@ -116,10 +115,8 @@ def _margins(study: Study, shown: dict[str, Kind]) -> pd.DataFrame:
         torch.arange(len(lead)),
         generator=torch.Generator().manual_seed(study.seed),
     )
-    low, high = (end.numpy() for end in boot.interval())
-    metrics = [f"{kind}_margin" for kind in KINDS]
-    own = {"metric": metrics, "value": boot.value.numpy(), "low": low, "high": high}
-    return pd.DataFrame({**own, "n": len(lead), "layer": "all", "unit": -1})
+    about = pd.DataFrame({"metric": [f"{kind}_margin" for kind in KINDS], "n": len(lead)})
+    return stats.intervals(about.assign(layer="all", unit=-1), boot)
 
 
 def _unit_table(
@@ -160,6 +157,61 @@ def _unit_table(
         )
         for name, value in columns.items()
     )
+
+
+SHARES = ("shape_share", "texture_share", "clean_share", "serves_shape", "serves_texture")
+MEANS = (*SHARES, "generality", "relative_generality", "shape_part")
+
+
+def unit_means(study: Study, units: pd.DataFrame, by: str, draws: int = 2000) -> pd.DataFrame:
+    """Rows of every network and of R minus S (regime `robust - standard`), per metric and group.
+
+    Metrics: the means of SHARES (`serves_...`: whether the score is above 0) and of generality
+    over the n units that have one; `relative_generality` = Σ generality / Σ generality_null; and
+    `shape_part` = Σ shape_share / Σ (shape_share + texture_share), over the n units with either: 0
+    for units that decisions by texture alone need, 0.5 for units that both cues need alike.
+
+    Shares of units that serve a cue have Wilson's interval, all others the bootstrap's.
+
+    Args:
+        units: Rows of `ablation` of unit 0 and up, and a column `by`.
+        by: The column whose values are the groups; "all" is added. A group of one unit has no
+            interval to speak of and is left out.
+    """
+    units = units.assign(at=units["layer"])  # `by` may be the layer itself
+    units = pd.concat([units, units.assign(**{by: "all"})])
+    wide = units.pivot(index=["network", by, "at", "unit"], columns="metric", values="value")
+    named = {e.name: described(study, e) for pair in pairs(study).values() for e in pair.values()}
+    groups = [
+        (named[network] | {by: group}, MEANS, *_values_and_weights(table))
+        for (network, group), table in wide.groupby(level=["network", by], sort=False)
+        if len(table) > 1
+    ]
+    generator = torch.Generator().manual_seed(study.seed)
+    about, boot = stats.over_units(groups, generator=generator, draws=draws)
+    table = stats.aggregate(study, about, boot, paired=False).dropna(subset=["value"])
+    serves = table["metric"].str.startswith("serves_") & table["network"].isin(named)
+    for at, row in table[serves].iterrows():  # few units, all alike, would have no width at all
+        exact = stats.wilson(round(row["value"] * row["n"]), row["n"])
+        ends = torch.tensor([exact.low, exact.high])  # single precision, like all other ends
+        table.loc[at, ["low", "high"]] = ends.double().numpy()
+    return table
+
+
+def _values_and_weights(wide: pd.DataFrame) -> tuple[Float[Tensor, "u m"], Float[Tensor, "u m"]]:
+    """MEANS of every unit, and what each is divided by."""
+    serves = {f"serves_{cue}": (wide[f"{cue}_score"] > 0) * 1.0 for cue in ("shape", "texture")}
+    needed = wide["shape_share"] + wide["texture_share"]
+    wide = wide.assign(
+        **serves,
+        relative_generality=wide["generality"],
+        shape_part=wide["shape_share"].where(needed > 0),
+    )
+    values = torch.tensor(wide[list(MEANS)].values)
+    weights = values.isfinite().double()
+    weights[:, -2] = torch.tensor(wide["generality_null"].fillna(0.0).values)
+    weights[:, -1] = torch.tensor(needed.values)
+    return values, weights
 
 
 # -- --------------------------------------------------------------------------------------------

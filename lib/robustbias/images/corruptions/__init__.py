@@ -1,7 +1,7 @@
 """The 15 corruptions of ImageNet-C at 5 severities, batched, on the images' device.
 
-Each is one function (pixels, constants, generator) -> pixels in noise.py, blur.py, weather.py,
-digital.py or jpeg.py, and its constants are in constants.py. All of them run on the GPU if the
+Each is one function (pixels, constants, generator) -> pixels in noise.py, blur.py, weather.py or
+digital.py, and its constants are in constants.py. All of them run on the GPU if the
 images are there, JPEG included; only photographs of frost are read on the CPU.
 
 What differs from the published images: pixels stay floats between the steps (the published images
@@ -23,11 +23,10 @@ from robustbias.utils import UserError
 
 _FUNCTIONS = {
     name: function
-    for module in (noise, blur, weather, digital, digital)
+    for module in (noise, blur, weather, digital)
     for name, function in vars(module).items()
     if name in NAMES
 }
-
 
 # Values worked on at once: on a CPU so many that the steps in between stay in the cache.
 _CHUNK = {"cpu": 1 << 19, "cuda": 1 << 25}
@@ -67,7 +66,7 @@ def corrupted(
 
 
 def sheet(pixels: Float[Tensor, "3 h w"], generator: Generator) -> Float[Tensor, "15 6 3 h w"]:
-    """One image under everything: a row a corruption, column 0 clean, then severities 1 to 5."""
+    """One image in rows per corruption; column 0 is clean, then come severities 1 to 5."""
     image = pixels[None]
     rows = [
         torch.cat([image] + [corrupted(image, name, s, generator) for s in SEVERITIES])
@@ -77,7 +76,7 @@ def sheet(pixels: Float[Tensor, "3 h w"], generator: Generator) -> Float[Tensor,
 
 
 def _constants(pixels: Tensor, name: str, severity: int, generator: Generator):
-    """Constants of one cell, after everything a caller may get wrong was looked at."""
+    """Constants of one cell, after checks of everything a caller may get wrong."""
     if name not in NAMES:
         raise UserError(f"Unknown corruption {name!r}; known: {', '.join(NAMES)}.")
     if severity not in SEVERITIES:

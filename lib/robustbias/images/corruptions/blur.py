@@ -52,8 +52,9 @@ def disk(radius: float, rim: float) -> np.ndarray:
             weight * np.take(wide, np.arange(len(line)) + k, axis)
             for k, weight in enumerate(weights)
         )
-    own = np.flatnonzero(kernel.any(0))
-    return kernel[own[0] : own[-1] + 1, own[0] : own[-1] + 1].astype(np.float32)
+    columns = np.flatnonzero(kernel.any(0))
+    extent = slice(columns[0], columns[-1] + 1)
+    return kernel[extent, extent].astype(np.float32)
 
 
 def glass_blur(
@@ -86,7 +87,7 @@ def displaced(offsets: Int64[Tensor, "two n h w"], reach: int) -> Int64[Tensor, 
     at its offset, which is an already replaced one below and to the right. (It reads like a swap;
     of numpy's views only the copy remains.) A source is thus the end of a chain of such steps.
     Here all chains are followed at once, twice as far in each turn: 64 steps, while the chance to
-    go on is at most 0.42 a step.
+    go on is at most 0.42 per step.
 
     Args:
         offsets: Rows, then columns, in [-reach, reach).

@@ -14,19 +14,14 @@ GROUPS = {
     "digital": ("contrast", "elastic_transform", "pixelate", "jpeg_compression"),
 }
 
-
 NAMES = tuple(name for names in GROUPS.values() for name in names)
-
-
 SEVERITIES = (1, 2, 3, 4, 5)
-
 
 # Elastic distances are shares of a side; the table for 224 says 244 where 224 was meant, and the
 # published images were made with 244.
 _WIDE, _SMALL = 244, 64
 
-
-# One entry a severity; what the numbers mean is said at the function of the same name.
+# One entry per severity; the function of the same name says what the numbers mean.
 TABLES = {
     224: {
         "gaussian_noise": (0.08, 0.12, 0.18, 0.26, 0.38),
@@ -87,7 +82,6 @@ TABLES = {
         "jpeg_compression": (65, 58, 50, 40, 25),
     },
 }
-
 
 # Photographs of frost are shrunk by this factor before a crop is taken.
 FROST_SCALES = {224: 1.0, 64: 0.3}

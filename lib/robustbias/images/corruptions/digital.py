@@ -1,4 +1,4 @@
-"""Corruptions of processing: contrast, elastic transform and pixelation (JPEG is in jpeg.py)."""
+"""Corruptions of processing: contrast, elastic transform, pixelation and JPEG."""
 
 import functools
 
@@ -117,17 +117,11 @@ def box_taps(side: int, small: int) -> tuple[np.ndarray, np.ndarray]:
     return index, weights.astype(np.float32)
 
 
-# -- --------------------------------------------------------------------------------------------
-# JPEG, batched: everything a codec loses, without the file in between.
-#
-# What is written to a file and read back is the same integers; the loss is in rounding colours to
-# 8 bits, halving the resolution of two of them, and rounding cosine coefficients to multiples of a
-# table. These steps are done on all blocks of all images at once.
+# JPEG's loss is in rounding colours to 8 bits, halving the resolution of two of them, and rounding
+# cosine coefficients to multiples of a table: done here on all blocks of all images at once.
 #
 # Source: ITU-T T.81 (1992), Annex A and tables K.1 and K.2; the quality scale, 4:2:0 and the
 # interpolation of colours are libjpeg's defaults.
-
-
 # fmt: off
 _LUMA = (
     16, 11, 10, 16, 24, 40, 51, 61, 12, 12, 14, 19, 26, 58, 60, 55,
@@ -136,7 +130,6 @@ _LUMA = (
     49, 64, 78, 87, 103, 121, 120, 101, 72, 92, 95, 98, 112, 100, 103, 99,
 )
 
-
 _CHROMA = (
     17, 18, 24, 47, 99, 99, 99, 99, 18, 21, 26, 66, 99, 99, 99, 99,
     24, 26, 56, 99, 99, 99, 99, 99, 47, 66, 99, 99, 99, 99, 99, 99,
@@ -144,13 +137,10 @@ _CHROMA = (
     99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99,
 )
 
-
 # fmt: on
 # Halves are common, since everything is made of whole numbers. libjpeg rounds samples up and
 # coefficients away from zero, in integers: a nudge greater than the error of a float sum does it.
 _HALF = 0.5 + 1e-4
-
-
 _AWAY = 1 + 1e-5
 
 

@@ -84,7 +84,7 @@ def _alias_tables(photons: float) -> tuple[np.ndarray, np.ndarray]:
 def impulse_noise(
     pixels: Float[Tensor, "n c h w"], amount: float, generator: Generator
 ) -> Float[Tensor, "n c h w"]:
-    """Salt and pepper, each channel on its own.
+    """Salt and pepper, independently in each channel.
 
     Args:
         amount: Share of values that become 0 or 1, half of them each.

@@ -15,26 +15,19 @@ from robustbias.images.corruptions.constants import FROST_SCALES
 from robustbias.images.corruptions.resampling import crop_side, enlarged, motion_blurred
 from robustbias.utils import UserError
 
-# -- --------------------------------------------------------------------------------------------
-# Frost: needles of ice grown from noise, or crops of photographs where a reader has them.
-
-
 PHOTOGRAPHS = ("frost1.png", "frost2.png", "frost3.png", "frost4.jpg", "frost5.jpg")
-
 
 # Mean colours of thin and thick ice: half way between them is the mean colour of the published
 # photographs (0.57, 0.66, 0.70), and one to the other is how much those differ.
 _THIN, _THICK = (0.25, 0.41, 0.47), (0.89, 0.91, 0.93)
-
-
 _CONTRAST = 0.10  # sd of a pixel about the crop's mean, that of the photographs
 
 
 def crystals(n: int, side: int, generator: Generator) -> Float[Tensor, "n 3 s s"]:
-    """A stand-in for photographs of frost: our own, not ImageNet-C's.
+    """A procedural stand-in for ImageNet-C's photographs of frost.
 
-    Noise is drawn out along three directions 60 degrees apart, turned at random in each image. The
-    strongest of the three at each pixel is the needle that is seen, on a slowly changing ground.
+    Noise is stretched along three directions at 60 degrees, turned at random in each image. The
+    strongest of the three at each pixel is the visible needle, on a slowly changing background.
     Mean colour and contrast are those of the published photographs.
     """
     device = generator.device
@@ -75,11 +68,11 @@ def crops(folder: Path, n: int, side: int, generator: Generator) -> Float[Tensor
     inside = torch.arange(side, device=generator.device)
     out = torch.empty(n, 3, side, side, device=generator.device)
     for k, photograph in enumerate(photographs):
-        mine = which == k
-        room = torch.tensor(photograph.shape[:2], device=out.device) - side
-        y, x = (spot[mine] * room).long()[..., None].unbind(1)
+        chosen = which == k
+        margin = torch.tensor(photograph.shape[:2], device=out.device) - side
+        y, x = (spot[chosen] * margin).long()[..., None].unbind(1)
         rows, columns = (y + inside)[:, :, None], (x + inside)[:, None]
-        out[mine] = photograph.to(out.device)[rows, columns].movedim(-1, 1).float() / 255
+        out[chosen] = photograph.to(out.device)[rows, columns].movedim(-1, 1).float() / 255
     return out
 
 
@@ -143,8 +136,8 @@ def frost(
         a x + b frost
 
     The published frost is crops of photographs that we may not ship. Unless `photographs` names a
-    folder with them, the frost is a stand-in of our own (`frosting.crystals`), and accuracies on it
-    are not those on ImageNet-C's frost.
+    folder with them, the frost is procedural (`crystals`), and accuracies on it are not those on
+    ImageNet-C's frost.
 
     Args:
         shares: a and b.
@@ -185,11 +178,11 @@ def plasma(n: int, side: int, decay: float, generator: Generator) -> Float[Tenso
     device = generator.device
     size = 1 << (side - 1).bit_length()
     corners = torch.zeros(n, 1, 1, device=device)
-    wide = 100.0
+    amplitude = 100.0
     while corners.shape[-1] < size:
         k = corners.shape[-1]
         noise = torch.rand(n, 3, k, k, generator=generator, device=device)
-        noise = noise.mul_(2 * wide**2).sub_(wide**2)
+        noise = noise.mul_(2 * amplitude**2).sub_(amplitude**2)
         pairs = corners + corners.roll(-1, 1)
         middle = (pairs + pairs.roll(-1, 2)) / 4 + noise[:, 0]
         top = (middle + middle.roll(1, 1) + corners + corners.roll(-1, 2)) / 4 + noise[:, 1]
@@ -197,7 +190,7 @@ def plasma(n: int, side: int, decay: float, generator: Generator) -> Float[Tenso
         upper = torch.stack([corners, top], -1).flatten(2)
         lower = torch.stack([left, middle], -1).flatten(2)
         corners = torch.stack([upper, lower], 2).flatten(1, 2)
-        wide /= decay
+        amplitude /= decay
     low, high = corners.aminmax(dim=-1)
     low, high = low.amin(1)[:, None, None], high.amax(1)[:, None, None]
     return corners.sub_(low).div_(high - low)

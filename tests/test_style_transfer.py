@@ -9,13 +9,13 @@ import toy_networks
 from robustbias import manifest, studies
 from robustbias.images import Images, floats, style_transfer
 from robustbias.images.cue_conflict import membership
-from robustbias.images.style_transfer import Painting
+from robustbias.images.style_transfer import StyleTransfer
 from robustbias.images.tiny_imagenet import TinyImageNet
 from robustbias.networks import zoo
 from robustbias.utils import MissingData, UserError
 
 LAYERS = ("features.1", "features.4")
-HOW = Painting("toy", per_category=2, depth=2, steps=40)
+HOW = StyleTransfer("toy", per_category=2, depth=2, steps=40)
 
 
 @pytest.fixture(scope="module")
@@ -40,25 +40,25 @@ def stripes(n: int) -> torch.Tensor:
 
 def distances(painter, pixels, shapes, textures):
     """Content and mean Gram distance of the images to their shapes and textures."""
-    own, wanted, style = (
+    responses, content, style = (
         style_transfer._responses(painter, LAYERS, floats(images))
         for images in (pixels, shapes, textures)
     )
-    content = style_transfer._distance(own[-1], wanted[-1])
-    pairs = zip(own, style, strict=True)
+    distance = style_transfer._distance(responses[-1], content[-1])
+    pairs = zip(responses, style, strict=True)
     grams = [
         style_transfer._distance(style_transfer.gram(a), style_transfer.gram(b)) for a, b in pairs
     ]
-    return content, torch.stack(grams).mean(0)
+    return distance, torch.stack(grams).mean(0)
 
 
-def test_painting_takes_on_the_texture_and_keeps_the_shape(painter):
+def test_an_image_takes_on_the_texture_and_keeps_the_shape(painter):
     shapes, textures = squares(3), stripes(3)
-    painted = style_transfer.painted(painter, shapes, textures, HOW)
-    assert painted.dtype == torch.uint8
-    assert painted.shape == shapes.shape
+    stylized = style_transfer.stylized(painter, shapes, textures, HOW)
+    assert stylized.dtype == torch.uint8
+    assert stylized.shape == shapes.shape
     _, before = distances(painter, shapes, shapes, textures)
-    content, after = distances(painter, painted, shapes, textures)
+    content, after = distances(painter, stylized, shapes, textures)
     bare, _ = distances(painter, textures, shapes, textures)
     assert (after < before / 2).all()
     assert (content < bare).all()
@@ -69,18 +69,18 @@ def test_style_weighs_the_texture_against_the_shape(painter):
     found = []
     for style in (0.01, 10.0):
         how = dataclasses.replace(HOW, style=style)
-        painted = style_transfer.painted(painter, shapes, textures, how)
-        found.append(distances(painter, painted, shapes, textures))
+        stylized = style_transfer.stylized(painter, shapes, textures, how)
+        found.append(distances(painter, stylized, shapes, textures))
     (content, texture), (content_loose, texture_close) = found
     assert (content < content_loose).all()
     assert (texture_close < texture).all()
 
 
-def test_each_image_is_painted_on_its_own(painter):
+def test_each_image_is_stylized_by_itself(painter):
     shapes, textures = squares(3), stripes(3)
-    together = style_transfer.painted(painter, shapes, textures, HOW)
-    apart = style_transfer.painted(painter, shapes, textures, HOW, batch=1)
-    assert (together.int() - apart.int()).abs().float().mean() < 3  # bfloat16 sums in other orders
+    together = style_transfer.stylized(painter, shapes, textures, HOW)
+    single = style_transfer.stylized(painter, shapes, textures, HOW, batch=1)
+    assert (together.int() - single.int()).abs().float().mean() < 3  # bfloat16 sums in other orders
 
 
 def test_gram_is_the_mean_product_of_units_over_places():
@@ -105,10 +105,10 @@ def test_every_shape_meets_one_texture_of_each_other_category():
     boxes = torch.tensor([0, 0, 63, 63]).expand(6, 4)
     chosen = torch.tensor([[0, 1], [2, 3], [5, 4]])
 
-    def paint(shapes, textures):
+    def stylize(shapes, textures):
         return shapes * 10 + textures
 
-    found = style_transfer.conflicts(photos, boxes, chosen, ("bear", "bird", "boat"), paint)
+    found = style_transfer.conflicts(photos, boxes, chosen, ("bear", "bird", "boat"), stylize)
     assert len(found) == 3 * 2 * 2
     assert (found.shape != found.texture).all()
     values = dict(zip(found.names, found.pixels[:, 0, 0, 0].tolist(), strict=True))
@@ -145,21 +145,21 @@ def test_chosen_photographs_fill_their_image_and_are_named_rightly():
 
 def test_bad_requests_are_told_so(painter):
     with pytest.raises(UserError, match="at least 1"):
-        Painting("toy", steps=0)
+        StyleTransfer("toy", steps=0)
     with pytest.raises(UserError, match="above 0"):
-        Painting("toy", style=0.0)
+        StyleTransfer("toy", style=0.0)
     with pytest.raises(UserError, match="has 2 probed layers"):
-        style_transfer.painted(painter, squares(1), stripes(1), dataclasses.replace(HOW, depth=3))
+        style_transfer.stylized(painter, squares(1), stripes(1), dataclasses.replace(HOW, depth=3))
     with pytest.raises(UserError, match=r"\[painting\]"):
-        TinyImageNet().painted()
+        TinyImageNet().stylized_conflict()
 
 
 @pytest.fixture
 def tiny():
-    """The real photographs, painted quickly."""
+    """The real photographs, few of them stylized."""
     entry = manifest.study("tiny-imagenet")
-    how = Painting(**entry.painting | {"per_category": 2})
-    source = TinyImageNet(entry.categories, painting=how)
+    how = StyleTransfer(**entry.painting | {"per_category": 2})
+    source = TinyImageNet(entry.categories, transfer=how)
     try:
         source.val()
         zoo.load(manifest.network(how.painter))
@@ -169,12 +169,12 @@ def tiny():
 
 
 def test_photographs_become_cue_conflicts(tiny, image_cache):
-    found = tiny.painted()
+    found = tiny.stylized_conflict()
     assert len(found) == 11 * 10 * 2
     assert found.pixels.shape[1:] == (3, 64, 64)
     assert len(set(found.names)) == len(found)
-    assert torch.equal(tiny.painted().pixels, found.pixels)  # from disk
-    painter = zoo.load(manifest.network(tiny.painting.painter))
+    assert torch.equal(tiny.stylized_conflict().pixels, found.pixels)  # from disk
+    painter = zoo.load(manifest.network(tiny.transfer.painter))
     belongs = membership(tiny.classes, tiny.categories)
     with torch.no_grad():
         scores = painter(floats(found.pixels)).softmax(1) @ belongs / belongs.sum(0)
@@ -186,7 +186,7 @@ def test_photographs_become_cue_conflicts(tiny, image_cache):
 def test_stylized_photographs_keep_their_order(tiny, image_cache):
     few = tiny.val().take(torch.arange(40))
     tiny.val = lambda: few
-    tiny.painting = dataclasses.replace(tiny.painting, steps=3)
+    tiny.transfer = dataclasses.replace(tiny.transfer, steps=3)
     stylized = tiny.stylized()
     assert stylized.names == few.names
     assert torch.equal(stylized.labels, few.labels)

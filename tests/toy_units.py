@@ -1,16 +1,16 @@
-"""An atlas of AlexNet's units with made-up numbers, for tests of what a page does with them."""
+"""AlexNet's units with made-up numbers, for tests of what a page does with them."""
 
 import pandas as pd
 
 from robustbias import studies
 from robustbias.studies import described, pairs
-from robustbias.unit_explorer import atlas as unit_explorer_atlas
+from robustbias.unit_explorer.data import UnitData, unit_data
 
 CONCEPTS = (("object", "dog"), ("object", "cat"), ("texture", "dots"))
 LAYERS = ("features.1", "features.9")
 
 
-def atlas() -> unit_explorer_atlas.Atlas:
+def units() -> UnitData:
     """Nothing is measured: the IoU of unit u with concept q is (u * 7 + q) % 10 / 100."""
     study = studies.load("iconworld", device="cpu", architectures=["alexnet"])
     dissection, ablation = [], []
@@ -18,16 +18,16 @@ def atlas() -> unit_explorer_atlas.Atlas:
         about = {**described(study, entry), "low": float("nan"), "high": float("nan")}
         for layer, units in zip(LAYERS, (9, 36), strict=True):
             for u in range(units):
-                own = {**about, "layer": layer, "unit": u}
-                dissection.append(row(own, "activation_threshold", 0.5))
+                unit = {**about, "layer": layer, "unit": u}
+                dissection.append(row(unit, "activation_threshold", 0.5))
                 for q, (category, concept) in enumerate(CONCEPTS):
-                    of = {**own, "category": category, "concept": concept}
-                    dissection.append(row(of, "iou", (u * 7 + q) % 10 / 100))
-                    dissection.append(row(of, "null_iou", 0.01))
+                    pair = {**unit, "category": category, "concept": concept}
+                    dissection.append(row(pair, "iou", (u * 7 + q) % 10 / 100))
+                    dissection.append(row(pair, "null_iou", 0.01))
                 for kind, score in (("shape", u % 5), ("texture", u % 3), ("clean", 1)):
-                    ablation.append(row(own, f"{kind}_score", score))
+                    ablation.append(row(unit, f"{kind}_score", score))
     tables = {"dissection": pd.DataFrame(dissection), "ablation": pd.DataFrame(ablation)}
-    return unit_explorer_atlas.atlas(study, tables, n_concepts=60)
+    return unit_data(study, tables, n_concepts=60)
 
 
 def row(about: dict, metric: str, value: float) -> dict:
