@@ -148,17 +148,6 @@ def publish(
 
 
 @app.command()
-def explorer(
-    port: Annotated[int, typer.Option(help="The next free one is used if it is taken.")] = 8866,
-    browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True,
-):
-    """Serve the unit explorer, live, on this machine."""
-    from robustbias.unit_explorer import server
-
-    server.serve(port=port, browser=browser)
-
-
-@app.command()
 def verify(
     study: Annotated[
         str | None, typer.Argument(help="A published study.", show_default="all of them")
@@ -217,6 +206,17 @@ def verify(
             print(f"{name}, compared with {tables / name}:", *book_verify.report(rows), sep="\n  ")
             differing += rows["differing"].sum()
     raise typer.Exit(int(differing > 0))
+
+
+@app.command()
+def explorer(
+    port: Annotated[int, typer.Option(help="The next free one is used if it is taken.")] = 8866,
+    browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True,
+):
+    """Serve the unit explorer, live, on this machine."""
+    from robustbias.unit_explorer import server
+
+    server.serve(port=port, browser=browser)
 
 
 @app.command()
