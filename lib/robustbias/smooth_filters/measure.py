@@ -51,7 +51,7 @@ def high_frequency_share(
     pixel scores 1 - π cutoff² (0.80 at 0.25): its energy is spread evenly.
 
     Args:
-        cutoff: In cycles a pixel; 0.5 is the highest that a row of pixels carries, 0.25 half it.
+        cutoff: In cycles per pixel; 0.5 is the highest that a row of pixels carries, 0.25 half it.
     """
     place = torch.cartesian_prod(*(torch.arange(side).double() for side in filters.shape[-2:]))
     along = torch.fft.fftfreq(SPECTRUM, dtype=torch.float64)
@@ -170,7 +170,7 @@ def smoothness(
 
     Args:
         n_images: Held-out images, drawn with the study's seed; at most all of them.
-        cutoff: Where high frequencies begin, in cycles a pixel (at most 0.5 along a row).
+        cutoff: Where high frequencies begin, in cycles per pixel (at most 0.5 along a row).
         layers: Probed layers; the manifest's when None.
 
     Raises:
