@@ -238,6 +238,24 @@ def test_scores_are_drawn_by_layer(scores):
     assert [drawn(ax)["R (robust)"] for ax in figure.axes] == [[0.5], [0.25], [0.9]]
 
 
+def test_scores_by_layer_follow_the_order_of_the_network():
+    values = {"stem": 0.3, "middle": 0.2, "end": 0.1}  # from the first layer to the last
+    metrics = ("shape_share", "texture_share", "relative_generality")
+    units = [
+        rows(regime, layer=layer, unit=0, metric="shape_share", value=0.0)
+        for regime, layer in itertools.product(REGIMES, values)
+    ]
+    means = [
+        rows(regime, layer=layer, metric=metric, value=values[layer], low=0.0, high=1.0)
+        for regime, layer, metric in itertools.product(REGIMES, sorted(values), metrics)
+    ]
+    figure = units_and_cues_figures.scores_by_layer(pd.DataFrame(means + units))
+    for ax in figure.axes:
+        assert drawn(ax)["S (standard)"] == drawn(ax)["R (robust)"] == [0.3, 0.2, 0.1]
+    labels = [label.get_text() for label in figure.axes[-1].get_xticklabels()]
+    assert labels == ["stem", "middle", "end"]
+
+
 def test_every_unit_is_a_point_near_its_scores(scores):
     units = scores[(scores["unit"] >= 0) & ~scores["metric"].str.endswith("alone")]
     detects = units["unit"].map({0: "no concept", 1: "texture"})

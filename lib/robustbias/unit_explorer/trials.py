@@ -16,7 +16,7 @@ from robustbias.images import CueConflict, floats
 from robustbias.manifest import NetworkEntry
 from robustbias.networks import hooks
 from robustbias.studies import Study
-from robustbias.units_and_cues.ablation import rule, spread_sample, unit_answers
+from robustbias.units_and_cues.ablation import decision_rule, spread_sample, unit_answers
 from robustbias.units_and_cues.attribution import attributions, category_scores
 from robustbias.utils import UserError
 
@@ -138,7 +138,7 @@ class Conflicts:
         """
         network = self.study.network_named(entry.name)
         activations = self._activations_of(entry.name, layer)
-        answer = rule(self.study, network)
+        answer = decision_rule(self.study, network)
         with torch.no_grad():
             parts = activations.split(256)
             before = torch.cat([answer(hooks.resumed(network, layer, part)) for part in parts])
