@@ -200,15 +200,14 @@ def test_first_filters_are_stretched_around_grey():
     assert pictures[1][0, 0].tolist() == [1.0, 1.0, 1.0]
 
 
-@pytest.mark.parametrize("show", [True, False])
-def test_the_image_itself_is_left_out_where_it_may_not_be_shown(show):
+def test_responses_show_the_image_and_the_maps_of_both_networks():
     maps = {regime: torch.rand(2, 4, 4) for regime in REGIMES}
     units = {regime: torch.tensor([3, 1]) for regime in REGIMES}
     pixels = torch.rand(3, 8, 8)
     examples = Responses("conv1", 0.08, pixels, pixels, maps, maps, units)
-    figure = smooth_filters_figures.responses(examples, show_images=show)
+    figure = smooth_filters_figures.responses(examples)
     sides = [ax.images[0].get_array().shape[0] for ax in figure.axes if ax.images]
-    assert sides.count(8) == 4 * show
+    assert sides.count(8) == 4
     assert sides.count(4) == 8
 
 

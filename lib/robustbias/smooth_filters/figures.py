@@ -46,13 +46,10 @@ def first_filters(
     return figure
 
 
-def responses(examples: Responses, *, show_images: bool = True) -> Figure:
+def responses(examples: Responses) -> Figure:
     """One image, clean and noisy, and the maps of the units that respond to it most.
 
     A unit's two maps share one grey scale, from 0 to the larger of both maxima.
-
-    Args:
-        show_images: False leaves out the image, for photographs that may not be published.
     """
     regimes = [regime for regime in REGIMES if regime in examples.units]
     n = max(len(units) for units in examples.units.values())
@@ -64,7 +61,7 @@ def responses(examples: Responses, *, show_images: bool = True) -> Figure:
             (clean_row, "clean", examples.clean, clean_maps),
             (noisy_row, noise, examples.noisy, noisy_maps),
         ):
-            plotting.picture(line[0], plotting.channels_last(image) if show_images else None)
+            plotting.picture(line[0], plotting.channels_last(image))
             line[0].set_ylabel(f"{REGIMES[regime][0]}, {kind}", color=PALETTE[regime], size="small")
             for i, ax in enumerate(line[1:]):
                 if i < len(maps):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from robustbias import stats
 from robustbias.images import Images, floats
+from robustbias.images.source import Source
 from robustbias.networks import hooks
 from robustbias.networks.zoo import Network
 from robustbias.studies import (
@@ -261,6 +262,7 @@ def responses(
     study: Study,
     *,
     architecture: str,
+    source: Source | None = None,
     layer: str | None = None,
     image: int = 0,
     n_units: int = 5,
@@ -269,6 +271,8 @@ def responses(
     """Maps of a layer of S and R for one held-out image, and for it with Gaussian noise.
 
     Args:
+        source: Where the image comes from; the study's own when None. Maps of a first layer show
+            an image nearly as it is, so a photograph that may not be shown needs another source.
         layer: A probed layer; the network's first when None.
         image: Index into the held-out images.
         sigma: Standard deviation of the noise in [0, 1] pixel units; it is not clipped.
@@ -277,7 +281,7 @@ def responses(
         UserError: An architecture, layer or image that is not there.
     """
     pair = pair_of(study, architecture)
-    held_out = study.source.val()
+    held_out = (source or study.source).val()
     if not 0 <= image < len(held_out):
         raise UserError(
             f"image {image} asked for; there are held-out images 0 to {len(held_out) - 1}."
