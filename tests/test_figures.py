@@ -15,8 +15,7 @@ from robustbias.adversarial_training.measure import accuracy, adversarial_exampl
 from robustbias.ood_generalization import figures as ood_generalization_figures
 from robustbias.shape_bias import figures as shape_bias_figures
 from robustbias.shape_bias import published
-from robustbias.shape_bias.measure import shape_bias
-from robustbias.shape_bias.trials import conflict_trials, displays
+from robustbias.shape_bias.measure import conflict_trials, displays, shape_bias
 from robustbias.smooth_filters import figures as smooth_filters_figures
 from robustbias.smooth_filters import report as smooth_filters_report
 from robustbias.smooth_filters.measure import Responses

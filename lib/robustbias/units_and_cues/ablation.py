@@ -19,7 +19,7 @@ from robustbias.images import CueConflict, Images, floats
 from robustbias.images.cue_conflict import cues
 from robustbias.networks import hooks, zoo
 from robustbias.networks.zoo import Network
-from robustbias.shape_bias.trials import entry_level
+from robustbias.shape_bias.measure import entry_level
 from robustbias.studies import Study
 from robustbias.utils import UserError
 
