@@ -12,7 +12,7 @@ from robustbias import attacks, stats, studies, training
 from robustbias.images import Images, floats
 from robustbias.images.source import Source
 from robustbias.networks import zoo
-from robustbias.studies import Study, described, pairs
+from robustbias.studies import Study, described, held_out_sample, pair_of, pairs
 from robustbias.tables import measure, tidy
 from robustbias.utils import UserError
 
@@ -100,15 +100,11 @@ def accuracy(
     """
     threat = study.entry.threat
     grid = sorted(set(study.entry.attack_grid if eps_grid is None else eps_grid) - {0.0})
-    if n_images < 1:
-        raise UserError(f"n_images is {n_images}: give at least 1 image")
     if not grid or grid[0] <= 0:
         raise UserError(f"attack radii must be positive, got {grid}: 0 alone is `clean`")
     steps = steps or threat.test_steps
     generator = torch.Generator().manual_seed(study.seed)
-    images = study.source.val()
-    images = images.take(torch.randperm(len(images), generator=generator)[:n_images])
-    images = images.to(study.device)
+    images = held_out_sample(study, n_images, generator)
     plans = [(eps, steps) for eps in grid]
     plans += [(threat.eps, 2 * steps)] if threat.eps in grid else []
 
@@ -237,13 +233,8 @@ def adversarial_examples(
     Raises:
         UserError: the study has no networks of this architecture.
     """
-    threat, available = study.entry.threat, pairs(study)
-    if architecture not in available:
-        names = ", ".join(available) or "none; train some first"
-        raise UserError(f"no {architecture!r} networks in this study; here are: {names}.")
-    networks = {
-        regime: study.network_named(entry.name) for regime, entry in available[architecture].items()
-    }
+    threat, pair = study.entry.threat, pair_of(study, architecture)
+    networks = {regime: study.network_named(entry.name) for regime, entry in pair.items()}
     held_out = study.source.val()
     order = torch.randperm(len(held_out), generator=torch.Generator().manual_seed(study.seed))
     held_out = held_out.take(order[: 40 * n]).to(study.device)
