@@ -128,13 +128,13 @@ def test_damage_is_named(folder):
     mask = folder / "images" / index[0]["object"]
     content = mask.read_bytes()
     mask.write_bytes(b"<html>")
-    with pytest.raises(UserError, match="is no readable image"):
+    with pytest.raises(UserError, match="is not a readable image"):
         broden.read(folder)
     Image.new("RGB", (16, 16)).save(mask)
     with pytest.raises(UserError, match="is 16 x 16; index.csv says 32 x 32"):
         broden.read(folder)
     mask.unlink()
-    with pytest.raises(UserError, match="is no readable image"):
+    with pytest.raises(UserError, match="is not a readable image"):
         broden.read(folder)
     mask.write_bytes(content)
     changed(folder, sh="16")

@@ -211,7 +211,7 @@ NETWORK = ("study", "network", "architecture", "regime", "eps", "pair")
 
 
 def over_units(
-    groups: Iterable[tuple[dict[str, Any], Iterable[str], Tensor, Tensor | None]],
+    groups: Iterable[tuple[dict[str, Any], Iterable[str | tuple[str, str]], Tensor, Tensor | None]],
     *,
     generator: torch.Generator,
     draws: int,

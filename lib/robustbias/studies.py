@@ -20,6 +20,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from robustbias import manifest
+from robustbias.images import Images
 from robustbias.images.cue_conflict import class_names, membership
 from robustbias.images.iconworld import IconWorld, World
 from robustbias.images.source import Source
@@ -256,6 +257,32 @@ def pairs(study: Study) -> dict[str, dict[str, NetworkEntry]]:
         if entry.pair:
             by_architecture.setdefault(entry.architecture, {})[entry.regime] = entry
     return by_architecture
+
+
+def pair_of(study: Study, architecture: str) -> dict[str, NetworkEntry]:
+    """{"standard": entry, "robust": entry} of one architecture.
+
+    Raises:
+        UserError: The study has no networks of this architecture.
+    """
+    by_architecture = pairs(study)
+    if architecture not in by_architecture:
+        names = ", ".join(by_architecture) or "none; train some first"
+        raise UserError(f"no {architecture!r} networks in this study; here are: {names}.")
+    return by_architecture[architecture]
+
+
+def held_out_sample(study: Study, n: int | None, generator: torch.Generator) -> Images:
+    """n held-out images in random order (all when None, or fewer than n), on the study's device.
+
+    Raises:
+        UserError: n below 1.
+    """
+    if n is not None and n < 1:
+        raise UserError(f"n_images is {n}: give at least 1 image")
+    images = study.source.val()
+    images = images.take(torch.randperm(len(images), generator=generator)[:n])
+    return images.to(study.device)
 
 
 def paired(study: Study) -> Study:

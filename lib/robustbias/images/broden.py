@@ -17,8 +17,9 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import torch
 from jaxtyping import Int, UInt8
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
+from robustbias.images import opened
 from robustbias.images.concepts import Concepts
 from robustbias.utils import MissingData, UserError, atomic
 
@@ -174,11 +175,8 @@ def _picture(folder: Path, name: str, height: int, width: int) -> UInt8[np.ndarr
         or not path.resolve().is_relative_to(root)
     ):
         raise UserError(f"{folder / 'index.csv'} names {name!r}, a path outside images/; refused.")
-    try:
-        with Image.open(path) as image:
-            pixels = np.asarray(image.convert("RGB"))
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise UserError(f"{path} is no readable image ({error}); fetch the data again.") from error
+    with opened(path) as image:
+        pixels = np.asarray(image.convert("RGB"))
     if pixels.shape[:2] != (height, width):
         raise UserError(
             f"{path} is {pixels.shape[0]} x {pixels.shape[1]}; index.csv says {height} x {width}."

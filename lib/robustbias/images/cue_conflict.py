@@ -16,11 +16,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
-from robustbias.images import CueConflict, Images, cached_pixels
+from robustbias.images import CueConflict, Images, cached_pixels, opened
 from robustbias.manifest import ROOT
 from robustbias.utils import MissingData, UserError, sha256
 
@@ -219,12 +219,9 @@ def _resized(files: tuple[Path, ...], size: int) -> UInt8[np.ndarray, "n 3 h w"]
 
 def _image(file: Path, size: int) -> UInt8[np.ndarray, "3 h w"]:
     """One stimulus as RGB on white, `size` pixels a side."""
-    try:
-        with Image.open(file) as stored:
-            opaque = stored.mode in ("RGB", "L") and "transparency" not in stored.info
-            image = stored.convert("RGB" if opaque else "RGBA")
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise UserError(f"{file} is not a readable image ({error}); fetch it again.") from error
+    with opened(file) as stored:
+        opaque = stored.mode in ("RGB", "L") and "transparency" not in stored.info
+        image = stored.convert("RGB" if opaque else "RGBA")
     if image.mode == "RGBA":
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     if image.width != image.height:

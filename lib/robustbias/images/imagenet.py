@@ -16,11 +16,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import UInt8
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
-from robustbias.images import Images
+from robustbias.images import Images, opened
 from robustbias.images.corruptions.constants import NAMES, SEVERITIES
 from robustbias.utils import MissingData, UserError, stamp
 
@@ -134,11 +133,8 @@ def _read(
     paths, found = _chosen(folder, classes, n, seed)
 
     def image(path: Path) -> UInt8[Tensor, "3 size size"]:
-        try:
-            with Image.open(path) as stored:
-                pixels = torch.from_numpy(np.array(stored.convert("RGB"))).permute(2, 0, 1)
-        except (UnidentifiedImageError, OSError, SyntaxError) as error:
-            raise UserError(f"{path} is not a readable image ({error}); fetch it again.") from error
+        with opened(path) as stored:
+            pixels = torch.from_numpy(np.array(stored.convert("RGB"))).permute(2, 0, 1)
         return fitted(pixels, size)
 
     with ThreadPoolExecutor() as pool:

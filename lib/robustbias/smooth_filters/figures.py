@@ -46,13 +46,10 @@ def first_filters(
     return figure
 
 
-def responses(examples: Responses, *, show_images: bool = True) -> Figure:
+def responses(examples: Responses) -> Figure:
     """One image, clean and noisy, and the maps of the units that respond to it most.
 
     A unit's two maps share one grey scale, from 0 to the larger of both maxima.
-
-    Args:
-        show_images: False leaves out the image, for photographs that may not be shown.
     """
     regimes = [regime for regime in REGIMES if regime in examples.units]
     n = max(len(units) for units in examples.units.values())
@@ -64,7 +61,7 @@ def responses(examples: Responses, *, show_images: bool = True) -> Figure:
             (clean_row, "clean", examples.clean, clean_maps),
             (noisy_row, noise, examples.noisy, noisy_maps),
         ):
-            plotting.picture(line[0], plotting.channels_last(image) if show_images else None)
+            plotting.picture(line[0], plotting.channels_last(image))
             line[0].set_ylabel(f"{REGIMES[regime][0]}, {kind}", color=PALETTE[regime], size="small")
             for i, ax in enumerate(line[1:]):
                 if i < len(maps):
@@ -111,9 +108,9 @@ def noise_gain(table: pd.DataFrame) -> Figure:
         plotting.layer_means(table, "noise_gain"), ["noise gain"], panel=(3.2, 3.0), sharey=True
     )
     sigmas = sorted(table.loc[table["condition"] == "noise", "sigma"].unique(), reverse=True)
-    for own, (ax,) in panels:
+    for by_sigma, (ax,) in panels:
         for style, sigma in zip(itertools.cycle(("-", "--", ":", "-.")), sigmas, strict=False):
-            rows, suffix = own[own["sigma"] == sigma], f", sigma {sigma:g}"
+            rows, suffix = by_sigma[by_sigma["sigma"] == sigma], f", sigma {sigma:g}"
             plotting.layer_lines(ax, rows, POSITIONS, suffix=suffix, ls=style, ms=4)
         ax.set_yscale("log")
     plotting.legend_below(figure)
