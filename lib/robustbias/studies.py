@@ -198,7 +198,7 @@ def load(
     entry = dataclasses.replace(entry, architectures=chosen)
     networks = (manifest.network(n) for n in manifest.networks(name))
     here = (e for e in networks if zoo.weights_path(e).is_file())
-    painter = entry.painting.get("painter")  # makes images, and is compared with nothing
+    painter = entry.painting.get("painter")  # makes images; no comparison uses it
     entries = tuple(
         e
         for e in here
@@ -237,7 +237,7 @@ def _loaded(name: str, device: str) -> zoo.Network:
 def described(study: Study, entry: NetworkEntry) -> dict[str, Any]:
     """The columns that say which network a row is about.
 
-    `pair` tells the S and R of an architecture (R at the study's own radius) from the networks of
+    `pair` tells the S and R of an architecture (R at the study's radius) from the networks of
     the series over radii.
     """
     return {

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from robustbias.images.corruptions.resampling import gaussian_blurred
+from robustbias.images.corruptions.blur import gaussian_blurred
 
 
 def contrast(

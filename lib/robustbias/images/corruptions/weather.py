@@ -11,8 +11,8 @@ from PIL import Image
 from torch import Generator, Tensor
 
 from robustbias.images import opened
+from robustbias.images.corruptions.blur import crop_side, enlarged, motion_blurred
 from robustbias.images.corruptions.constants import FROST_SCALES
-from robustbias.images.corruptions.resampling import crop_side, enlarged, motion_blurred
 from robustbias.utils import UserError
 
 PHOTOGRAPHS = ("frost1.png", "frost2.png", "frost3.png", "frost4.jpg", "frost5.jpg")
