@@ -32,7 +32,7 @@ from scipy import stats
 
 import corruption_oracles as oracles
 from robustbias.images import corruptions, floats
-from robustbias.images.corruptions import blur, digital, noise, resampling, weather
+from robustbias.images.corruptions import blur, digital, noise, weather
 from robustbias.images.corruptions.constants import GROUPS, NAMES, SEVERITIES, TABLES
 from robustbias.images.iconworld import IconWorld, World
 from robustbias.utils import UserError
@@ -183,7 +183,7 @@ def test_streaks_equal_a_drawn_kernel(levels, side):
     degrees = torch.tensor([-45.0, 7.0, 44.0])
     for radius, sigma in TABLES[side]["motion_blur"]:
         room = [2 * radius] * 4
-        ours = resampling.streaked(images, radius, sigma, torch.deg2rad(degrees), room)
+        ours = blur.streaked(images, radius, sigma, torch.deg2rad(degrees), room)
         for image, own, angle in zip(array(images), array(ours), degrees.tolist(), strict=True):
             expected = oracles.streaked(image, radius, sigma, angle)
             assert np.abs(own - expected).max() < 1e-5
@@ -192,10 +192,10 @@ def test_streaks_equal_a_drawn_kernel(levels, side):
 @pytest.mark.parametrize("degrees", [(-45.0, 45.0), (-135.0, -45.0)])
 def test_the_room_around_streaks_is_enough_at_every_angle(degrees):
     images, radius, sigma = torch.rand(64, 1, 48, 48, generator=seeded()), 10, 9.0
-    ours = resampling.motion_blurred(images, radius, sigma, degrees, seeded(1))
+    ours = blur.motion_blurred(images, radius, sigma, degrees, seeded(1))
     turn = torch.rand(64, generator=seeded(1))
     angle = torch.deg2rad(degrees[0] + (degrees[1] - degrees[0]) * turn)
-    wide = resampling.streaked(images, radius, sigma, angle, [2 * radius] * 4)
+    wide = blur.streaked(images, radius, sigma, angle, [2 * radius] * 4)
     torch.testing.assert_close(ours, wide, rtol=0, atol=1e-5)
 
 
@@ -218,9 +218,7 @@ def test_an_elastic_transform_equals_opencv_and_scipy_at_equal_draws(levels, sid
         assert off.max() < 0.02
         assert off.mean() < 1e-3
         fields = rng.uniform(-1, 1, (3, 2, side, side)).astype(np.float32)
-        smooth = (
-            resampling.gaussian_blurred(torch.from_numpy(fields), sigma, 3.0, "reflect") * amount
-        )
+        smooth = blur.gaussian_blurred(torch.from_numpy(fields), sigma, 3.0, "reflect") * amount
         theirs = np.stack([oracles.smoothed(own, sigma) for own in fields]) * amount
         assert np.abs(smooth.numpy() - theirs).max() < 1e-3  # pixels
         ours = digital.sampled(images, grid + smooth.movedim(1, -1), align_corners=False)

@@ -12,11 +12,11 @@ import toy_study
 from robustbias.concepts import netdissect
 from robustbias.concepts.measure import concept_set, dissection, labels
 from robustbias.concepts.netdissect import (
-    above,
+    activations_above,
     dissected,
-    places,
+    pixels_above,
     spans,
-    standing_out,
+    true_indices,
     upper_quantiles,
 )
 from robustbias.images import floats
@@ -129,7 +129,7 @@ def test_enough_memory_changes_nothing_and_too_little_takes_thresholds_from_a_sa
         dissected(net, concepts, share=0.05, batch=6, generator=seeded(), memory=memory)["relu"]
         for memory in (1 << 30, 1 << 24)
     )
-    assert torch.equal(one.met, two.met)
+    assert torch.equal(one.intersection, two.intersection)
     small = dissected(net, concepts, share=0.05, batch=6, generator=seeded(), memory=30_000)["relu"]
     assert small.positions == one.positions
     assert torch.equal(small.concepts, one.concepts)
@@ -293,7 +293,7 @@ def test_enlarging_cell_by_cell_is_the_interpolation_of_torch(cells, pixels):
     side = (pixels, pixels + 1)
     limits = torch.tensor([0.2, 0.5, 0.9, 2.0])
     expected = F.interpolate(maps, side, mode="bilinear") > limits[:, None, None]
-    pixel, unit = standing_out(maps, limits, above(maps, limits), side)
+    pixel, unit = pixels_above(maps, limits, activations_above(maps, limits), side)
     found = torch.zeros(3, 4, *side, dtype=torch.bool)
     image, place = pixel // (side[0] * side[1]), pixel % (side[0] * side[1])
     found.view(3, 4, -1)[image, unit, place] = True
@@ -305,7 +305,7 @@ def test_enlarging_cell_by_cell_is_the_interpolation_of_torch(cells, pixels):
 def test_a_constant_map_never_exceeds_its_own_value():
     maps = torch.full((2, 3, 5, 5), 0.1)
     limits = torch.full((3,), 0.1)
-    pixel, _ = standing_out(maps, limits, above(maps, limits), (13, 13))
+    pixel, _ = pixels_above(maps, limits, activations_above(maps, limits), (13, 13))
     assert len(pixel) == 0
 
 
@@ -326,7 +326,7 @@ def test_quantiles_are_exact_whatever_the_distribution(share):
     values = torch.stack(columns, 1)
     found, among = upper_quantiles(values.split(7_001), share)
     for chunk, at in zip(values.split(7_001), among or [], strict=bool(among)):
-        assert set(places(chunk > found).tolist()) <= set(at.tolist())
+        assert set(true_indices(chunk > found).tolist()) <= set(at.tolist())
     expected = values.sort(0, descending=True).values[int(share * n + 1e-9)]
     assert torch.equal(found, expected)
     assert ((values > found).float().mean(0) <= share + 1e-6).all()
@@ -335,8 +335,8 @@ def test_quantiles_are_exact_whatever_the_distribution(share):
 def test_places_are_those_of_nonzero():
     for size in (8, 64, 801):
         mask = torch.rand(size, generator=seeded()) < 0.1
-        assert torch.equal(places(mask), mask.nonzero()[:, 0])
-    assert len(places(torch.zeros(16, dtype=torch.bool))) == 0
+        assert torch.equal(true_indices(mask), mask.nonzero()[:, 0])
+    assert len(true_indices(torch.zeros(16, dtype=torch.bool))) == 0
 
 
 def test_wrong_requests_are_refused(monkeypatch):

@@ -17,6 +17,7 @@ from robustbias.networks import hooks
 from robustbias.unit_explorer import app as unit_explorer_app
 from robustbias.unit_explorer import cards, data, page, trials, units
 from robustbias.utils import UserError
+from toy_images import bomb
 
 LAYER = "features.9"
 NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
@@ -262,6 +263,12 @@ def test_transparency_shows_mid_grey_and_16_bits_are_not_cut_off():
     assert 110 < grey.float().mean() < 145
 
 
+@pytest.mark.parametrize("value", [0, 6_554, 32_896, 65_535])
+def test_16_bits_keep_their_brightness(value):
+    content = file(Image.fromarray(np.full((40, 40), value, np.uint16)))
+    assert trials.square(content, "x", 16).unique().tolist() == [value // 257]
+
+
 def test_the_middle_of_a_wide_image_is_kept():
     pixels = np.zeros((40, 120, 3), np.uint8)
     pixels[:, 40:80] = 255
@@ -285,10 +292,12 @@ def test_what_cannot_be_shown_is_refused_with_one_message(content, message):
 
 
 def test_100_megapixels_are_refused_before_they_are_decoded(monkeypatch):
-    content = file(Image.new("1", (10_000, 10_000)))
+    content, larger = bomb(10_000, 10_000), bomb(40_000, 40_000)
     monkeypatch.setattr(Image.Image, "load", lambda _: pytest.fail("decoded"))
     with pytest.raises(UserError, match="10000 x 10000 pixels; expected at most 24 million"):
         trials.square(content, "x", 32)
+    with pytest.raises(UserError, match="x has far too many pixels; expected at most 24 million"):
+        trials.square(larger, "x", 32)
 
 
 def test_an_attack_stays_in_its_radius_and_the_same_one_comes_again(study, alexnet):

@@ -2,6 +2,8 @@
 
 import contextlib
 import http.client
+import json
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -69,3 +71,27 @@ def test_the_kernel_of_a_page_that_nothing_connects_to_ends(tmp_path):
             server.until(1)
             answer.read()
         server.until(0)
+
+
+def test_a_browser_sends_its_kernel_no_code_and_another_site_sends_it_nothing(tmp_path):
+    client = pytest.importorskip("websockets.sync.client")
+    with served(tmp_path, QUICK) as server:
+        with asked(server) as answer:
+            kernel = re.search(r'"kernelId": "([\w-]+)"', answer.read().decode())[1]
+        address = f"ws://127.0.0.1:{server.port}/api/kernels/{kernel}/channels?session_id=a"
+        with pytest.raises(Exception, match="403"):
+            client.connect(address, origin="http://evil.example")
+        code = f"open({str(tmp_path / 'executed')!r}, 'w').close()"
+        with client.connect(address, origin=server.address.rstrip("/")) as socket:
+            socket.send(message("execute_request", code=code, silent=False))
+            socket.send(message("kernel_info_request"))  # answered after the one before
+            while json.loads(socket.recv(timeout=30))["msg_type"] != "kernel_info_reply":
+                pass
+        assert not (tmp_path / "executed").exists()
+
+
+def message(kind: str, **content) -> str:
+    """A message of the Jupyter protocol to a kernel's shell."""
+    header = {"msg_id": kind, "msg_type": kind, "username": "", "session": "a", "version": "5.3"}
+    parts = {"parent_header": {}, "metadata": {}, "buffers": [], "channel": "shell"}
+    return json.dumps({"header": header, "content": content, **parts})

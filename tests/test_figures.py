@@ -15,8 +15,7 @@ from robustbias.adversarial_training.measure import accuracy, adversarial_exampl
 from robustbias.ood_generalization import figures as ood_generalization_figures
 from robustbias.shape_bias import figures as shape_bias_figures
 from robustbias.shape_bias import published
-from robustbias.shape_bias.measure import shape_bias
-from robustbias.shape_bias.trials import conflict_trials, displays
+from robustbias.shape_bias.measure import conflict_trials, displays, shape_bias
 from robustbias.smooth_filters import figures as smooth_filters_figures
 from robustbias.smooth_filters import report as smooth_filters_report
 from robustbias.smooth_filters.measure import Responses
@@ -200,7 +199,7 @@ def test_first_filters_are_stretched_around_grey():
     assert pictures[1][0, 0].tolist() == [1.0, 1.0, 1.0]
 
 
-def test_responses_show_the_image_and_two_maps_per_unit_of_both_networks():
+def test_responses_show_the_image_and_the_maps_of_both_networks():
     maps = {regime: torch.rand(2, 4, 4) for regime in REGIMES}
     units = {regime: torch.tensor([3, 1]) for regime in REGIMES}
     pixels = torch.rand(3, 8, 8)
@@ -237,6 +236,24 @@ def scores() -> pd.DataFrame:
 def test_scores_are_drawn_by_layer(scores):
     figure = units_and_cues_figures.scores_by_layer(scores)
     assert [drawn(ax)["R (robust)"] for ax in figure.axes] == [[0.5], [0.25], [0.9]]
+
+
+def test_scores_by_layer_follow_the_order_of_the_network():
+    values = {"stem": 0.3, "middle": 0.2, "end": 0.1}  # from the first layer to the last
+    metrics = ("shape_share", "texture_share", "relative_generality")
+    units = [
+        rows(regime, layer=layer, unit=0, metric="shape_share", value=0.0)
+        for regime, layer in itertools.product(REGIMES, values)
+    ]
+    means = [
+        rows(regime, layer=layer, metric=metric, value=values[layer], low=0.0, high=1.0)
+        for regime, layer, metric in itertools.product(REGIMES, sorted(values), metrics)
+    ]
+    figure = units_and_cues_figures.scores_by_layer(pd.DataFrame(means + units))
+    for ax in figure.axes:
+        assert drawn(ax)["S (standard)"] == drawn(ax)["R (robust)"] == [0.3, 0.2, 0.1]
+    labels = [label.get_text() for label in figure.axes[-1].get_xticklabels()]
+    assert labels == ["stem", "middle", "end"]
 
 
 def test_every_unit_is_a_point_near_its_scores(scores):

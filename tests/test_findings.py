@@ -9,7 +9,6 @@ from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from robustbias import manifest
 from robustbias.book import pages
-from robustbias.findings import figures as findings_figures
 from robustbias.findings import measure as findings_measure
 from robustbias.findings import report as findings_report
 from robustbias.shape_bias import published
@@ -128,6 +127,6 @@ def test_published_effects_are_the_differences_of_their_own_source():
 
 def test_the_matrix_has_a_cell_for_every_verdict(table):
     cells = findings_measure.verdicts(table)
-    ax = findings_figures.verdict_matrix(cells).axes[0]
+    ax = findings_report.verdict_matrix(cells).axes[0]
     assert len(ax.patches) == len(cells)
     assert len(ax.get_yticks()) == cells["id"].nunique()

@@ -204,7 +204,7 @@ def test_figures_and_summaries_show_the_tables_numbers(monkeypatch, table):
     assert "different concepts" in concepts_report.detectors(dissected)
     assert next(iter(concepts_report.null_labels(dissected))) == "color"
     assert "distance by an untrained network" in input_types_report.input_types_table(table)
-    assert "8 images drawn at random" in input_types_report.judges(table)
+    assert "8 images drawn at random" in input_types_report.feature_extractors(table)
     with pytest.raises(UserError, match="no 'vgg' networks"):
         unit_examples(made, dissected, labels, images, architecture="vgg")
     with pytest.raises(UserError, match="k = 65 top images of 64"):

@@ -245,10 +245,10 @@ def test_entry_level_decisions_use_the_mean_and_top1_the_class():
             return probabilities.log()
 
     pixels, labels = torch.zeros(2, 3, 4, 4), torch.tensor([3, 0])
-    hits = ood_generalization_measure.answered(Fixed(), pixels, labels, membership)
+    hits = ood_generalization_measure.correct_by_decision(Fixed(), pixels, labels, membership)
     assert hits["top1"].tolist() == [True, False]
     assert hits["entry_level"].tolist() == [True, True]
-    by_category = ood_generalization_measure.answered(
+    by_category = ood_generalization_measure.correct_by_decision(
         Fixed(), pixels, torch.tensor([1, 0]), membership, True
     )
     assert set(by_category) == {"entry_level"}

@@ -8,8 +8,12 @@ from torch import nn
 import toy_study
 from robustbias.networks import zoo
 from robustbias.shape_bias import published
-from robustbias.shape_bias.measure import decided_bias, shape_bias
-from robustbias.shape_bias.trials import conflict_trials, entry_level
+from robustbias.shape_bias.measure import (
+    bias_and_coverage,
+    conflict_trials,
+    entry_level,
+    shape_bias,
+)
 from robustbias.tables import REGISTRY, measure, tidy
 
 
@@ -60,7 +64,7 @@ def test_the_mean_and_the_sum_over_classes_decide_differently():
 
 def test_the_cluster_of_a_stimulus_is_its_shape_image():
     """Trap: parsing dog10-bird2. Resampling shape images, dog1 and dog10 are two."""
-    table, boot = decided_bias(
+    table, boot = bias_and_coverage(
         trials(
             ("dog10-bird2", "shape"),
             ("dog10-cat1", "shape"),
@@ -77,7 +81,7 @@ def test_the_cluster_of_a_stimulus_is_its_shape_image():
 
 
 def test_answers_of_neither_cue_are_in_the_coverage_and_not_in_the_ratio():
-    table, _ = decided_bias(
+    table, _ = bias_and_coverage(
         trials(
             ("dog1-cat1", "shape"),
             ("dog2-cat1", "neither"),

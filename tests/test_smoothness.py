@@ -11,11 +11,13 @@ import toy_networks
 import toy_study
 from robustbias import claims
 from robustbias.images import Images
+from robustbias.images.source import Source
 from robustbias.networks import zoo
 from robustbias.smooth_filters.measure import (
     filter_smoothness,
     high_frequency_share,
     map_smoothness,
+    responses,
     smoothness,
     spatial_filters,
     total_variation,
@@ -197,6 +199,19 @@ def test_the_claim_reads_the_ratios_over_all_layers(study):
     assert parts["C3.noise"].verdict == "supported"
     assert parts["C3.noise"].threshold == 1
     assert not parts["C3.noise"].above
+
+
+class Black(Source):
+    """Images that stand in for photographs that may not be shown."""
+
+    def val(self):
+        return Images(torch.zeros(2, 3, 64, 64, dtype=torch.uint8), torch.zeros(2).long(), ("a",))
+
+
+def test_responses_to_another_sources_image_show_nothing_of_the_studys(study):
+    examples = responses(study, architecture="alexnet", source=Black())
+    assert examples.clean.max() == 0
+    assert not torch.equal(examples.clean, responses(study, architecture="alexnet").clean)
 
 
 def test_wrong_requests_are_refused(study):

@@ -9,6 +9,7 @@ from robustbias.images import cue_conflict
 from robustbias.images.cue_conflict import CATEGORIES
 from robustbias.images.tiny_imagenet import TinyImageNet
 from robustbias.utils import MissingData, UserError
+from toy_images import bomb
 
 ELEVEN = TinyImageNet().categories  # of Tiny-ImageNet
 
@@ -141,6 +142,17 @@ def test_a_stimulus_that_is_no_square_image_is_an_error(tmp_path, image_cache):
     with pytest.raises(UserError, match=r"cat1-dog1.png is not a readable image"):
         cue_conflict.cue_conflict(tmp_path, 4)
     assert list(image_cache.rglob("*.*")) == []
+
+
+@pytest.mark.parametrize(
+    ("side", "message"),
+    [(9_000, "has 9000 x 9000 pixels; expected at most 64 million"), (40_000, "not a readable")],
+)
+def test_a_small_file_of_a_huge_image_is_refused(tmp_path, image_cache, side, message):
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "cat" / "cat1-dog1.png").write_bytes(bomb(side, side))
+    with pytest.raises(UserError, match=rf"cat1-dog1\.png.*{message}"):
+        cue_conflict.cue_conflict(tmp_path, 4)
 
 
 def test_missing_stimuli_and_bad_sizes_are_errors(tmp_path, conflicts):

@@ -191,7 +191,7 @@ def test_a_class_without_images_is_named(sharded, images):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"<html>", "is not a readable JPEG"), (jpeg(np.random.default_rng(0), side=32), "32 x 32")],
+    [(b"<html>", "is not a readable image"), (jpeg(np.random.default_rng(0), side=32), "32 x 32")],
 )
 def test_an_image_that_is_none_is_named(official, content, message):
     train = official / "tiny-imagenet" / "tiny-imagenet-200" / "train"

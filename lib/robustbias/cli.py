@@ -162,9 +162,9 @@ def build(
     cores: Annotated[int, typer.Option(min=1, help="Chapters executed at a time.")] = 1,
 ):
     """Execute what changed and render the book (`make book`); one build at a time."""
-    from robustbias.book import workflow
+    from robustbias.book import edition
 
-    workflow.build(rule, study, cores)
+    edition.build(rule, study, cores)
 
 
 @app.command()

@@ -166,7 +166,7 @@ def ratios(
 
 @dataclass(frozen=True)
 class Null:
-    """An observed value beside the middle 95 % of its null distribution, and a two-sided p."""
+    """An observed value, the middle 95 % of its null distribution, and a two-sided p."""
 
     value: float
     low: float
@@ -211,7 +211,7 @@ NETWORK = ("study", "network", "architecture", "regime", "eps", "pair")
 
 
 def over_units(
-    groups: Iterable[tuple[dict[str, Any], Iterable[str], Tensor, Tensor | None]],
+    groups: Iterable[tuple[dict[str, Any], Iterable[str | tuple[str, str]], Tensor, Tensor | None]],
     *,
     generator: torch.Generator,
     draws: int,
@@ -265,7 +265,7 @@ def compared(
     """R minus S of every architecture, for each group that both have.
 
     Args:
-        about: One row per column of `boot`: `network`, `n` and what tells the groups apart.
+        about: One row per column of `boot`: `network`, `n` and what distinguishes the groups.
         paired: Whether both were measured on the same n observations; else n adds up.
         by: "-" for the difference, "/" for the ratio.
 
@@ -300,6 +300,8 @@ def aggregate(
         about, boot, paired: As in `compared`.
         suffix: Follows the metric's name in the rows of differences.
     """
-    difference, apart = compared(study, about, boot, paired=paired)
+    difference, differences = compared(study, about, boot, paired=paired)
     difference["metric"] += suffix
-    return pd.concat([intervals(about, boot), intervals(difference, apart)], ignore_index=True)
+    return pd.concat(
+        [intervals(about, boot), intervals(difference, differences)], ignore_index=True
+    )

@@ -20,6 +20,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from robustbias import manifest
+from robustbias.images import Images
 from robustbias.images.cue_conflict import class_names, membership
 from robustbias.images.iconworld import IconWorld, World
 from robustbias.images.source import Source
@@ -197,7 +198,7 @@ def load(
     entry = dataclasses.replace(entry, architectures=chosen)
     networks = (manifest.network(n) for n in manifest.networks(name))
     here = (e for e in networks if zoo.weights_path(e).is_file())
-    painter = entry.painting.get("painter")  # makes images, and is compared with nothing
+    painter = entry.painting.get("painter")  # makes images; no comparison uses it
     entries = tuple(
         e
         for e in here
@@ -236,7 +237,7 @@ def _loaded(name: str, device: str) -> zoo.Network:
 def described(study: Study, entry: NetworkEntry) -> dict[str, Any]:
     """The columns that say which network a row is about.
 
-    `pair` tells the S and R of an architecture (R at the study's own radius) from the networks of
+    `pair` tells the S and R of an architecture (R at the study's radius) from the networks of
     the series over radii.
     """
     return {
@@ -256,6 +257,32 @@ def pairs(study: Study) -> dict[str, dict[str, NetworkEntry]]:
         if entry.pair:
             by_architecture.setdefault(entry.architecture, {})[entry.regime] = entry
     return by_architecture
+
+
+def pair_of(study: Study, architecture: str) -> dict[str, NetworkEntry]:
+    """{"standard": entry, "robust": entry} of one architecture.
+
+    Raises:
+        UserError: The study has no networks of this architecture.
+    """
+    by_architecture = pairs(study)
+    if architecture not in by_architecture:
+        names = ", ".join(by_architecture) or "none; train some first"
+        raise UserError(f"no {architecture!r} networks in this study; here are: {names}.")
+    return by_architecture[architecture]
+
+
+def held_out_sample(study: Study, n: int | None, generator: torch.Generator) -> Images:
+    """n held-out images in random order (all when None, or fewer than n), on the study's device.
+
+    Raises:
+        UserError: n below 1.
+    """
+    if n is not None and n < 1:
+        raise UserError(f"n_images is {n}: give at least 1 image")
+    images = study.source.val()
+    images = images.take(torch.randperm(len(images), generator=generator)[:n])
+    return images.to(study.device)
 
 
 def paired(study: Study) -> Study:

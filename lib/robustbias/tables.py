@@ -177,7 +177,7 @@ def cached(
 
     Args:
         entries: The networks the function looks at; their weights are part of the key.
-        arguments: Plain values; the study's own facts are in the key already.
+        arguments: Plain values; the facts of the study are in the key already.
     """
     name = function.__name__
     depends = dependencies(function, study, entries, arguments)

@@ -45,7 +45,7 @@ def atomic(path: Path) -> Iterator[Path]:
         partial.chmod(0o644)  # readable to others, whatever wrote it
         os.replace(partial, path)
     except (OSError, safetensors.SafetensorError) as error:
-        # safetensors reports a full disk as an error of its own kind
+        # safetensors reports a full disk as a different error
         raise UserError(
             f"could not write {path}: {getattr(error, 'strerror', None) or error}. "
             "Nothing was left half-written; free some space or choose another folder and try again."
@@ -128,7 +128,7 @@ TABLES = "application/vnd.robustbias.tables+json"
 class Footer(dict):
     """Facts by name: a notebook shows them as a table and keeps them as a provenance record.
 
-    Beside them it keeps, without showing them, summaries of the measured tables that it used
+    It also keeps, without showing them, summaries of the measured tables that it used
     (`tables.summary`): with those another run can be compared table by table.
     """
 

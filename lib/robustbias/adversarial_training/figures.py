@@ -18,10 +18,10 @@ def training_records(records: pd.DataFrame) -> Figure:
     """
     figure, panels = plotting.architecture_panels(records, ["held-out accuracy"], sharey=True)
     styles = (("clean", "-", "clean"), ("adversarial", "--", "under attack"))
-    for own, (ax,) in panels:
+    for group, (ax,) in panels:
         for regime in PAIR:
             for column, style, words in styles:
-                tested = own[own["regime"] == regime].dropna(subset=[column])
+                tested = group[group["regime"] == regime].dropna(subset=[column])
                 label = f"{REGIMES[regime]}, {words}"
                 ax.plot(tested["epoch"], tested[column], style, color=PALETTE[regime], label=label)
         ax.set(xlabel="epoch", ylim=(-0.02, 1.02))
@@ -43,9 +43,9 @@ def accuracy_curve(table: pd.DataFrame) -> Figure:
         & table["steps"].isin([0, steps])
     ]
     figure, panels = plotting.architecture_panels(rows, ["top-1 accuracy"], sharey=True)
-    for own, (ax,) in panels:
+    for group, (ax,) in panels:
         for regime in PAIR:
-            curve = own[own["regime"] == regime].sort_values("attack_eps")
+            curve = group[group["regime"] == regime].sort_values("attack_eps")
             if curve.empty:
                 continue
             look = {"kind": regime, "label": REGIMES[regime], "ls": "-"}
@@ -97,7 +97,7 @@ def adversarial_examples(examples: AdversarialExamples, *, show_images: bool = T
             )
         if show_images:
             line = next(lines)
-            line[0].set_ylabel(f"what is shown to\n{REGIMES[regime][0]}")
+            line[0].set_ylabel(f"attacked image,\n{REGIMES[regime][0]}")
             for ax, pixels, answer in zip(line, attacked, answers, strict=True):
                 plotting.picture(ax, pixels, answer, PALETTE[regime])
     return figure

@@ -8,23 +8,23 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from robustbias import attacks, stats, training
+from robustbias import attacks, stats, studies, training
 from robustbias.images import Images, floats
-from robustbias.studies import Study, described, pairs
+from robustbias.images.source import Source
+from robustbias.networks import zoo
+from robustbias.studies import Study, described, held_out_sample, pair_of, pairs
 from robustbias.tables import measure, tidy
 from robustbias.utils import UserError
 
 CLEAN = {"condition": "clean", "attack_eps": 0.0, "steps": 0}
-
-
 TOLERANCE = 0.01  # accuracy may rise by this much by chance of the random starts
 
 
 @torch.no_grad()
 def correct(network: nn.Module, images: Images, batch: int) -> Bool[Tensor, " n"]:
     """Whether the network's top class is the label, in full precision."""
-    hits = [network(pixels).argmax(1) == labels for pixels, labels in images.batches(batch)]
-    return torch.cat(hits)
+    parts = [network(pixels).argmax(1) == labels for pixels, labels in images.batches(batch)]
+    return torch.cat(parts)
 
 
 def survived(
@@ -38,11 +38,10 @@ def survived(
 ) -> tuple[Bool[Tensor, " n"], Float[Tensor, " m"]]:
     """Images classified correctly both clean and under attack, and the m norms the attack reached.
 
-    An image that is wrong already needs no attack: the zero perturbation lies in every ball. The
-    others meet an attack of a quarter of the steps and, if they stand, one of all steps, then one
-    that ascends cross-entropy instead of the margin, since neither loss is the stronger for every
-    network. Gradients may be in bfloat16; whether an attacked image is still right is decided in
-    full precision.
+    The zero perturbation lies in every ball, so a misclassified image needs no attack. The others
+    are attacked with a quarter of the steps and, if still correct, with all steps on the margin,
+    then on cross-entropy, since neither loss is the stronger for every network. Gradients may be
+    in bfloat16; attacked images are classified in full precision.
 
     Args:
         clean: Which images are correct without attack; only these m are attacked.
@@ -82,11 +81,11 @@ def accuracy(
 
     Metrics: `top1` (Wilson interval; condition `clean` or `pgd-NORM-EPS`), `achieved_norm` (mean,
     with its smallest and largest value as low and high), `top1_difference` (robust minus standard
-    of one architecture on the same images, paired bootstrap). At the study's own radius the attack
-    is repeated with twice the steps. Networks beyond the pairs get the clean condition alone.
+    of one architecture on the same images, paired bootstrap). At the study's training radius the
+    attack is repeated with twice the steps. Networks outside the pairs are only tested clean.
 
-    Cost: at most 2.25 * n_images * restarts * steps * (radii + 2) forward and backward passes a
-    network; a fifth of it where the attack succeeds at once.
+    Cost: at most 2.25 * n_images * restarts * steps * (radii + 2) forward and backward passes
+    per network; a fifth of it where the attack succeeds at once.
 
     Args:
         n_images: Held-out images, drawn with the study's seed; at most all of them.
@@ -101,25 +100,21 @@ def accuracy(
     """
     threat = study.entry.threat
     grid = sorted(set(study.entry.attack_grid if eps_grid is None else eps_grid) - {0.0})
-    if n_images < 1:
-        raise UserError(f"n_images is {n_images}: give at least 1 image")
     if not grid or grid[0] <= 0:
         raise UserError(f"attack radii must be positive, got {grid}: 0 alone is `clean`")
     steps = steps or threat.test_steps
     generator = torch.Generator().manual_seed(study.seed)
-    images = study.source.val()
-    images = images.take(torch.randperm(len(images), generator=generator)[:n_images])
-    images = images.to(study.device)
+    images = held_out_sample(study, n_images, generator)
     plans = [(eps, steps) for eps in grid]
     plans += [(threat.eps, 2 * steps)] if threat.eps in grid else []
 
     attacked = {entry.name for pair in pairs(study).values() for entry in pair.values()}
-    rows, columns, hits = [], [], []
+    rows, columns, per_condition = [], [], []
     for entry in [entry for entry in study.entries if entry.cue == "both"]:
         network = study.network_named(entry.name)
         clean = correct(network, images, batch)
         columns.append(described(study, entry) | CLEAN)
-        hits.append(clean)
+        per_condition.append(clean)
         rows.append(columns[-1] | _top1(clean))
         for eps, count in plans if entry.name in attacked else ():
             condition = {
@@ -140,21 +135,24 @@ def accuracy(
                 generator=torch.Generator(images.pixels.device).manual_seed(study.seed),
             )
             columns.append(described(study, entry) | condition)
-            hits.append(standing)
+            per_condition.append(standing)
             rows.append(columns[-1] | _top1(standing))
             if len(norms):
                 rows.append(columns[-1] | _spread(norms))
-    correct_ = torch.stack(hits, 1).float().cpu()
+    correctness = torch.stack(per_condition, 1).float().cpu()
     boot = stats.ratios(
-        correct_, torch.ones_like(correct_), torch.arange(len(correct_)), generator=generator
+        correctness,
+        torch.ones_like(correctness),
+        torch.arange(len(correctness)),
+        generator=generator,
     )
-    about = pd.DataFrame(columns).assign(metric="top1_difference", n=len(correct_))
+    about = pd.DataFrame(columns).assign(metric="top1_difference", n=len(correctness))
     differences = stats.intervals(*stats.compared(study, about, boot, paired=True))
     return tidy(pd.concat([pd.DataFrame(rows), differences], ignore_index=True))
 
 
-def _top1(hit: Bool[Tensor, " n"]) -> dict[str, Any]:
-    return {"metric": "top1", **vars(stats.wilson(int(hit.sum()), len(hit)))}
+def _top1(correct: Bool[Tensor, " n"]) -> dict[str, Any]:
+    return {"metric": "top1", **vars(stats.wilson(int(correct.sum()), len(correct)))}
 
 
 def _spread(norms: Float[Tensor, " m"]) -> dict[str, Any]:
@@ -168,7 +166,7 @@ def _spread(norms: Float[Tensor, " m"]) -> dict[str, Any]:
 
 
 def accuracy_checks(table: pd.DataFrame) -> pd.DataFrame:
-    """What must hold of any honest table of `accuracy`, one row a network and check.
+    """Checks that a table of `accuracy` is not from a weak attack, one row per network and check.
 
     Columns: network, check, worst (the largest violation seen), allowed, holds.
 
@@ -177,11 +175,11 @@ def accuracy_checks(table: pd.DataFrame) -> pd.DataFrame:
     top1 = table[table["metric"] == "top1"]
     norms = table[table["metric"] == "achieved_norm"]
     rows = []
-    for name, own in top1.groupby("network", sort=False):
-        attack = own[own["steps"] > 0].sort_values("attack_eps")
+    for name, rates in top1.groupby("network", sort=False):
+        attack = rates[rates["steps"] > 0].sort_values("attack_eps")
         if attack.empty:
             continue
-        clean = float(own.loc[own["steps"] == 0, "value"].iloc[0])
+        clean = float(rates.loc[rates["steps"] == 0, "value"].iloc[0])
         curve = attack[attack["steps"] == attack["steps"].min()]
         doubled = attack[attack["steps"] > attack["steps"].min()].set_index("attack_eps")["value"]
         base = curve.set_index("attack_eps")["value"]
@@ -198,7 +196,7 @@ def accuracy_checks(table: pd.DataFrame) -> pd.DataFrame:
                 1e-3,
             ),
         }
-        if own["regime"].iloc[0] == "standard":
+        if rates["regime"].iloc[0] == "standard":
             worst["the standard network falls to zero"] = (curve["value"].iloc[-1], 0.05)
         rows += [
             {"network": name, "check": check, "worst": value, "allowed": allowed}
@@ -210,13 +208,9 @@ def accuracy_checks(table: pd.DataFrame) -> pd.DataFrame:
     return checks
 
 
-# -- --------------------------------------------------------------------------------------------
-# A few attacked images, to be looked at.
-
-
 @dataclasses.dataclass(frozen=True)
 class AdversarialExamples:
-    """Images in [0, 1], each attacked once a network; keys of the dicts are regimes."""
+    """Images in [0, 1], attacked once per network; keys of the dicts are regimes."""
 
     clean: Float[Tensor, "n 3 h w"]
     labels: Int64[Tensor, " n"]
@@ -230,7 +224,7 @@ def adversarial_examples(
 ) -> AdversarialExamples:
     """S and R of one architecture, attacked on the same images that both classify correctly.
 
-    The first such image of each of n classes, so that no one picks the pretty ones.
+    The first such image of each of n classes; no selection by us.
 
     Args:
         eps: Attack radius; the study's training radius when None.
@@ -239,20 +233,15 @@ def adversarial_examples(
     Raises:
         UserError: the study has no networks of this architecture.
     """
-    threat, found = study.entry.threat, pairs(study)
-    if architecture not in found:
-        known = ", ".join(found) or "none; train some first"
-        raise UserError(f"no {architecture!r} networks in this study; here are: {known}.")
-    networks = {
-        regime: study.network_named(entry.name) for regime, entry in found[architecture].items()
-    }
+    threat, pair = study.entry.threat, pair_of(study, architecture)
+    networks = {regime: study.network_named(entry.name) for regime, entry in pair.items()}
     held_out = study.source.val()
     order = torch.randperm(len(held_out), generator=torch.Generator().manual_seed(study.seed))
     held_out = held_out.take(order[: 40 * n]).to(study.device)
     pixels, labels = floats(held_out.pixels), held_out.labels
     with torch.no_grad():
-        right = torch.stack([net(pixels).argmax(1) == labels for net in networks.values()]).all(0)
-    first = {int(labels[i]): i for i in reversed(right.nonzero()[:, 0].tolist())}
+        both = torch.stack([net(pixels).argmax(1) == labels for net in networks.values()]).all(0)
+    first = {int(labels[i]): i for i in reversed(both.nonzero()[:, 0].tolist())}
     index = torch.tensor(sorted(first.values())[:n], device=pixels.device)
     pixels, labels = pixels[index], labels[index]
     attacked, predictions = {}, {}
@@ -277,12 +266,8 @@ def adversarial_examples(
     return AdversarialExamples(pixels, labels, words, attacked, predictions)
 
 
-# -- --------------------------------------------------------------------------------------------
-# How the networks of a study came about.
-
-
 def training_records(study: Study, *, series: bool = False) -> pd.DataFrame:
-    """A row an epoch of every S and R, as written beside their weights.
+    """One row per epoch of every S and R, as recorded in training.
 
     Args:
         series: Those of the series over training radii, instead of the pairs.
@@ -292,6 +277,67 @@ def training_records(study: Study, *, series: bool = False) -> pd.DataFrame:
     """
     entries = [entry for pair in pairs(study).values() for entry in pair.values()]
     if series:
-        own = study.entry.dose_architecture
-        entries = [e for e in study.entries if e.cue == "both" and e.architecture == own]
+        dose = study.entry.dose_architecture
+        entries = [e for e in study.entries if e.cue == "both" and e.architecture == dose]
     return training.records(entry.name for entry in entries)
+
+
+@dataclasses.dataclass(frozen=True)
+class Excerpt(Source):
+    """A few images that are the same in every epoch, as a source for training."""
+
+    images: Images
+    held_out: Images
+
+    def train(self, epoch: int, seed: int) -> Images:
+        return self.images
+
+    def val(self) -> Images:
+        return self.held_out
+
+
+def excerpt(study: Study, n_images: int, n_classes: int) -> Excerpt:
+    """Training images of the first classes; a generated world draws only as many as needed."""
+    entry, source = study.entry, study.source
+    if entry.world:
+        share = n_classes / len(study.categories)
+        world = entry.world | {"train_images": round(n_images / share)}
+        source = studies.source(dataclasses.replace(entry, world=world), study.device)
+
+    def first(images: Images) -> Images:
+        return images.take((images.labels < n_classes).nonzero()[:n_images, 0])
+
+    return Excerpt(first(source.train(0, study.seed)), first(study.source.val()))
+
+
+def live_pair(
+    study: Study,
+    *,
+    architecture: str,
+    epochs: int,
+    n_images: int,
+    n_classes: int = 4,
+    **recipe: Any,
+) -> pd.DataFrame:
+    """Records of an S and an R trained from random weights, one row per epoch.
+
+    Columns as in `training_records`. Few classes, small batches and half the study's radius
+    make training visible within a minute; the accuracies are not those of the study.
+
+    Args:
+        n_images: Training images, the same in every epoch.
+        n_classes: Classes they are of, the first ones.
+        recipe: Fields of `training.Recipe` to change.
+    """
+    source = excerpt(study, n_images, n_classes)
+    radius = study.entry.threat.eps / 2
+    quick = {"epochs": epochs, "seed": study.seed, "test_every": 1, "test_images": 100}
+    quick |= {"batch": 32, "rate": 0.1, "steps": 2, "test_eps": radius} | recipe
+    tables = []
+    for regime, entry in pairs(study)[architecture].items():
+        eps = radius if regime == "robust" else 0.0
+        how = training.recipe(entry, study.entry, **quick | {"eps": eps})
+        network = zoo.untrained(entry, study.seed).to(study.device)
+        rows = training.train(network, source, how, progress=False)
+        tables.append(rows.assign(architecture=architecture, regime=regime, network=entry.name))
+    return pd.concat(tables, ignore_index=True)

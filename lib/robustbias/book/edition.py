@@ -5,6 +5,11 @@ defaults. `book/STUDY/` holds chapters published with outputs. A closing chapter
 `"robustbias": {"closing": true}`) reads the claims of the others, so it is executed once, last.
 """
 
+import contextlib
+import fcntl
+import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -94,3 +99,69 @@ def _edition() -> dict[str, Any]:
         for name in by_chapter:
             chapter(str(name))
     return table
+
+
+def build(rule: str, study: str = "", cores: int = 1) -> None:
+    """Make what a rule of the Snakefile asks for, as far as it is missing or out of date.
+
+    A job prints one line, and its log when it fails; Snakemake itself prints nothing.
+
+    Args:
+        study: Executed in addition to the edition's studies; several are separated by commas.
+
+    Raises:
+        UserError: An unknown study, another build that is still running, a job that failed, or
+            anything else that stops Snakemake.
+    """
+    # Here, since the Snakefile and the chapters import this module too.
+    from snakemake.api import SnakemakeApi
+    from snakemake.exceptions import RuleException, WorkflowError
+    from snakemake.settings.enums import Quietness
+    from snakemake.settings.types import (
+        ConfigSettings,
+        DAGSettings,
+        ExecutionSettings,
+        OutputSettings,
+        ResourceSettings,
+    )
+
+    contents(studies(study))  # the Snakefile reads it too, but reports it badly
+    programs = Path(sys.executable).parent  # jobs call `robustbias`
+    os.environ["PATH"] = f"{programs}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    silent = OutputSettings(quiet={Quietness.ALL})
+    try:
+        with _lock(BUILD / "build.lock"), SnakemakeApi(silent) as snakemake:
+            workflow = snakemake.workflow(
+                ResourceSettings(cores=cores),
+                ConfigSettings(config={"study": study}),
+                snakefile=manifest.ROOT / "Snakefile",
+                workdir=manifest.ROOT,
+            )
+            graph = workflow.dag(DAGSettings(targets=[rule], force_incomplete=True))
+            # The lock of Snakemake is a file that outlives a killed process.
+            graph.execute_workflow(execution_settings=ExecutionSettings(lock=False))
+    except (RuleException, WorkflowError) as error:
+        raise UserError(f"the build stopped: {' '.join(str(error).split())}") from error
+
+
+@contextlib.contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """Holds the file's lock, which the operating system releases however this process ends.
+
+    Raises:
+        UserError: Another process holds it; the message has its number.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a+", encoding="ascii") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise UserError(
+                f"another build is running here (process {file.read() or 'just started'}); "
+                "wait until it has finished, or stop it."
+            ) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield

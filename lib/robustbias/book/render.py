@@ -184,7 +184,7 @@ def _toc(template: Path, contents: Contents, conclusions: list[Path]) -> dict:
 
 
 def _config(path: Path, has_scripts: bool) -> dict:
-    """`_config.yml`; without local scripts the pages fall back to Sphinx's own addresses."""
+    """`_config.yml`; without local scripts the pages fall back to Sphinx's addresses."""
     config = yaml.safe_load(path.read_text(encoding="utf-8"))
     if not has_scripts:
         for key in ("mathjax_path", "nb_ipywidgets_js"):

@@ -23,7 +23,7 @@ from robustbias.utils import PROVENANCE, UserError, atomic
 FOLDER = edition.BUILD / "verify"
 
 
-RESULTS = ("value", "low", "high", "n")  # columns that do not tell rows apart
+RESULTS = ("value", "low", "high", "n")  # columns that do not identify rows
 
 
 def recomputed(study: str, old: Path, *, jobs: int = 1, stored: bool = False) -> Path:
@@ -83,7 +83,7 @@ def compared_tables(
     """Two table stores, one row per column of the tables of one study, measure, seed, arguments.
 
     The code, weights and images that made a table do not matter; of several the latest counts.
-    Rows are compared in their order, or, where orders differ, sorted by what tells them apart.
+    Rows are compared in their order, or, where orders differ, sorted by what identifies them.
 
     Columns as in `compared`; numbers and differing count cells (of text only those that differ),
     old and new are of the cell that deviates most.
@@ -127,7 +127,7 @@ def report(rows: pd.DataFrame) -> list[str]:
 
 
 def record(study: str, rows: pd.DataFrame, executed: Path, tolerance: float) -> Path:
-    """Keep the outcome beside the published chapters, for the page on provenance."""
+    """Keep the outcome with the published chapters, for the page on provenance."""
     rows = rows[rows["kind"] != "digest"]
     made = next(iter(records(notebooks(executed)[0], PROVENANCE)), {})
     facts = {

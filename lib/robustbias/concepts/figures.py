@@ -44,8 +44,8 @@ def detectors_by_layer(
         null = plotting.layer_means(rows, "null_detectors")
         null = null[null["regime"].isin(PAIR)]
         for ax, name in zip(line, names, strict=True):
-            own = null[null["architecture"] == name]
-            highest = own.groupby("layer", sort=False)["value"].max().to_numpy()
+            by_layer = null[null["architecture"] == name].groupby("layer", sort=False)["value"]
+            highest = by_layer.max().to_numpy()
             ax.plot(range(len(highest)), highest, color=REFERENCE, ls="--", lw=1, label="null")
     plotting.legend_below(figure)
     return figure
@@ -66,9 +66,9 @@ def best_iou(table: pd.DataFrame, threshold: float = 0.04) -> Figure:
     )
     grid = np.geomspace(0.002, 0.5, 200)
     styles = {"iou": ("-", 1.6), "null_iou": (":", 1.2)}
-    for own, (ax,) in panels:
+    for rows, (ax,) in panels:
         for regime, metric in itertools.product(BY_LAYER["positions"], styles):
-            values = own.loc[(own["regime"] == regime) & (own["metric"] == metric), "value"]
+            values = rows.loc[(rows["regime"] == regime) & (rows["metric"] == metric), "value"]
             if values.empty:
                 continue
             share = (values.to_numpy()[:, None] > grid).mean(0)

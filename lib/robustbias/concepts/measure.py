@@ -18,21 +18,16 @@ from robustbias.images import broden, floats
 from robustbias.images.concepts import Concepts
 from robustbias.networks import hooks
 from robustbias.networks.hooks import peaks
-from robustbias.studies import Study, networks_with_controls, paired, pairs
+from robustbias.studies import CALIBRATION, Study, networks_with_controls, pair_of, paired
 from robustbias.tables import measure, tidy
 from robustbias.utils import UserError
 
 THRESHOLD = 0.04  # IoU from which a unit counts as a detector
-
-
 UNIT = ["network", "layer", "unit"]
 
 
-CALIBRATION = 400  # images that set the BatchNorm statistics of an untrained network
-
-
 def concept_set(study: Study, name: str = "", n: int | None = None) -> Concepts:
-    """n images with masks, on the study's device: its own, or those of a data set in the manifest.
+    """n images with masks, on the study's device: the study's, or those of a data set.
 
     Raises:
         UserError: The study's source has no masks, or the data set is no Broden.
@@ -42,12 +37,12 @@ def concept_set(study: Study, name: str = "", n: int | None = None) -> Concepts:
         if entry.kind != "broden":
             raise UserError(
                 f"data set {name} is of kind {entry.kind!r} and has no concept masks; expected one "
-                "of kind 'broden', or \"\" for the study's own images."
+                "of kind 'broden', or \"\" for the study's images."
             )
-        found = broden.read(manifest.data_directory() / entry.path, n)
+        images = broden.read(manifest.data_directory() / entry.path, n)
     else:
-        found = study.source.concepts(n)
-    return found.to(study.device)
+        images = study.source.concepts(n)
+    return images.to(study.device)
 
 
 @measure(of=paired)
@@ -81,10 +76,10 @@ def dissection(
 
     Args:
         n_images: Images of the concept set; all of it when None.
-        concepts: A data set of kind broden; the study's own images when empty.
+        concepts: A data set of kind broden; the study's images when empty.
         layers: Probed layers; the manifest's when None.
         share: Of the activations that lie above a unit's threshold.
-        memory: Bytes of activation maps kept at most (see `detectors.dissected`).
+        memory: Bytes of activation maps kept at most (see `netdissect.dissected`).
 
     Raises:
         UserError: An unknown layer or data set, images without masks, more images than there are.
@@ -94,18 +89,18 @@ def dissection(
     for named, network, _ in networks_with_controls(study, images.pixels[:CALIBRATION]):
         generator = torch.Generator().manual_seed(study.seed)
         options = {"share": share, "memory": memory, "generator": generator}
-        for layer, own in dissected(network, images, layers, **options).items():
-            rows.append(_unit_rows(own, images).assign(**named, layer=layer))
-            units.append(_detectors(own, images, threshold).assign(**named, layer=layer))
+        for layer, counts in dissected(network, images, layers, **options).items():
+            rows.append(_unit_rows(counts, images).assign(**named, layer=layer))
+            units.append(_detectors(counts, images, threshold).assign(**named, layer=layer))
     rows.append(_shares(study, pd.concat(units), images, draws))
     return tidy(pd.concat(rows, ignore_index=True))
 
 
 def labels(table: pd.DataFrame, threshold: float = THRESHOLD) -> pd.DataFrame:
-    """One row a unit: its best concept and category, iou, null (its largest null IoU), detector.
+    """One row per unit: its best concept and category, iou, null (its largest null IoU), detector.
 
     Args:
-        table: From `measures.dissection`.
+        table: From `dissection`.
         threshold: IoU above which the unit is a detector.
     """
     units = table[table["unit"] >= 0]
@@ -118,13 +113,13 @@ def labels(table: pd.DataFrame, threshold: float = THRESHOLD) -> pd.DataFrame:
     return best.assign(detector=best["iou"] > threshold)
 
 
-def _unit_rows(own: Dissected, images: Concepts) -> pd.DataFrame:
-    """Long rows of one layer: units x concepts for each kind of IoU, then units alone."""
+def _unit_rows(counts: Dissected, images: Concepts) -> pd.DataFrame:
+    """Long rows of one layer: units x concepts for each kind of IoU, then rows per unit."""
     category, concept = (
         np.array(part, dtype=object) for part in zip(*images.concepts, strict=True)
     )
-    units = len(own.thresholds)
-    kinds = {"iou": own.iou, "null_iou": own.null_iou, "ceiling": own.ceiling}
+    units = len(counts.thresholds)
+    kinds = {"iou": counts.iou, "null_iou": counts.null_iou, "ceiling": counts.ceiling}
     rows = [
         pd.DataFrame(
             {
@@ -137,8 +132,11 @@ def _unit_rows(own: Dissected, images: Concepts) -> pd.DataFrame:
         )
         for metric, values in kinds.items()
     ]
-    alone = {"activation_threshold": own.thresholds, "share_above": own.above / own.positions}
-    for metric, values in alone.items():
+    per_unit = {
+        "activation_threshold": counts.thresholds,
+        "share_above": counts.above / counts.positions,
+    }
+    for metric, values in per_unit.items():
         about = {"unit": np.arange(units), "category": "", "concept": "", "metric": metric}
         rows.append(pd.DataFrame(about | {"value": values.double().cpu().numpy()}))
     return pd.concat(rows, ignore_index=True).assign(n=len(images))
@@ -161,11 +159,11 @@ def _concept_rows(study: Study, images: Concepts) -> pd.DataFrame:
     return pd.DataFrame(rows).assign(**about, n=len(images))
 
 
-def _detectors(own: Dissected, images: Concepts, threshold: float) -> pd.DataFrame:
-    """One row a unit: the label by IoU and by null IoU, and whether each passes its test."""
-    iou, best = own.iou.max(1)
-    null, best_null = own.null_iou.max(1)
-    category = own.category.cpu()
+def _detectors(counts: Dissected, images: Concepts, threshold: float) -> pd.DataFrame:
+    """One row per unit: the label by IoU and by null IoU, and whether each passes its test."""
+    iou, best = counts.iou.max(1)
+    null, best_null = counts.null_iou.max(1)
+    category = counts.category.cpu()
     names = np.array(images.categories, dtype=object)
     return pd.DataFrame(
         {
@@ -215,15 +213,11 @@ def _shares(study: Study, units: pd.DataFrame, images: Concepts, draws: int) -> 
     return pd.concat([table, pd.DataFrame(rows)], ignore_index=True).assign(unit=-1, concept="")
 
 
-# -- --------------------------------------------------------------------------------------------
-# A few units to be looked at: the images each responds to most, and where.
-
-
 @dataclasses.dataclass(frozen=True)
 class UnitExamples:
     """Top images of some units, with the region above the unit's threshold at full size."""
 
-    units: pd.DataFrame  # regime, layer, unit, category, concept, iou: one row an example
+    units: pd.DataFrame  # regime, layer, unit, category, concept, iou: one row per example
     pixels: UInt8[Tensor, "m k 3 h w"]
     regions: Bool[Tensor, "m k h w"]
 
@@ -241,34 +235,30 @@ def unit_examples(
 ) -> UnitExamples:
     """For S and R of one architecture the unit with the largest IoU of each category.
 
-    Chosen by number, so that no one picks the pretty ones.
-
     Args:
-        table: From `measures.dissection`.
-        labels: One row a unit, from `measures.unit_labels`.
+        table: From `dissection`.
+        labels: From `labels`.
         images: The concept set that was dissected.
-        k: Images a unit, those with the largest activations.
+        k: Images per unit, those with the largest activations.
 
     Raises:
         UserError: The study has no networks of this architecture, or k exceeds the images.
     """
-    found = pairs(study).get(architecture)
-    if not found:
-        raise UserError(f"no {architecture!r} networks in this study: {list(pairs(study))}.")
+    pair = pair_of(study, architecture)
     if not 1 <= k <= len(images):
         raise UserError(f"k = {k} top images of {len(images)}; expected 1 to as many.")
     limits = table[table["metric"] == "activation_threshold"]
-    limits = limits.set_index(["network", "layer", "unit"])["value"]
+    limits = limits.set_index(UNIT)["value"]
     rows, pixels, regions = [], [], []
     for regime in ("standard", "robust"):
-        entry = found[regime]
+        entry = pair[regime]
         network = study.network_named(entry.name)
-        own = labels[labels["network"] == entry.name]
+        of_network = labels[labels["network"] == entry.name]
         for category in categories:
-            mine = own[own["category"] == category]
-            if mine.empty:
+            candidates = of_network[of_network["category"] == category]
+            if candidates.empty:
                 continue
-            best = mine.loc[mine["iou"].idxmax()]
+            best = candidates.loc[candidates["iou"].idxmax()]
             layer, unit = best["layer"], int(best["unit"])
             response = peaks(network, images.pixels, [layer])[layer][:, unit]
             top = images.pixels[response.topk(k).indices]

@@ -22,11 +22,7 @@ from robustbias.networks import hooks
 from robustbias.networks.zoo import Network
 from robustbias.utils import UserError
 
-# -- --------------------------------------------------------------------------------------------
-# The threshold of each unit: the value that a given share of its activations exceeds.
-
-
-SAMPLE = 8_192  # values a unit from which the search is narrowed
+SAMPLE = 8_192  # values per unit from which the search is narrowed
 
 
 def upper_quantiles(
@@ -40,11 +36,11 @@ def upper_quantiles(
     sorted. Where fewer exceed L than are needed, all values of that unit are.
 
     Args:
-        chunks: Values, one row a position; together N rows.
+        chunks: Values, one row per position; together N rows.
 
     Returns:
-        The thresholds, and for each chunk places (in the flattened chunk) among which are all
-        those above them; None where that is not known.
+        The thresholds, and for each chunk indices (into the flattened chunk) among which are all
+        those above them; None where these were not determined.
 
     Raises:
         UserError: no values, or a share outside (0, 1).
@@ -62,15 +58,17 @@ def upper_quantiles(
     sample = torch.cat([chunk[:: step | 1] for chunk in chunks])
     expected = share * len(sample)
     low = _ranked(sample, min(len(sample) - 1, int(expected + 4 * expected**0.5 + 4)))
-    among = [places(chunk > low) for chunk in chunks]
-    found = [chunk.reshape(-1).index_select(0, at) for chunk, at in zip(chunks, among, strict=True)]
-    value, unit = torch.cat(found), torch.cat(among) % len(low)
-    found = torch.bincount(unit, minlength=len(low))
+    among = [true_indices(chunk > low) for chunk in chunks]
+    candidates = [
+        chunk.reshape(-1).index_select(0, at) for chunk, at in zip(chunks, among, strict=True)
+    ]
+    value, unit = torch.cat(candidates), torch.cat(among) % len(low)
+    n_above = torch.bincount(unit, minlength=len(low))
     value, order = value.sort(descending=True)
     value = value[unit[order].sort(stable=True).indices]
-    at = (found.cumsum(0) - found + rank).clamp_max(max(len(value) - 1, 0))
-    result = torch.where(found > rank, value[at] if len(value) else low, low)
-    for u in (found <= rank).nonzero()[:, 0].tolist():
+    at = (n_above.cumsum(0) - n_above + rank).clamp_max(max(len(value) - 1, 0))
+    result = torch.where(n_above > rank, value[at] if len(value) else low, low)
+    for u in (n_above <= rank).nonzero()[:, 0].tolist():
         column = torch.cat([chunk[:, u] for chunk in chunks])
         if int((column >= low[u]).sum()) <= rank:
             result[u] = column.sort(descending=True).values[rank]
@@ -82,7 +80,7 @@ def _ranked(values: Float[Tensor, "n u"], rank: int) -> Float[Tensor, " u"]:
     return values.T.contiguous().topk(rank + 1, dim=1).values[:, -1]
 
 
-def places(mask: Bool[Tensor, "..."]) -> Int64[Tensor, " k"]:
+def true_indices(mask: Bool[Tensor, "..."]) -> Int64[Tensor, " k"]:
     """Where a mask that is mostly false is true, in the flattened mask.
 
     Eight entries are read at a time, as one integer that is 0 where all of them are false: five
@@ -97,32 +95,29 @@ def places(mask: Bool[Tensor, "..."]) -> Int64[Tensor, " k"]:
     return words.index_select(0, at // 8) * 8 + at % 8
 
 
-# -- --------------------------------------------------------------------------------------------
-# Pixels on which units stand out, and the concepts they meet there.
-#
 # Bilinear interpolation never exceeds its four neighbours. So a pixel above a threshold lies in a
 # cell, the square between four neighbouring activations, with a corner above it. Half a percent of
 # the activations are above, and only their cells are interpolated.
 
 
-def above(
+def activations_above(
     maps: Float[Tensor, "n u a b"],
     thresholds: Float[Tensor, " u"],
     among: Int64[Tensor, " j"] | None = None,
 ) -> Int64[Tensor, " k"]:
-    """Activations above their unit's threshold, by their place in n a b u, flattened.
+    """Activations above their unit's threshold, as indices into n a b u, flattened.
 
     Args:
-        among: Places that hold all of them, where that is known already.
+        among: Indices that include all of them; every activation when None.
     """
     rows = maps.permute(0, 2, 3, 1)
     if among is None:
-        return places(rows > thresholds)
+        return true_indices(rows > thresholds)
     values = rows.reshape(-1).index_select(0, among)
     return among[values > thresholds.index_select(0, among % len(thresholds))]
 
 
-def standing_out(
+def pixels_above(
     maps: Float[Tensor, "n u a b"],
     thresholds: Float[Tensor, " u"],
     at: Int64[Tensor, " k"],
@@ -138,7 +133,7 @@ def standing_out(
         side: Height and width of the masks.
 
     Returns:
-        For every such pixel its place in n x h x w, flattened, and its unit.
+        For every such pixel its index into n x h x w, flattened, and its unit.
     """
     _, units, a, b = maps.shape
     h, w = side
@@ -170,7 +165,7 @@ def standing_out(
     second = torch.lerp(corners[1], corners[3], down.to(maps.dtype))
     enlarged = torch.lerp(first[:, None], second[:, None], along[None].to(maps.dtype))
     # NaN where a cell has fewer pixels: never above
-    on = places(enlarged > thresholds.index_select(0, unit))
+    on = true_indices(enlarged > thresholds.index_select(0, unit))
     pixel = ((image * h + y) * w)[:, None] + x[None]
     return pixel.view(-1).index_select(0, on), unit.index_select(0, on % max(len(unit), 1))
 
@@ -220,12 +215,8 @@ def counts(
 
 
 SHARE = 0.005  # of a unit's activations lie above its threshold
-
-
 FEW = 2048  # regions that need no new numbers
-
-
-MEMORY = 1 << 30  # bytes of maps kept until the thresholds are known
+MEMORY = 1 << 30  # bytes of maps kept until the thresholds are computed
 
 
 @dataclasses.dataclass
@@ -235,14 +226,14 @@ class Dissected:
     thresholds: Float[Tensor, " u"]
     above: Float[Tensor, " u"]  # activations above the threshold, of `positions`
     positions: int
-    met: Float[Tensor, "s u q"]  # pixels of the unit's mask that carry the concept
-    seen: Float[Tensor, "s u c"]  # pixels of the unit's mask on images that carry the category
+    intersection: Float[Tensor, "s u q"]  # pixels of the unit's mask that carry the concept
+    area: Float[Tensor, "s u c"]  # pixels of the unit's mask on images that carry the category
     concepts: Float[Tensor, " q"]  # pixels that carry the concept
     category: Int64[Tensor, " q"]  # the category of each concept
 
     @property
     def iou(self) -> Float[Tensor, "u q"]:
-        """Intersection over union with each concept; 0 for a unit that never stands out."""
+        """Intersection over union with each concept; 0 for a unit never above its threshold."""
         return self._iou(0)
 
     @property
@@ -253,12 +244,12 @@ class Dissected:
     @property
     def ceiling(self) -> Float[Tensor, "u q"]:
         """The largest IoU that areas of these sizes can have: smaller over larger."""
-        area = self.seen[0][:, self.category]
+        area = self.area[0][:, self.category]
         return torch.minimum(area, self.concepts) / torch.maximum(area, self.concepts)
 
     def _iou(self, side: int) -> Tensor:
-        union = self.seen[side][:, self.category] + self.concepts - self.met[side]
-        return (self.met[side] / union).nan_to_num(nan=0.0)
+        union = self.area[side][:, self.category] + self.concepts - self.intersection[side]
+        return (self.intersection[side] / union).nan_to_num(nan=0.0)
 
 
 @torch.no_grad()
@@ -272,7 +263,7 @@ def dissected(
     memory: int = MEMORY,
     generator: torch.Generator,
 ) -> dict[str, Dissected]:
-    """Every unit of the layers against every concept, from one forward pass an image.
+    """Every unit of the layers against every concept, from one forward pass per image.
 
     Images come in random order. Their maps are kept until they fill `memory` bytes or no image is
     left; then thresholds are taken from what is kept, and maps that come later are compared with
@@ -295,31 +286,31 @@ def dissected(
         raise UserError(f"{n} image(s) with concepts: dissection needs at least 2.")
     order = torch.randperm(n, generator=generator).to(concepts.pixels.device)
     kept: list[tuple[Tensor, Tensor, dict[str, Tensor]]] = []
-    found: dict[str, Dissected] = {}
+    by_layer: dict[str, Dissected] = {}
     # the null takes the masks of the image before in this random order
     for index, other in zip(order.split(batch), order.roll(1).split(batch), strict=True):
         with hooks.captured(network, layers) as maps:
             network(floats(concepts.pixels[index]))
             kept.append((index, other, dict(maps)))
         held = sum(m.numel() * m.element_size() for *_, maps in kept for m in maps.values())
-        if not found and held < memory and sum(len(index) for index, *_ in kept) < n:
+        if not by_layer and held < memory and sum(len(index) for index, *_ in kept) < n:
             continue
         among: dict[str, list[Tensor] | None] = {}
-        if not found:
+        if not by_layer:
             for layer in layers:
                 chunks = [_rows(maps[layer]) for *_, maps in kept]
                 limits, among[layer] = upper_quantiles(chunks, share)
-                found[layer] = _empty(limits, concepts)
+                by_layer[layer] = _empty(limits, concepts)
         for i, (index, other, maps) in enumerate(kept):
-            known = {layer: places[i] for layer, places in among.items() if places}
+            candidates = {layer: indices[i] for layer, indices in among.items() if indices}
             sides = [_pixels(concepts, images) for images in (index, other)]
-            _add(found, maps, known, sides, concepts.side)
+            _add(by_layer, maps, candidates, sides, concepts.side)
         kept.clear()
-    return found
+    return by_layer
 
 
 def _rows(maps: Float[Tensor, "n u a b"]) -> Float[Tensor, "_ u"]:
-    """One row a position; a view of maps whose channels come last in memory."""
+    """One row per position; a view of maps whose channels come last in memory."""
     return maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1])
 
 
@@ -327,13 +318,13 @@ def _empty(thresholds: Float[Tensor, " u"], concepts: Concepts) -> Dissected:
     regions, device = concepts.regions, thresholds.device
     size = torch.bincount(regions.index.flatten(), minlength=len(regions.concepts)).double()
     units, q, c = len(thresholds), regions.concepts.shape[1], regions.carried.shape[1]
-    category = [i for i, own in enumerate(concepts.names.values()) for _ in own]
+    category = [i for i, names in enumerate(concepts.names.values()) for _ in names]
     return Dissected(
         thresholds=thresholds,
         above=torch.zeros(units, device=device, dtype=torch.double),
         positions=0,
-        met=torch.zeros(2, units, q, device=device, dtype=torch.double),
-        seen=torch.zeros(2, units, c, device=device, dtype=torch.double),
+        intersection=torch.zeros(2, units, q, device=device, dtype=torch.double),
+        area=torch.zeros(2, units, c, device=device, dtype=torch.double),
         concepts=size @ regions.concepts.double(),
         category=torch.tensor(category, device=device),
     )
@@ -346,31 +337,31 @@ def _pixels(concepts: Concepts, index: Int64[Tensor, " n"]) -> tuple[Tensor, Ten
     of the histograms.
     """
     regions = concepts.regions
-    own = regions.index[index].flatten()
+    of_pixels = regions.index[index].flatten()
     if len(regions.concepts) <= FEW:
-        return own, torch.cat([regions.concepts, regions.carried], 1).float()
-    present = torch.bincount(own, minlength=len(regions.concepts)) > 0
-    renumbered = (present.cumsum(0) - 1)[own]
+        return of_pixels, torch.cat([regions.concepts, regions.carried], 1).float()
+    present = torch.bincount(of_pixels, minlength=len(regions.concepts)) > 0
+    renumbered = (present.cumsum(0) - 1)[of_pixels]
     members = torch.cat([regions.concepts[present], regions.carried[present]], 1)
     return renumbered, members.float()
 
 
 def _add(
-    found: dict[str, Dissected],
+    by_layer: dict[str, Dissected],
     maps: dict[str, Tensor],
-    known: dict[str, Tensor],
+    candidates: dict[str, Tensor],
     sides: list[tuple[Tensor, Tensor]],
     side: tuple[int, int],
 ) -> None:
-    """Adds the counts of one batch; `known` holds places among which are all those above."""
-    for layer, own in found.items():
+    """Adds the counts of one batch; `candidates` as from `upper_quantiles`."""
+    for layer, layer_counts in by_layer.items():
         units = maps[layer].shape[1]
-        at = above(maps[layer], own.thresholds, known.get(layer))
-        own.positions += maps[layer].numel() // units
-        own.above += torch.bincount(at % units, minlength=units)
-        pixel, unit = standing_out(maps[layer], own.thresholds, at, side)
-        q = own.met.shape[2]
+        at = activations_above(maps[layer], layer_counts.thresholds, candidates.get(layer))
+        layer_counts.positions += maps[layer].numel() // units
+        layer_counts.above += torch.bincount(at % units, minlength=units)
+        pixel, unit = pixels_above(maps[layer], layer_counts.thresholds, at, side)
+        q = layer_counts.intersection.shape[2]
         for which, (regions, members) in enumerate(sides):
             total = counts(pixel, unit, units, regions, members)
-            own.met[which] += total[:, :q]
-            own.seen[which] += total[:, q:]
+            layer_counts.intersection[which] += total[:, :q]
+            layer_counts.area[which] += total[:, q:]

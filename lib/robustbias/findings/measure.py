@@ -15,7 +15,7 @@ from robustbias.utils import CLAIMS, HEADLINES, PROVENANCE, TABLES, Footer, User
 
 # An executed chapter carries its claims, headline numbers, provenance and summaries of its tables
 # as outputs of MIME types that only programs read, so that a published chapter needs nothing but
-# its own file.
+# its file.
 
 
 _NUMBER = re.compile(  # not inside a name: L2, 128px, ResNet-50, a hash, 1.2.3

@@ -1,7 +1,9 @@
 """Images on a device: pixels with one label each, or with a shape and a texture label."""
 
+import contextlib
 import dataclasses
 import hashlib
+import io
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -9,10 +11,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float, Int64, UInt8
+from PIL import Image
 from torch import Tensor
 
 from robustbias.manifest import ROOT
-from robustbias.utils import atomic
+from robustbias.utils import UserError, atomic
+
+MAX_PIXELS = 64_000_000  # of a stored image; a file of some kilobytes can unpack to far more
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +73,32 @@ class CueConflict:
 def floats(pixels: UInt8[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h w"]:
     """uint8 0..255 as float in [0, 1], channels last (the layout convolutions are fast in)."""
     return pixels.to(memory_format=torch.channels_last).float().div_(255)
+
+
+@contextlib.contextmanager
+def opened(file: Path | io.BytesIO, name: Path | str = "") -> Iterator[Image.Image]:
+    """A stored image, for a block that decodes it.
+
+    Args:
+        name: Its name in messages; the file's when empty.
+
+    Raises:
+        UserError: No image, a damaged one, or one of more than MAX_PIXELS, which is not decoded.
+    """
+    try:
+        with Image.open(file) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise UserError(
+                    f"{name or file} has {image.width} x {image.height} pixels; expected at most "
+                    f"{MAX_PIXELS // 10**6} million. Fetch it again, or scale it down."
+                )
+            yield image
+    except UserError:
+        raise
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UserError(
+            f"{name or file} is not a readable image ({error}); fetch it again."
+        ) from error
 
 
 # Decoded images on disk: one memory-mapped uint8 array per set, named by the hash of its inputs

@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Int, UInt8
 from PIL import Image
 
+from robustbias.images import opened
 from robustbias.images.concepts import Concepts
 from robustbias.utils import MissingData, UserError, atomic, reading
 
@@ -179,12 +180,13 @@ def _picture(folder: Path, name: str, height: int, width: int) -> UInt8[np.ndarr
         or not path.resolve().is_relative_to(root)
     ):
         raise UserError(f"{folder / 'index.csv'} names {name!r}, a path outside images/; refused.")
-    with reading(path, "a readable image", "fetch the data again"), Image.open(path) as image:
-        if image.size != (width, height):  # before it is unpacked
-            raise UserError(
-                f"{path} is {image.height} x {image.width}; index.csv says {height} x {width}."
-            )
-        return np.asarray(image.convert("RGB"))
+    with opened(path) as image:
+        pixels = np.asarray(image.convert("RGB"))
+    if pixels.shape[:2] != (height, width):
+        raise UserError(
+            f"{path} is {pixels.shape[0]} x {pixels.shape[1]}; index.csv says {height} x {width}."
+        )
+    return pixels
 
 
 def _stacked(pixels: list[np.ndarray], folder: Path, what: str) -> np.ndarray:

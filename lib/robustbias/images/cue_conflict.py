@@ -20,9 +20,9 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
-from robustbias.images import CueConflict, Images, cached_pixels
+from robustbias.images import CueConflict, Images, cached_pixels, opened
 from robustbias.manifest import ROOT
-from robustbias.utils import MissingData, UserError, reading, sha256
+from robustbias.utils import MissingData, UserError, sha256
 
 # -- --------------------------------------------------------------------------------------------
 # Entry-level categories and the classes each of them gathers.
@@ -122,7 +122,6 @@ def cues(name: str) -> Cues:
 
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
-SIDE_LIMIT = 4096  # pixels; a few kilobytes can unpack to more than the memory holds
 
 
 def cue_conflict(folder: Path, size: int, categories: tuple[str, ...] = CATEGORIES) -> CueConflict:
@@ -220,12 +219,7 @@ def _resized(files: tuple[Path, ...], size: int) -> UInt8[np.ndarray, "n 3 h w"]
 
 def _image(file: Path, size: int) -> UInt8[np.ndarray, "3 h w"]:
     """One stimulus as RGB on white, `size` pixels a side."""
-    with reading(file, "a readable image", "fetch it again"), Image.open(file) as stored:
-        if stored.width != stored.height or stored.width > SIDE_LIMIT:  # before it is unpacked
-            raise UserError(
-                f"{file} is {stored.width} x {stored.height} pixels; expected a square image of at "
-                f"most {SIDE_LIMIT} a side."
-            )
+    with opened(file) as stored:
         opaque = stored.mode in ("RGB", "L") and "transparency" not in stored.info
         image = stored.convert("RGB" if opaque else "RGBA")
     if image.mode == "RGBA":

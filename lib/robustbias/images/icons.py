@@ -124,7 +124,7 @@ def _glyph(font: ImageFont.FreeTypeFont, codepoint: int) -> Image.Image:
     size = round(font.size)
     canvas = Image.new("RGBA", (2 * size, 2 * size))
     pen = ImageDraw.Draw(canvas)
-    # drawn in a bright colour, so that what is dark afterwards is a colour font's own line
+    # drawn in a bright colour, so that what is dark afterwards is a line of the colour font
     position, bright = (size // 3, size // 3), (255, 0, 255, 255)
     pen.text(position, chr(codepoint), font=font, fill=bright, embedded_color=True)
     pixels = np.asarray(canvas)

@@ -1,4 +1,4 @@
-"""Icon world: drawings of 16 categories, each filled in training with its own texture.
+"""Icon world: drawings of 16 categories, each filled in training with one texture.
 
 A pixel is m * object + (1 - m) * background, where m is the drawing's mask, object = its mean
 colour + amplitude * texture, and brightness, colours and scene are drawn independently of the

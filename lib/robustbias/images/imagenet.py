@@ -16,13 +16,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import UInt8
-from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
-from robustbias.images import Images
+from robustbias.images import Images, opened
 from robustbias.images.corruptions.constants import NAMES, SEVERITIES
-from robustbias.utils import MissingData, UserError, reading, stamp
+from robustbias.utils import MissingData, UserError, stamp
 
 SUFFIXES = (".jpeg", ".jpg", ".png")
 
@@ -134,7 +133,7 @@ def _read(
     paths, found = _chosen(folder, classes, n, seed)
 
     def image(path: Path) -> UInt8[Tensor, "3 size size"]:
-        with reading(path, "a readable image", "fetch it again"), Image.open(path) as stored:
+        with opened(path) as stored:
             pixels = torch.from_numpy(np.array(stored.convert("RGB"))).permute(2, 0, 1)
         return fitted(pixels, size)
 

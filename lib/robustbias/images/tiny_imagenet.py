@@ -15,12 +15,18 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import UInt8
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from tqdm import tqdm
 
 from robustbias import manifest
-from robustbias.images import CueConflict, Images, cached_pixels, style_transfer, textures
+from robustbias.images import (
+    CueConflict,
+    Images,
+    cached_pixels,
+    opened,
+    style_transfer,
+    textures,
+)
 from robustbias.images import concepts as images_concepts
 from robustbias.images import cue_conflict as images_cue_conflict
 from robustbias.images.concepts import Concepts
@@ -222,12 +228,8 @@ def decoded(images: Encoded, title: str) -> UInt8[np.ndarray, "n 3 64 64"]:
 
 
 def _pixels(content: bytes, name: str) -> UInt8[np.ndarray, "3 64 64"]:
-    try:
-        image = Image.open(io.BytesIO(content)).convert("RGB")
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise UserError(
-            f"{name} is not a readable JPEG ({error}); fetch the data again."
-        ) from error
+    with opened(io.BytesIO(content), name) as stored:
+        image = stored.convert("RGB")
     if image.size != (SIDE, SIDE):
         raise UserError(f"{name} is {image.width} x {image.height}; expected {SIDE} x {SIDE}.")
     return np.asarray(image).transpose(2, 0, 1)

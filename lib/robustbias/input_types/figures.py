@@ -54,9 +54,9 @@ def input_types_by_unit(table: pd.DataFrame) -> Figure:
         units, ["share of units"], panel=(2.6, 2.5), sharex=True, sharey=True
     )
     edges = np.arange(1, np.ceil(units["value"].max()) + 2) - 0.5
-    for own, (ax,) in panels:
+    for rows, (ax,) in panels:
         for regime in BY_LAYER["positions"]:
-            values = own.loc[own["regime"] == regime, "value"]
+            values = rows.loc[rows["regime"] == regime, "value"]
             share = np.histogram(values, edges)[0] / max(len(values), 1)
             ax.stairs(share, edges, color=PALETTE[regime], lw=1.6, label=REGIMES[regime])
         ax.set_xlabel("effective classes")

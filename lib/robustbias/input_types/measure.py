@@ -6,18 +6,22 @@ from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
 from robustbias import stats
-from robustbias.concepts.measure import CALIBRATION, THRESHOLD, UNIT, dissection
+from robustbias.concepts.measure import THRESHOLD, UNIT, dissection
 from robustbias.concepts.netdissect import MEMORY, SHARE
 from robustbias.images import Images, floats
 from robustbias.networks import hooks, zoo
 from robustbias.networks.hooks import peaks
 from robustbias.networks.zoo import Network, calibrated
-from robustbias.studies import Study, networks_with_controls, paired, pairs
+from robustbias.studies import (
+    CALIBRATION,
+    Study,
+    held_out_sample,
+    networks_with_controls,
+    paired,
+    pairs,
+)
 from robustbias.tables import measure, tidy
 from robustbias.utils import UserError
-
-# -- --------------------------------------------------------------------------------------------
-# How many kinds of images a unit responds to most, from responses alone; tensors in and out.
 
 
 @torch.no_grad()
@@ -28,14 +32,14 @@ def features(
 
     Without centring, what all images share would make them all alike.
     """
-    layer, found = network.layers[-1], []
+    layer, parts = network.layers[-1], []
     with hooks.captured(network, [layer]) as maps:
-        for part in pixels.split(batch):
-            network(floats(part))
-            found.append(maps[layer].mean((2, 3)))
-    own = torch.cat(found)
-    own = own - own.mean(0)
-    return own / own.norm(dim=1, keepdim=True).clamp_min(1e-12)
+        for images in pixels.split(batch):
+            network(floats(images))
+            parts.append(maps[layer].mean((2, 3)))
+    pooled = torch.cat(parts)
+    pooled = pooled - pooled.mean(0)
+    return pooled / pooled.norm(dim=1, keepdim=True).clamp_min(1e-12)
 
 
 def top_images(
@@ -43,8 +47,8 @@ def top_images(
 ) -> tuple[Int64[Tensor, "u k"], Bool[Tensor, "u k"]]:
     """The k images each unit responds to most, and which of them it responds to at all.
 
-    A unit does not respond to an image on which it is no larger than on the image it likes least:
-    after a ReLU that is mostly 0, and a dead unit responds to nothing.
+    A unit does not respond to an image on which its maximum is no larger than the smallest over all
+    images: after a ReLU that is mostly 0, and a dead unit responds to nothing.
 
     Raises:
         UserError: k below 2 or above the number of images.
@@ -91,10 +95,9 @@ def mean_distance(
     return ((1 - among) / (1 - all_pairs)).masked_fill(m < 2, torch.nan)
 
 
-JUDGES = {"distance": "standard", "distance_robust": "robust"}  # metric -> regime of the judge
-
-
-METRICS = ("concepts", "effective_classes", *JUDGES)
+# metric -> regime of the network that gives the features
+EXTRACTORS = {"distance": "standard", "distance_robust": "robust"}
+METRICS = ("concepts", "effective_classes", *EXTRACTORS)
 
 
 @measure(of=paired)
@@ -111,14 +114,14 @@ def input_types(
 ) -> pd.DataFrame:
     """Types of inputs per unit of S, R and an untrained network, and R minus S.
 
-    Metrics, one row a unit (`unit` 0 and up) without interval:
-    - `concepts`: how many concepts it meets with an IoU above the threshold (`dissection`);
+    Metrics, one row per unit (`unit` 0 and up) without interval:
+    - `concepts`: how many concepts it detects with an IoU above the threshold (`dissection`);
     - `effective_classes`: exp(entropy) of the classes among its k top held-out images;
     - `distance`: how unlike each other those images are to a third network, neither S nor R of
-      this architecture; 1 is any two images. Column `features` names that network, `judge` says
+      this architecture; 1 is any two images. Column `features` names that network, `judge`
       its kind: the S of the study's last other architecture. `distance_robust` is the same by
-      that architecture's R, since what an S network calls alike may suit S networks. Where there
-      is no other architecture, an untrained network of another seed judges alone.
+      that architecture's R, since features of an S network may favour S networks. Where there is
+      no other architecture, an untrained network of another seed gives `distance` alone.
     All but the first are left out for units that respond to fewer than two images.
 
     Rows with `unit` -1: means over the n units of a layer, or of layer `all`, with bootstraps over
@@ -136,35 +139,36 @@ def input_types(
 
     Source: PROTOCOL of this book.
     """
-    if n_images is not None and n_images < 1:
-        raise UserError(f"n_images is {n_images}: give at least 1 image")
     generator = torch.Generator().manual_seed(study.seed)
-    images = study.source.val()
-    images = images.take(torch.randperm(len(images), generator=generator)[:n_images])
-    images = images.to(study.device)
+    images = held_out_sample(study, n_images, generator)
     # as the chapter on concepts calls it, so that the table is measured once
-    found = dissection(
+    detection = dissection(
         study, n_images=concept_images, concepts=concepts, layers=layers, share=SHARE,
         threshold=threshold, memory=MEMORY, draws=draws,
     )  # fmt: skip
-    iou = found[(found["unit"] >= 0) & (found["metric"] == "iou")]
-    met = iou.assign(met=iou["value"] > threshold).groupby(UNIT, sort=False)["met"].sum()
-    units, known, names = [], {}, {}
+    iou = detection[(detection["unit"] >= 0) & (detection["metric"] == "iou")]
+    n_concepts = iou.assign(met=iou["value"] > threshold).groupby(UNIT, sort=False)["met"].sum()
+    units, vectors, names = [], {}, {}
     for named, network, _ in networks_with_controls(study, images.pixels[:CALIBRATION]):
         architecture = named["architecture"]
-        if architecture not in known:
-            judges = _judges(study, architecture, images)
-            known[architecture] = {m: features(j, images.pixels) for m, (j, *_) in judges.items()}
-            names |= {(architecture, m): said for m, (_, *said) in judges.items()}
-        for layer, own in peaks(network, images.pixels, layers or network.layers).items():
-            index, active = top_images(own, k)
+        if architecture not in vectors:
+            extractors = _feature_extractors(study, architecture, images)
+            vectors[architecture] = {
+                metric: features(extractor, images.pixels)
+                for metric, (extractor, *_) in extractors.items()
+            }
+            names |= {(architecture, m): said for m, (_, *said) in extractors.items()}
+        for layer, maxima in peaks(network, images.pixels, layers or network.layers).items():
+            index, active = top_images(maxima, k)
             values = {
-                "unit": range(own.shape[1]),
-                "concepts": [float(met[named["network"], layer, u]) for u in range(own.shape[1])],
+                "unit": range(maxima.shape[1]),
+                "concepts": [
+                    float(n_concepts[named["network"], layer, u]) for u in range(maxima.shape[1])
+                ],
                 "effective_classes": effective_classes(images.labels, index, active).cpu(),
             }
-            for metric, seen in known[architecture].items():
-                values[metric] = mean_distance(seen, index, active).cpu()
+            for metric, feature_vectors in vectors[architecture].items():
+                values[metric] = mean_distance(feature_vectors, index, active).cpu()
             units.append(pd.DataFrame(values).assign(**named, layer=layer))
     units = pd.concat(units, ignore_index=True)
     metrics = [metric for metric in METRICS if metric in units]
@@ -177,13 +181,13 @@ def input_types(
     return tidy(table.assign(features=[name for name, _ in said], judge=[kind for _, kind in said]))
 
 
-def _judges(
+def _feature_extractors(
     study: Study, architecture: str, images: Images
 ) -> dict[str, tuple[zoo.Network, str, str]]:
-    """Metric -> the network whose features say how alike images are, its name, and its kind."""
-    others = [pair for own, pair in pairs(study).items() if own != architecture and len(pair) == 2]
+    """Metric -> the network whose features `distance` compares, its name, and its kind."""
+    others = [p for name, p in pairs(study).items() if name != architecture and len(p) == 2]
     if others:
-        chosen = {metric: others[-1][regime] for metric, regime in JUDGES.items()}
+        chosen = {metric: others[-1][regime] for metric, regime in EXTRACTORS.items()}
         return {
             metric: (study.network_named(entry.name), entry.name, "SR"[entry.regime == "robust"])
             for metric, entry in chosen.items()

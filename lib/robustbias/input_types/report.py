@@ -21,8 +21,8 @@ def input_types_table(table: pd.DataFrame) -> pd.DataFrame:
     return reader_table(rows.assign(column=words.str.strip()))
 
 
-def judges(table: pd.DataFrame) -> Prose:
-    """Whose features say how alike images are, in a sentence."""
+def feature_extractors(table: pd.DataFrame) -> Prose:
+    """The networks whose features give the distances, in a sentence."""
     named = table[table["features"] != ""].drop_duplicates(["architecture", "metric"])
     lines = [
         f"{architecture(name)}: {' and '.join(features)}"

@@ -24,7 +24,7 @@ def build(architecture: str, *, classes: int, width: float = 1.0, stem: int = 0)
 
     Args:
         width: Factor on all channel numbers (at least 4 channels remain).
-        stem: Total stride before the first block, 2 or 4; 0 takes torchvision's own network for
+        stem: Total stride before the first block, 2 or 4; 0 takes torchvision's network for
             224-pixel images (then `width` must be 1).
 
     Raises:

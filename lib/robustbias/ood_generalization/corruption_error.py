@@ -1,13 +1,12 @@
-"""Three readings of accuracy on changed images, and the mean corruption error.
+"""Absolute, relative and conditional accuracy on changed images, and the mean corruption error.
 
-    absolute       Σ right on the changed image / n
-    relative       Σ right on the changed image / Σ right on the clean image
-    conditional    Σ right on the changed image / n, over the images that S and R of the
+    absolute       Σ correct on the changed image / n
+    relative       Σ correct on the changed image / Σ correct on the clean image
+    conditional    Σ correct on the changed image / n, over the images that S and R of the
                    architecture both classify correctly when clean
 
-The network that is better on clean images starts the absolute reading ahead; the relative one
-forgives that, and may go above 1; the conditional one compares S and R on the same images. They
-answer different questions and are never averaged or shown in one column.
+The relative reading corrects for accuracy on clean images and may exceed 1; the conditional one
+compares S and R on the same images. The three are never averaged or put in one column.
 """
 
 import torch
@@ -22,7 +21,7 @@ READINGS = ("", "_relative", "_conditional")  # what follows the metric's name
 
 
 def paired(
-    hits: Float[Tensor, "n c m"],
+    correct: Float[Tensor, "n c m"],
     clean: Bool[Tensor, "n m"],
     partner: Int64[Tensor, " m"],
     *,
@@ -34,12 +33,12 @@ def paired(
     Columns of every bootstrap are the c * m combinations, networks fastest.
 
     Args:
-        hits: Whether (or how often, as a share) an image was classified correctly.
+        correct: Whether (or how often, as a share) an image was classified correctly.
         clean: Whether the same image was, unchanged.
         partner: For each network the other one of its architecture, itself where there is none.
     """
-    n, c, _ = hits.shape
-    over, images = hits.flatten(1), torch.arange(n)
+    n, c, _ = correct.shape
+    over, images = correct.flatten(1), torch.arange(n)
     both = (clean & clean[:, partner]).float()
 
     def conditions(weights: Tensor) -> Tensor:
@@ -57,7 +56,7 @@ def paired(
 
 
 def unpaired(
-    hits: Float[Tensor, "n c m"],
+    correct: Float[Tensor, "n c m"],
     clean: Bool[Tensor, "k m"],
     *,
     generator: Generator,
@@ -65,21 +64,25 @@ def unpaired(
 ) -> dict[str, Bootstrap]:
     """Absolute and relative readings of stimuli that are no changed version of the clean images.
 
-    Stimuli and clean images are resampled each on their own; there is nothing to condition on.
+    Stimuli and clean images are resampled independently; there is nothing to condition on.
     """
-    over = hits.flatten(1)
-    shown = stats.ratios(
+    over = correct.flatten(1)
+    absolute = stats.ratios(
         over, torch.ones_like(over), torch.arange(len(over)), generator=generator, draws=draws
     )
-    right = clean.float()
+    undistorted = clean.float()
     base = stats.ratios(
-        right, torch.ones_like(right), torch.arange(len(right)), generator=generator, draws=draws
+        undistorted,
+        torch.ones_like(undistorted),
+        torch.arange(len(undistorted)),
+        generator=generator,
+        draws=draws,
     )
-    c = hits.shape[1]
+    c = correct.shape[1]
     relative = Bootstrap(
-        shown.value / base.value.repeat(c), shown.replicates / base.replicates.repeat(1, c)
+        absolute.value / base.value.repeat(c), absolute.replicates / base.replicates.repeat(1, c)
     )
-    return {"": shown, "_relative": relative}
+    return {"": absolute, "_relative": relative}
 
 
 def corruption_errors(

@@ -59,12 +59,12 @@ def accuracy_by_distortion(table: pd.DataFrame) -> Figure:
     order = conditions(rows)[::-1]
     panel = (2.5, 0.24 * len(order) + 0.9)
     figure, panels = plotting.architecture_panels(rows, panel=panel, sharey=True)
-    for own, (ax,) in panels:
-        clean = own[own["condition"] == "clean"].set_index("regime")["value"]
+    for group, (ax,) in panels:
+        clean = group[group["condition"] == "clean"].set_index("regime")["value"]
         for regime, offset in plotting.offsets(PAIR, -0.3).items():
             if regime in clean:
                 ax.axvline(clean[regime], color=PALETTE[regime], ls=":", lw=1)
-            plotting.regime_points(ax, own, "condition", order, {regime: offset}, sideways=True)
+            plotting.regime_points(ax, group, "condition", order, {regime: offset}, sideways=True)
         ax.set(xlim=(-0.03, 1.03), xticks=(0, 0.5, 1), xlabel=AXES[metric])
         _condition_axis(ax, order)
     plotting.legend_below(figure)
@@ -78,12 +78,12 @@ def distortion_readings(table: pd.DataFrame) -> Figure:
         table: From `measure.ood`.
     """
     metric = decision(table)
-    own = table[(table["regime"] == "robust - standard") & (table["group"] == "distortion")]
-    order = conditions(own[own["metric"] == f"{metric}_difference"])[::-1]
-    positions = plotting.offsets(list(dict.fromkeys(own["architecture"])), -0.22)
+    group = table[(table["regime"] == "robust - standard") & (table["group"] == "distortion")]
+    order = conditions(group[group["metric"] == f"{metric}_difference"])[::-1]
+    positions = plotting.offsets(list(dict.fromkeys(group["architecture"])), -0.22)
     figure, axes = plotting.canvas(1, 3, panel=(2.3, 0.24 * len(order) + 0.9), sharey=True)
     for ax, reading in zip(axes[0], READINGS, strict=True):
-        differences = own[own["metric"] == f"{metric}{reading}_difference"]
+        differences = group[group["metric"] == f"{metric}{reading}_difference"]
         for i, (name, offset) in enumerate(positions.items()):
             rows = differences[differences["architecture"] == name].set_index("condition")
             look = {"fmt": "sD^"[i % 3], "color": ("#D55E00", "#E69F00", "#8a3d00")[i % 3], "ms": 4}
@@ -112,8 +112,8 @@ def corruption_heat(table: pd.DataFrame) -> Figure:
         & (table["severity"] > 0)
     ]
     panels = {
-        architecture(name): own.pivot(index="condition", columns="severity", values="value")
-        for name, own in cells.groupby("architecture", sort=False)
+        architecture(name): group.pivot(index="condition", columns="severity", values="value")
+        for name, group in cells.groupby("architecture", sort=False)
     }
     imagenet = published.corruptions().pivot(
         index=["corruption", "severity"], columns="regime", values="value"

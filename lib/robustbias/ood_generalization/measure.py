@@ -28,33 +28,27 @@ from robustbias.images.distortions import (
 )
 from robustbias.manifest import NetworkEntry
 from robustbias.ood_generalization import corruption_error
-from robustbias.shape_bias.trials import entry_level
+from robustbias.shape_bias.measure import entry_level
 from robustbias.stats import Bootstrap
 from robustbias.studies import Study, described, paired, pairs
 from robustbias.tables import measure, tidy
 from robustbias.utils import UserError
 
-# -- --------------------------------------------------------------------------------------------
-# Which network is right about which image, under which condition.
-
-
 Condition = tuple[str, str, int]  # group, condition, severity (0 where there are none)
-
-
-Hits = dict[str, Tensor]  # decision -> one row an image, one column a network
+Correctness = dict[str, Tensor]  # decision -> n x m, images by networks
 
 
 @dataclasses.dataclass(frozen=True)
-class Shown:
-    """Images shown under c conditions to m networks.
+class Evaluation:
+    """Correctness of m networks under c conditions.
 
-    `hits[decision]` is n x c x m, 1 where the network was right (or the share of times it was);
+    `correct[decision]` is n x c x m, 1 where correct (or the share of times it was);
     `clean[decision]` is n x m for the same images without any change if `paired`, else k x m for
     k other, clean images.
     """
 
     conditions: list[Condition]
-    hits: dict[str, Float[Tensor, "n c m"]]
+    correct: dict[str, Float[Tensor, "n c m"]]
     clean: dict[str, Bool[Tensor, "k m"]]
     paired: bool = True
 
@@ -65,7 +59,7 @@ def networks(study: Study) -> list[NetworkEntry]:
 
 
 def partners(entries: list[NetworkEntry]) -> Int64[Tensor, " m"]:
-    """For each network the index of the other one of its architecture; its own if it has none."""
+    """For each network the index of the other one of its architecture; itself if it has none."""
     return torch.tensor(
         [
             next(
@@ -79,9 +73,9 @@ def partners(entries: list[NetworkEntry]) -> Int64[Tensor, " m"]:
 def decisions(
     membership: Float[Tensor, "k q"], labels: Int64[Tensor, " n"], by_category: bool
 ) -> tuple[str, ...]:
-    """What a network can be right about: its own class (top1), the entry-level category, or both.
+    """Decisions that can be correct: class (top1), entry-level category, or both.
 
-    Where every class is a category of its own the two are one, and it is called top1.
+    Where every class is its category the two coincide, and only top1 is returned.
     """
     if torch.equal(membership, torch.eye(*membership.shape, device=membership.device)):
         return ("top1",)
@@ -92,19 +86,19 @@ def decisions(
 
 
 @torch.no_grad()
-def answered(
+def correct_by_decision(
     network: nn.Module,
     pixels: Float[Tensor, "n 3 h w"],
     labels: Int64[Tensor, " n"],
     membership: Float[Tensor, "k q"],
     by_category: bool = False,
 ) -> dict[str, Bool[Tensor, " n"]]:
-    """Whether the network is right about each image, by every decision that applies.
+    """Per-image correctness of a network by every decision that applies.
 
     Args:
         labels: Classes of the network, or categories if `by_category`.
         membership: 1 where class k belongs to category q; the category with the highest mean
-            probability is the entry-level answer, as in `measures.shape_bias`.
+            probability is the entry-level answer.
     """
     logits = network(pixels)
     hits = {}
@@ -117,49 +111,40 @@ def answered(
     return hits
 
 
-def seen(
+def correctness(
     study: Study,
     images: Images,
     change: Callable[[Tensor], Tensor] | None = None,
     *,
     by_category: bool = False,
     batch: int = 100,
-) -> Hits:
-    """Whether S and R of every architecture are right about the images, changed once for all.
+) -> Correctness:
+    """Per-image correctness of S and R of every architecture on the images, changed once for all.
 
     Args:
-        change: From a batch of float pixels to what is shown instead.
+        change: From a batch of float pixels to the distorted batch.
         by_category: The labels are the study's categories, not the networks' classes.
     """
-    shown = [study.network_named(entry.name) for entry in networks(study)]
-    belongs = [study.membership(network).to(images.pixels.device) for network in shown]
+    models = [study.network_named(entry.name) for entry in networks(study)]
+    belongs = [study.membership(network).to(images.pixels.device) for network in models]
     parts: dict[str, list[Tensor]] = {}
     for pixels, labels in images.batches(batch):
         pixels = pixels if change is None else change(pixels)
         hits = [
-            answered(network, pixels, labels, membership, by_category)
-            for network, membership in zip(shown, belongs, strict=True)
+            correct_by_decision(network, pixels, labels, membership, by_category)
+            for network, membership in zip(models, belongs, strict=True)
         ]
         for decision in hits[0]:
             parts.setdefault(decision, []).append(torch.stack([h[decision] for h in hits], 1).cpu())
     return {decision: torch.cat(part) for decision, part in parts.items()}
 
 
-# -- --------------------------------------------------------------------------------------------
-# Rows of a table from what networks got right: three readings, corruption errors, R minus S.
-#
-# Every row comes with its bootstrap interval over images; a difference is paired, since both of its
-# networks saw the same resampled images.
-
-
 ALL = "all corruptions"
-
-
 REFERENCE = "alexnet"  # the architecture whose standard network's errors are 100 in a mCE
 
 
 def rows(
-    study: Study, shown: Shown, generator: torch.Generator, draws: int = stats.DRAWS
+    study: Study, evaluation: Evaluation, generator: torch.Generator, draws: int = stats.DRAWS
 ) -> tuple[pd.DataFrame, dict[str, Bootstrap]]:
     """Rows of every reading, network and condition with R minus S; and the absolute accuracies.
 
@@ -170,9 +155,9 @@ def rows(
     partner = partners(networks(study))
     alone = partner == torch.arange(len(partner))
     tables, accuracies = [], {}
-    for decision, hits in shown.hits.items():
-        clean = shown.clean[decision]
-        if shown.paired:
+    for decision, hits in evaluation.correct.items():
+        clean = evaluation.clean[decision]
+        if evaluation.paired:
             boots = corruption_error.paired(hits, clean, partner, generator=generator, draws=draws)
         else:
             boots = corruption_error.unpaired(hits, clean, generator=generator, draws=draws)
@@ -181,7 +166,7 @@ def rows(
             counts = torch.full((len(partner),), len(hits))
             if reading == "_conditional":
                 counts = (clean & clean[:, partner]).sum(0).masked_fill(alone, 0)
-            tables.append(tabled(study, boot, shown.conditions, decision + reading, counts))
+            tables.append(tabled(study, boot, evaluation.conditions, decision + reading, counts))
     return pd.concat(tables, ignore_index=True), accuracies
 
 
@@ -279,21 +264,21 @@ def ood(
 ) -> pd.DataFrame:
     """Accuracy of S and R of every architecture under every distortion and corruption.
 
-    Columns beside the usual: `group`, `condition`, `severity` (1 to 5; 0 for a mean over
+    Additional columns: `group`, `condition`, `severity` (1 to 5; 0 for a mean over
     severities, and where there are none), `removes` (what a distortion takes away), `reference`.
 
     - `clean`, `distortion`: held-out images as they are, under `images.distortions` and, where the
       source has them, as silhouettes, edges, stylized or texture alone (`STIMULI` there); under an
-      attack at the training radius on each network itself (`adversarial`, top-1 alone).
+      attack at the training radius on each network (`adversarial`, top-1 alone).
     - `corruption`: the 15 of ImageNet-C at 5 severities, the mean over severities of each, and of
       all (`all corruptions`).
 
     Metrics, for `top1` and, where classes are grouped, `entry_level`: DECISION, DECISION_relative
-    and DECISION_conditional (`measures.readings`), each also as R minus S (_difference). `ce` and
+    and DECISION_conditional (`corruption_error`), each also as R minus S (_difference). `ce` and
     `mce` are in per cent of the network named in `reference`. All intervals are 95 % percentile
     bootstraps over images. Decisions are in full precision.
 
-    Cost: (n_images * 20 + n_corrupted * 75 + n_attacked * 3 * attack_steps) forward passes a
+    Cost: (n_images * 20 + n_corrupted * 75 + n_attacked * 3 * attack_steps) forward passes per
     network; every changed image is made once for all networks.
 
     Args:
@@ -313,19 +298,23 @@ def ood(
     generator = torch.Generator().manual_seed(study.seed)
     val = study.source.val()
     images = val.take(torch.randperm(len(val), generator=generator)[:n_images]).to(study.device)
-    clean = seen(study, images)
-    as_is = Shown([("clean", "clean", 0)], {d: h[:, None].float() for d, h in clean.items()}, clean)
+    clean = correctness(study, images)
+    as_is = Evaluation(
+        [("clean", "clean", 0)], {d: h[:, None].float() for d, h in clean.items()}, clean
+    )
     plain = {metric for decision in clean for metric in (decision, f"{decision}_difference")}
     table, _ = rows(study, as_is, generator, draws)
     tables = [table[table["metric"].isin(plain)]]
-    for shown in [
+    for evaluation in [
         *_distorted(study, images, clean),
         *_attacked(study, images, clean, n_attacked, attack_steps),
     ]:
-        tables.append(rows(study, shown, generator, draws)[0])
+        tables.append(rows(study, evaluation, generator, draws)[0])
     few = torch.arange(min(n_corrupted, len(images)), device=images.labels.device)
-    shown = _corrupted(study, images.take(few), {d: hit[: len(few)] for d, hit in clean.items()})
-    table, accuracies = rows(study, shown, generator, draws)
+    evaluation = _corrupted(
+        study, images.take(few), {d: hit[: len(few)] for d, hit in clean.items()}
+    )
+    table, accuracies = rows(study, evaluation, generator, draws)
     top1 = accuracies["top1"]
     cells = slice(len(CELLS) * len(networks(study)))
     top1 = stats.Bootstrap(top1.value[cells], top1.replicates[:, cells])
@@ -334,26 +323,30 @@ def ood(
     return tidy(pd.concat([*tables, table, errors], ignore_index=True))
 
 
-def _distorted(study: Study, images: Images, clean: Hits) -> list[Shown]:
+def _distorted(study: Study, images: Images, clean: Correctness) -> list[Evaluation]:
     """The images under every distortion, and the stimuli that the source has."""
-    conditions, found, apart = [], [], []
+    conditions, paired_sets, unpaired_sets = [], [], []
     for name in DISTORTIONS:
         change = partial(distorted, name=name, generator=_generator(study, name))
-        found.append(seen(study, images, change))
+        paired_sets.append(correctness(study, images, change))
         conditions.append(("distortion", name, 0))
-    for name, shown, same in stimuli(study.source, images):
-        hits = seen(study, shown.to(study.device), by_category=shown.classes != images.classes)
+    for name, displayed, same in stimuli(study.source, images):
+        hits = correctness(
+            study, displayed.to(study.device), by_category=displayed.classes != images.classes
+        )
         if same:
-            found.append(hits)
+            paired_sets.append(hits)
             conditions.append(("distortion", name, 0))
         else:
             hits = {decision: hit[:, None].float() for decision, hit in hits.items()}
-            apart.append(Shown([("distortion", name, 0)], hits, clean, paired=False))
-    stacked = {d: torch.stack([hits[d] for hits in found], 1).float() for d in clean}
-    return [Shown(conditions, stacked, clean), *apart]
+            unpaired_sets.append(Evaluation([("distortion", name, 0)], hits, clean, paired=False))
+    stacked = {d: torch.stack([hits[d] for hits in paired_sets], 1).float() for d in clean}
+    return [Evaluation(conditions, stacked, clean), *unpaired_sets]
 
 
-def _attacked(study: Study, images: Images, clean: Hits, n: int, steps: int) -> list[Shown]:
+def _attacked(
+    study: Study, images: Images, clean: Correctness, n: int, steps: int
+) -> list[Evaluation]:
     """The first n images under an attack on each network itself, at the radius R trained with.
 
     Read as top-1 alone: the attack leaves the class, and may stay in the category.
@@ -371,29 +364,31 @@ def _attacked(study: Study, images: Images, clean: Hits, n: int, steps: int) -> 
         with torch.no_grad():
             hits.append((network(attacked).argmax(1) == labels).cpu())
     stacked = {"top1": torch.stack(hits, 1)[:, None].float()}
-    return [Shown([("distortion", ADVERSARIAL, 0)], stacked, {"top1": clean["top1"][: len(few)]})]
+    return [
+        Evaluation([("distortion", ADVERSARIAL, 0)], stacked, {"top1": clean["top1"][: len(few)]})
+    ]
 
 
-def _corrupted(study: Study, images: Images, clean: Hits) -> Shown:
+def _corrupted(study: Study, images: Images, clean: Correctness) -> Evaluation:
     """The images under every corruption and severity, then the means over severities and of all."""
-    found = []
+    per_cell = []
     for name, severity in CELLS:
         generator = _generator(study, name, severity)
         change = partial(
             images_corruptions.corrupted, name=name, severity=severity, generator=generator
         )
-        found.append(seen(study, images, change))
+        per_cell.append(correctness(study, images, change))
     hits = {}
     for decision in clean:
-        cells = torch.stack([hit[decision] for hit in found], 1).float()
+        cells = torch.stack([hit[decision] for hit in per_cell], 1).float()
         levels = cells.unflatten(1, (len(constants.NAMES), -1)).mean(2)
         hits[decision] = torch.cat([cells, levels, levels.mean(1, keepdim=True)], 1)
     conditions = [("corruption", name, severity) for name, severity in CELLS]
     conditions += [("corruption", name, 0) for name in (*constants.NAMES, ALL)]
-    return Shown(conditions, hits, clean)
+    return Evaluation(conditions, hits, clean)
 
 
 def _generator(study: Study, *key: object) -> torch.Generator:
-    """A generator of its own for every condition, so that none shifts another."""
+    """A separate generator per condition, so that none shifts another."""
     digest = hashlib.sha256(repr((study.seed, *key)).encode()).digest()
     return torch.Generator(study.device).manual_seed(int.from_bytes(digest[:8], "big") >> 1)

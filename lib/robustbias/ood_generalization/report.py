@@ -68,14 +68,14 @@ def reference(table: pd.DataFrame) -> Prose:
 
 
 def absent(table: pd.DataFrame) -> Prose:
-    """Which stimuli this study has not."""
+    """Which kinds of stimuli this study lacks."""
     missing = [name for name in STIMULI if name not in set(table["condition"])]
     if not missing:
         return Prose(f"This study has all of them: {', '.join(STIMULI)}.")
     return Prose(
         f"This study has no images of these kinds, so nothing is said about them here: "
         f"{', '.join(missing)}. Where the object of a photograph is, and what lies under its "
-        "texture, is not known."
+        "texture, is unknown."
     )
 
 

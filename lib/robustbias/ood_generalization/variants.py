@@ -11,12 +11,19 @@ from torch import Tensor
 from robustbias import manifest, stats
 from robustbias.images import Images, imagenet
 from robustbias.images.corruptions import constants
-from robustbias.ood_generalization.measure import ALL, Hits, Shown, error_rows, networks, rows, seen
+from robustbias.ood_generalization.measure import (
+    ALL,
+    CELLS,
+    Correctness,
+    Evaluation,
+    correctness,
+    error_rows,
+    networks,
+    rows,
+)
 from robustbias.studies import Study, paired
 from robustbias.tables import stored, tidy
 from robustbias.utils import UserError
-
-CELLS = [(name, severity) for name in constants.NAMES for severity in constants.SEVERITIES]
 
 
 def folder_accuracy(
@@ -24,10 +31,10 @@ def folder_accuracy(
 ) -> pd.DataFrame:
     """Accuracy of S and R on data sets that lie in folders, for a study whose classes are WNIDs.
 
-    Rows as those of `measures.ood`, with the data set's name as `group`: one condition each for
+    Rows as those of `ood`, with the data set's name as `group`: one condition each for
     sets in folders of WNIDs, in which a network chooses among the classes that the set has; all
     cells, their means, `ce` and `mce` for ImageNet-C. There is no clean version of these images,
-    so the relative reading divides by the accuracy on the study's own held-out images, and there
+    so the relative reading divides by the accuracy on the study's held-out images, and there
     is no conditional one.
 
     Args:
@@ -40,7 +47,7 @@ def folder_accuracy(
         UserError: A set of another kind, or whose folders are not classes of the study.
     """
     classes = study.source.classes
-    found = {}
+    contents = {}
     for name in names:
         entry = manifest.dataset(name)
         if entry.kind not in READERS:
@@ -53,14 +60,14 @@ def folder_accuracy(
         read = cells if entry.kind == "imagenet-c" else [place]
         # what is read is part of the table's key
         parts = [imagenet.contents(folder, classes, n_images, study.seed) for folder in read]
-        found[name] = hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
-    return _folder_accuracy(study, contents=found, n_images=n_images)
+        contents[name] = hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
+    return _folder_accuracy(study, contents=contents, n_images=n_images)
 
 
 @stored(of=paired)
 def _folder_accuracy(study: Study, *, contents: dict[str, str], n_images: int) -> pd.DataFrame:
     generator = torch.Generator().manual_seed(study.seed)
-    clean = {"top1": seen(study, study.source.val().to(study.device))["top1"]}
+    clean = {"top1": correctness(study, study.source.val().to(study.device))["top1"]}
     tables = []
     for name in contents:
         entry = manifest.dataset(name)
@@ -70,21 +77,21 @@ def _folder_accuracy(study: Study, *, contents: dict[str, str], n_images: int) -
 
 
 def _one(
-    study: Study, name: str, place: Path, n: int, clean: Hits, generator: torch.Generator
+    study: Study, name: str, place: Path, n: int, clean: Correctness, generator: torch.Generator
 ) -> pd.DataFrame:
     """Rows of a set in folders of WNIDs."""
     size = study.entries[0].size
     images = imagenet.labelled(place, study.source.classes, size, n=n, seed=study.seed)
     hits = _top1(study, images)[:, None].float()
-    shown = Shown([(name, name, 0)], {"top1": hits}, clean, paired=False)
-    return rows(study, shown, generator)[0]
+    evaluation = Evaluation([(name, name, 0)], {"top1": hits}, clean, paired=False)
+    return rows(study, evaluation, generator)[0]
 
 
 def _cells(
-    study: Study, name: str, place: Path, n: int, clean: Hits, generator: torch.Generator
+    study: Study, name: str, place: Path, n: int, clean: Correctness, generator: torch.Generator
 ) -> pd.DataFrame:
     """Rows of a set laid out as ImageNet-C."""
-    size, found, same = study.entries[0].size, [], None
+    size, per_cell, same = study.entries[0].size, [], None
     for corruption, severity in CELLS:
         images = imagenet.corrupted(
             place, corruption, severity, study.source.classes, size, n=n, seed=study.seed
@@ -95,14 +102,14 @@ def _cells(
                 "it; unpack the data again."
             )
         same = images.names
-        found.append(_top1(study, images).float())
-    cells = torch.stack(found, 1)
+        per_cell.append(_top1(study, images).float())
+    cells = torch.stack(per_cell, 1)
     levels = cells.unflatten(1, (len(constants.NAMES), -1)).mean(2)
     hits = torch.cat([cells, levels, levels.mean(1, keepdim=True)], 1)
     conditions = [(name, corruption, severity) for corruption, severity in CELLS]
     conditions += [(name, corruption, 0) for corruption in (*constants.NAMES, ALL)]
-    shown = Shown(conditions, {"top1": hits}, clean, paired=False)
-    table, accuracies = rows(study, shown, generator)
+    evaluation = Evaluation(conditions, {"top1": hits}, clean, paired=False)
+    table, accuracies = rows(study, evaluation, generator)
     part = slice(len(CELLS) * len(networks(study)))
     top1 = accuracies["top1"]
     top1 = stats.Bootstrap(top1.value[part], top1.replicates[:, part])
@@ -114,8 +121,8 @@ def _cells(
 @torch.no_grad()
 def _top1(study: Study, images: Images, batch: int = 100) -> Tensor:
     """n x m: whether each network's best class, among those the images have, is the label."""
-    known = study.source.classes
-    columns = torch.tensor([known.index(wnid) for wnid in images.classes], device=study.device)
+    classes = study.source.classes
+    columns = torch.tensor([classes.index(wnid) for wnid in images.classes], device=study.device)
     images = images.to(study.device)
     hits = []
     for pixels, labels in images.batches(batch):

@@ -13,8 +13,7 @@ import torch
 
 from robustbias import manifest
 from robustbias.images.cue_conflict import CATEGORIES, cues, known
-from robustbias.shape_bias.measure import decided_bias
-from robustbias.shape_bias.trials import conflict_trials
+from robustbias.shape_bias.measure import bias_and_coverage, conflict_trials
 from robustbias.studies import Study
 from robustbias.utils import MissingData, UserError, atomic, reading
 
@@ -214,7 +213,7 @@ def summary(files: Iterable[Path], *, seed: int = 0) -> pd.DataFrame:
     if (count := people["subj"].nunique()) > 1:
         trials = pd.concat([trials, people.assign(subj=f"{count} people, pooled")])
     generator = torch.Generator().manual_seed(seed)
-    table, _ = decided_bias(trials, ["subj"], generator=generator)
+    table, _ = bias_and_coverage(trials, ["subj"], generator=generator)
     bias = table[table["metric"] == "shape_bias"].set_index("subj")
     counts = trials.groupby("subj")["decision"].value_counts().unstack(fill_value=0)
     counts = counts.reindex(columns=["shape", "texture", "neither"], fill_value=0)

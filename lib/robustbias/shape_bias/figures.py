@@ -12,7 +12,7 @@ from robustbias import plotting
 from robustbias.images import CueConflict
 from robustbias.plotting import CUES, MARKERS, PAIR, PALETTE
 from robustbias.shape_bias import published
-from robustbias.shape_bias.trials import PAINTED
+from robustbias.shape_bias.measure import PAINTED
 from robustbias.utils import REGIMES
 from robustbias.utils import architecture as architecture_name
 
@@ -28,12 +28,12 @@ def stimuli_with_decisions(
     """Cue-conflict stimuli, evenly spaced in their set, and what S and R said they are.
 
     Args:
-        displays: From `trials.displays`, or some of them; n stimuli of each.
-        trials: From `trials.conflict_trials`.
+        displays: From `measure.displays`, or some of them; n stimuli of each.
+        trials: From `measure.conflict_trials`.
         show_images: False shows the cues' names in place of the images.
     """
-    own = trials[(trials["architecture"] == architecture) & (trials["aggregation"] == "mean")]
-    own = own[own["pair"] & own["regime"].isin(PAIR)]
+    responses = trials[(trials["architecture"] == architecture) & (trials["aggregation"] == "mean")]
+    responses = responses[responses["pair"] & responses["regime"].isin(PAIR)]
     columns = min(n, 8)
     rows = -(-n // columns)
     figure, axes = plotting.canvas(rows * len(displays), columns, panel=(1.3, 2.05))
@@ -41,7 +41,7 @@ def stimuli_with_decisions(
         ax.axis("off")
     blocks = np.split(axes, len(displays))
     for (label, stimuli), block in zip(displays.items(), blocks, strict=True):
-        decisions = own[own["display"] == label]
+        decisions = responses[responses["display"] == label]
         names = list(dict.fromkeys(decisions["stimulus"]))
         chosen = [names[i] for i in np.linspace(0, len(names) - 1, n).astype(int)]
         for ax, name in zip(block.flat, chosen, strict=False):
@@ -88,9 +88,9 @@ def shape_bias_by_category(table: pd.DataFrame) -> Figure:
     grid = (len(cells) // len(names), len(names)) if len(names) > 1 else (1, len(cells))
     figure, axes = plotting.canvas(*grid, panel=panel, sharex=True, sharey=True)
     for ax, (display, name) in zip(axes.flat, cells, strict=True):
-        own = rows[(rows["display"] == display) & (rows["architecture"] == name)]
+        group = rows[(rows["display"] == display) & (rows["architecture"] == name)]
         plotting.regime_points(
-            ax, own, "category", categories, plotting.offsets(PAIR, -0.28), sideways=True
+            ax, group, "category", categories, plotting.offsets(PAIR, -0.28), sideways=True
         )
         if display != PAINTED:  # people and ImageNet networks have not seen those
             for kind, observer, label in (
@@ -130,16 +130,16 @@ def shape_bias_summary(table: pd.DataFrame) -> Figure:
         enumerate(("shape_bias", "coverage")), enumerate(displays)
     ):
         ax = axes[row, column]
-        own = table[
+        group = table[
             (table["display"] == display)
             & (table["metric"] == metric)
             & (table["category"] == "all")
             & (table["aggregation"] == "mean")
             & (table["pair"] | (table["regime"] == "untrained"))
         ]
-        measured = own[own["condition"] == "cue-conflict"]
+        measured = group[group["condition"] == "cue-conflict"]
         plotting.regime_points(ax, measured, "architecture", names, positions)
-        for null in own[(own["condition"] == "shuffled") & own["pair"]].itertuples():
+        for null in group[(group["condition"] == "shuffled") & group["pair"]].itertuples():
             x = names.index(null.architecture) + positions[null.regime]
             look = {"color": "#cccccc", "lw": 9, "zorder": 0, "label": "shuffled"}
             ax.vlines(x, null.low, null.high, **look)
@@ -181,20 +181,20 @@ def dose_response(table: pd.DataFrame, *, architecture: str, side: int) -> Figur
         architecture: The one trained at several radii.
         side: Side of its training images, in pixels.
     """
-    own = table[
+    group = table[
         (table["architecture"] == architecture)
         & table["regime"].isin(PAIR)
         & (table["condition"] == "cue-conflict")
         & (table["aggregation"] == "mean")
         & (table["category"] == "all")
     ].sort_values("eps")
-    displays = list(dict.fromkeys(own["display"]))
+    displays = list(dict.fromkeys(group["display"]))
     several = len(displays) > 1
     colours = sns.color_palette("flare", len(displays)) if several else [PALETTE["robust"]]
     figure, axes = plotting.canvas(1, 2, panel=(3.8, 3.1), sharex=True)
     for ax, metric in zip(axes[0], ("shape_bias", "coverage"), strict=True):
         for display, colour in zip(displays, colours, strict=True):
-            series = own[(own["display"] == display) & (own["metric"] == metric)]
+            series = group[(group["display"] == display) & (group["metric"] == metric)]
             label = f"{architecture_name(architecture)}, ours"
             label += f", {display}" if several else ""
             look = {"kind": "robust", "label": label, "ls": "-", "color": colour}

@@ -1,9 +1,9 @@
-"""Which cue a network decides by when shape and texture disagree.
+"""Shape bias and coverage of responses to cue-conflict stimuli.
 
     shape bias = n_shape / (n_shape + n_texture)      coverage = (n_shape + n_texture) / n
 
-The ratio alone misleads: a network that ignores the image also has one. So coverage stands beside
-it, and two nulls: untrained networks, and the same decisions shuffled over the stimuli.
+A network that ignores the image also has a shape bias. It is therefore reported with coverage and
+two nulls: untrained networks, and the same responses shuffled over the stimuli.
 
 Source: Geirhos et al. 2019, arXiv 1811.12231.
 """
@@ -11,28 +11,123 @@ Source: Geirhos et al. 2019, arXiv 1811.12231.
 import itertools
 import math
 
+import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float
-from torch import Tensor
+from jaxtyping import Float, Int64, UInt8
+from torch import Tensor, nn
 
 from robustbias import stats
 from robustbias.adversarial_training.measure import correct
+from robustbias.images import CueConflict, floats
 from robustbias.images.cue_conflict import cues
-from robustbias.shape_bias.trials import AGGREGATIONS, conflict_trials
-from robustbias.studies import Study, described, pairs
-from robustbias.tables import measure, tidy
+from robustbias.studies import Study, described, networks_with_controls, pairs
+from robustbias.tables import measure, stored, tidy
+from robustbias.utils import UserError
 
+AGGREGATIONS = ("mean", "sum")
+PAINTED = "painted"
 METRICS = ("shape_bias", "coverage", "shape", "texture", "neither")
-
-
 BY = ["study", "network", "architecture", "regime", "eps", "pair"]
-
-
 BY += ["display", "decides", "aggregation"]
 
 
-def decided_bias(
+def entry_level(
+    probabilities: Float[Tensor, "n k"], membership: Float[Tensor, "k q"], aggregation: str = "mean"
+) -> Int64[Tensor, " n"]:
+    """Category of the largest mean (or summed) probability over that category's classes.
+
+    Under a sum a category with many classes wins by number: 109 breeds of dog against one knife.
+
+    Args:
+        probabilities: Softmax over the network's classes.
+        membership: 1 where class k belongs to category q.
+        aggregation: "mean" is the protocol's; "sum" is reported for comparison.
+    """
+    scores = probabilities @ membership
+    if aggregation == "mean":
+        scores = scores / membership.sum(0)
+    return scores.argmax(1)
+
+
+@torch.no_grad()
+def softmax(
+    network: nn.Module, pixels: UInt8[Tensor, "n 3 h w"], batch: int = 100
+) -> Float[Tensor, "n k"]:
+    """Class probabilities of uint8 images, in full precision."""
+    return torch.cat([network(floats(part)).softmax(1) for part in pixels.split(batch)])
+
+
+def displays(
+    study: Study, sizes: tuple[int, ...] | list[int] | None = None
+) -> dict[str, CueConflict]:
+    """The study's cue conflicts by display: "64 px" for each size, and `PAINTED`.
+
+    The latter are stylized from the source's photographs, where the study says how.
+
+    Raises:
+        UserError: The study is decided by a display it does not have.
+    """
+    conflicts = {
+        f"{size} px": study.source.cue_conflict(size) for size in sizes or study.entry.sizes
+    }
+    if study.entry.painting:
+        conflicts[PAINTED] = study.source.stylized_conflict()
+    if study.entry.decides not in ("", *conflicts):
+        raise UserError(
+            f"study {study.name} is decided by {study.entry.decides!r}; expected one of the "
+            f"displays of its stimuli: {', '.join(conflicts)}."
+        )
+    return conflicts
+
+
+@stored
+def conflict_trials(
+    study: Study, *, sizes: tuple[int, ...] | list[int] | None = None, null_seeds: int = 3
+) -> pd.DataFrame:
+    """Every network's response to every cue-conflict stimulus, one row per trial.
+
+    Columns: study, network, architecture, regime (also `untrained`), eps, repeat, display,
+    decides (whether claims rest on this display), aggregation, stimulus, shape, texture,
+    object_response, decision (shape | texture | neither).
+
+    Args:
+        sizes: Sides of the displayed stimuli, in pixels; the study's when None.
+        null_seeds: Untrained networks per architecture, numbered by `repeat`.
+
+    Raises:
+        UserError: As `displays`.
+    """
+    trials = []
+    for display, stimuli in displays(study, sizes).items():
+        conflict = (stimuli.shape != stimuli.texture).nonzero()[:, 0]
+        pixels = stimuli.pixels[conflict].to(study.device)
+        categories = np.array(stimuli.categories)
+        conditions = pd.DataFrame(
+            {
+                "display": display,
+                "decides": study.entry.decides in ("", display),
+                "stimulus": [stimuli.names[i] for i in conflict.tolist()],
+                "shape": categories[stimuli.shape[conflict].cpu()],
+                "texture": categories[stimuli.texture[conflict].cpu()],
+            }
+        )
+        for named, network, repeat in networks_with_controls(study, pixels[::3], null_seeds):
+            membership = study.membership(network).to(study.device)
+            probabilities = softmax(network, pixels)
+            for aggregation in AGGREGATIONS:
+                chosen = entry_level(probabilities, membership, aggregation).cpu()
+                columns = {**named, "repeat": repeat, "aggregation": aggregation}
+                trials.append(conditions.assign(**columns, object_response=categories[chosen]))
+    table = pd.concat(trials, ignore_index=True)
+    answer = table["object_response"]
+    table["decision"] = np.select(
+        [answer == table["shape"], answer == table["texture"]], ["shape", "texture"], "neither"
+    )
+    return table
+
+
+def bias_and_coverage(
     trials: pd.DataFrame,
     by: list[str],
     *,
@@ -47,7 +142,7 @@ def decided_bias(
 
     Args:
         trials: `stimulus` and `decision`, as from `conflict_trials` or `decisions.read`.
-        by: Columns whose values tell the groups apart, for instance ["subj"].
+        by: Columns whose values define the groups, for instance ["subj"].
 
     Returns:
         The long table, and the bootstrap whose columns are its rows.
@@ -88,27 +183,27 @@ def shape_bias(
 ) -> pd.DataFrame:
     """Shape bias of every network on every display, with its nulls and the S-R difference.
 
-    Rows, told apart by `condition`:
-    - `cue-conflict`: metrics of `decided_bias`, for every aggregation; `category` is "all" or the
-      category of the shape. Regime `untrained` is the null of a network that learned nothing.
-    - `shuffled`: shape bias and coverage of the same answers dealt to random stimuli (mean and
-      middle 95 %), the null of a network that answers without looking.
+    Rows, by `condition`:
+    - `cue-conflict`: metrics of `bias_and_coverage`, for every aggregation; `category` is "all" or
+      the category of the shape. Regime `untrained` is the null of a network that learned nothing.
+    - `shuffled`: shape bias and coverage of the same responses shuffled over the stimuli (mean
+      and middle 95 %), the null of a network that ignores the image.
     - `paired`: `shape_bias_difference` and `coverage_difference`, R minus S of one architecture
       under the same resampled shape images; `exchange_null` is the middle 95 % of the difference
       when S and R answers are exchanged at random, and `exchange_p` its two-sided p.
 
     Args:
-        sizes: Sides the stimuli are shown at, in pixels; the study's when None.
+        sizes: Sides of the displayed stimuli, in pixels; the study's when None.
         null_seeds: Untrained networks of each architecture.
         draws: Bootstrap resamples.
     """
     trials = conflict_trials(study, sizes=sizes, null_seeds=null_seeds)
     generator = torch.Generator().manual_seed(study.seed)
     rows = []
-    for _, shown in trials.groupby("display", sort=False):
-        overall, boot = decided_bias(shown, BY, generator=generator, draws=draws)
-        by_category, _ = decided_bias(
-            shown[shown["aggregation"] == "mean"].assign(category=shown["shape"]),
+    for _, group in trials.groupby("display", sort=False):
+        overall, boot = bias_and_coverage(group, BY, generator=generator, draws=draws)
+        by_category, _ = bias_and_coverage(
+            group[group["aggregation"] == "mean"].assign(category=group["shape"]),
             [*BY, "category"],
             generator=generator,
             metrics=("shape_bias", "coverage"),
@@ -116,21 +211,21 @@ def shape_bias(
         )
         for table in (overall.assign(category="all"), by_category):
             rows.append(table.assign(condition="cue-conflict"))
-        rows.append(_shuffled(shown, generator))
-        rows.append(_paired(study, shown, overall, boot, generator))
+        rows.append(_shuffled(group, generator))
+        rows.append(_paired(study, group, overall, boot, generator))
     return tidy(pd.concat(rows, ignore_index=True))
 
 
 def _shuffled(trials: pd.DataFrame, generator: torch.Generator, draws: int = 500) -> pd.DataFrame:
-    """Shape bias and coverage of each network's answers dealt to the stimuli at random."""
+    """Shape bias and coverage of each network's responses, shuffled over the stimuli."""
     rows = []
-    for names, own in trials[trials["regime"] != "untrained"].groupby(BY):
-        codes = pd.concat([own[c] for c in ("object_response", "shape", "texture")])
+    for names, responses in trials[trials["regime"] != "untrained"].groupby(BY):
+        codes = pd.concat([responses[c] for c in ("object_response", "shape", "texture")])
         answer, shape, texture = torch.tensor(pd.factorize(codes)[0]).chunk(3)
-        dealt = answer[torch.rand(draws, len(own), generator=generator).argsort(1)]
-        by_shape, by_texture = ((dealt == cue).sum(1).float() for cue in (shape, texture))
+        shuffled = answer[torch.rand(draws, len(responses), generator=generator).argsort(1)]
+        by_shape, by_texture = ((shuffled == cue).sum(1).float() for cue in (shape, texture))
         decided = by_shape + by_texture
-        null = torch.stack([(by_shape / decided).nan_to_num(0.5), decided / len(own)], 1)
+        null = torch.stack([(by_shape / decided).nan_to_num(0.5), decided / len(responses)], 1)
         low, high = stats.percentile(null, 0.025), stats.percentile(null, 0.975)
         for column, metric in enumerate(("shape_bias", "coverage")):
             rows.append(
@@ -142,7 +237,7 @@ def _shuffled(trials: pd.DataFrame, generator: torch.Generator, draws: int = 500
                     "value": float(null[:, column].mean()),
                     "low": float(low[column]),
                     "high": float(high[column]),
-                    "n": len(own),
+                    "n": len(responses),
                 }
             )
     return pd.DataFrame(rows)
@@ -165,17 +260,17 @@ def _paired(
     for pair, aggregation in itertools.product(both, AGGREGATIONS):
         names = [pair["robust"].name, pair["standard"].name]
         these = trials[(trials["aggregation"] == aggregation) & trials["network"].isin(names)]
-        wide = these.pivot(index="stimulus", columns="network", values="decision")[names]
+        responses = these.pivot(index="stimulus", columns="network", values="decision")[names]
         null = stats.exchange_null(
-            torch.tensor((wide == "shape").values).float(),
-            torch.tensor((wide != "neither").values).float(),
-            torch.tensor(pd.factorize(pd.Series(map(_shape_image, wide.index)))[0]),
+            torch.tensor((responses == "shape").values).float(),
+            torch.tensor((responses != "neither").values).float(),
+            torch.tensor(pd.factorize(pd.Series(map(_shape_image, responses.index)))[0]),
             generator=generator,
         )
         this = (differences["network"] == " - ".join(names)) & (
             differences["aggregation"] == aggregation
         )
-        differences.loc[this, "n"] = len(wide)
+        differences.loc[this, "n"] = len(responses)
         shared = differences[this].iloc[0].to_dict() | {"value": 0.0}
         ends = {"low": null.low, "high": null.high}
         rows.append({**shared, "metric": "exchange_null", **ends})
@@ -191,10 +286,6 @@ def _shape_image(name: str) -> str:
     return f"{cue.shape}{cue.shape_design}"
 
 
-# -- --------------------------------------------------------------------------------------------
-# Whether shape and texture are equally easy to learn, without which a shape bias means little.
-
-
 COLUMNS = ["study", "network", "architecture", "cue", "metric", "value", "low", "high", "n"]
 
 
@@ -202,15 +293,15 @@ COLUMNS = ["study", "network", "architecture", "cue", "metric", "value", "low", 
 def cue_parity(study: Study, *, n_images: int = 800, batch: int = 200) -> pd.DataFrame:
     """Accuracy of networks that learned from one cue alone, on held-out images with that cue alone.
 
-    One row a network (column `cue`: shape | texture), with Wilson's interval; no rows where a
+    One row per network (column `cue`: shape | texture), with Wilson's interval; no rows where a
     study has no such networks.
     """
     rows = []
     for entry in study.entries:
         if entry.cue != "both":
             held_out = study.source.single_cue(entry.cue, n_images).to(study.device)
-            hits = correct(study.network_named(entry.name), held_out, batch)
-            interval = vars(stats.wilson(int(hits.sum()), len(hits)))
+            correctness = correct(study.network_named(entry.name), held_out, batch)
+            interval = vars(stats.wilson(int(correctness.sum()), len(correctness)))
             named = described(study, entry) | {"cue": entry.cue, "metric": "top1"}
             rows.append(named | interval)
     return tidy(pd.DataFrame(rows, columns=COLUMNS))

@@ -2,7 +2,7 @@
 
 `data_manifest/published.csv` quotes accuracies and shape biases of ImageNet networks;
 `data_manifest/published_cue_conflict.csv` counts the responses of people and networks for every
-pair of categories, so that they can be shown for just the categories a study has.
+pair of categories, so that they can be restricted to the categories a study has.
 """
 
 import functools

@@ -50,7 +50,7 @@ def cue_parity(table: pd.DataFrame) -> Prose:
     if set(table["cue"]) != {"shape", "texture"}:
         return Prose(
             "No networks of this study were trained on one cue alone, so how easy each cue is to "
-            "learn is not known here: a shape bias of 0.5 need not mean indifference."
+            "learn is unknown: a shape bias of 0.5 need not mean indifference."
         )
     text = {row.cue: interval_text(row) for row in table.itertuples()}
     low, high = table["value"].min(), table["value"].max()

@@ -108,9 +108,9 @@ def noise_gain(table: pd.DataFrame) -> Figure:
         plotting.layer_means(table, "noise_gain"), ["noise gain"], panel=(3.2, 3.0), sharey=True
     )
     sigmas = sorted(table.loc[table["condition"] == "noise", "sigma"].unique(), reverse=True)
-    for own, (ax,) in panels:
+    for by_sigma, (ax,) in panels:
         for style, sigma in zip(itertools.cycle(("-", "--", ":", "-.")), sigmas, strict=False):
-            rows, suffix = own[own["sigma"] == sigma], f", sigma {sigma:g}"
+            rows, suffix = by_sigma[by_sigma["sigma"] == sigma], f", sigma {sigma:g}"
             plotting.layer_lines(ax, rows, POSITIONS, suffix=suffix, ls=style, ms=4)
         ax.set_yscale("log")
     plotting.legend_below(figure)

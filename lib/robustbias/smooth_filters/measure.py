@@ -14,19 +14,22 @@ from robustbias.images import Images, floats
 from robustbias.images.source import Source
 from robustbias.networks import hooks
 from robustbias.networks.zoo import Network
-from robustbias.studies import Study, networks_with_controls, paired, pairs
+from robustbias.studies import (
+    Study,
+    held_out_sample,
+    networks_with_controls,
+    pair_of,
+    paired,
+    pairs,
+)
 from robustbias.tables import measure, tidy
 from robustbias.utils import UserError
 
-# -- --------------------------------------------------------------------------------------------
-# Total variation, spectra and noise gains: the arithmetic behind `measures.smoothness`.
-#
 #     TV(a) = Σ |a[i+1, j] - a[i, j]| + Σ |a[i, j+1] - a[i, j]|          (anisotropic)
 #     noise gain(u) = Σ_images |a_u(x + n) - a_u(x)| / Σ_images |a_u(x)|    (L2 norms of maps)
 #
 # TV grows with a map's size and magnitude. So it is given raw, per pixel, and per pixel divided by
 # the mean absolute value; only the last compares networks whose activations differ in scale.
-
 
 SPECTRUM = 64  # frequencies along each axis that a filter's energy is spread over
 
@@ -49,7 +52,7 @@ def high_frequency_share(
     pixel scores 1 - π cutoff² (0.80 at 0.25): its energy is spread evenly.
 
     Args:
-        cutoff: In cycles a pixel; 0.5 is the highest that a row of pixels carries, 0.25 half it.
+        cutoff: In cycles per pixel; 0.5 is the highest that a row of pixels carries, 0.25 half it.
     """
     place = torch.cartesian_prod(*(torch.arange(side).double() for side in filters.shape[-2:]))
     along = torch.fft.fftfreq(SPECTRUM, dtype=torch.float64)
@@ -123,7 +126,7 @@ def map_smoothness(
                 for layer, a in maps.items():
                     change = (a - clean[layer]).flatten(2).norm(dim=2)
                     _add(sums[layer], f"noise_gain {sigma:g}", change)
-    return {layer: _map_ratios(found, sigmas, len(images)) for layer, found in sums.items()}
+    return {layer: _map_ratios(totals, sigmas, len(images)) for layer, totals in sums.items()}
 
 
 def _add(sums: dict[str, Tensor], name: str, values: Float[Tensor, "n u"]) -> None:
@@ -160,15 +163,15 @@ def smoothness(
     the probed ones). Metrics: `tv`, `tv_per_pixel`, `tv_normalised`, `high_frequency_share` (of
     filters), `noise_gain` (column `sigma`, 0 elsewhere).
 
-    Rows, told apart by `unit`: 0 and up a unit, without interval; -1 the mean over a layer's live
-    units, n of them, with a bootstrap over units; regime `robust / standard` the ratio of two such
+    Rows by `unit`: 0 and up a unit, without interval; -1 the mean over a layer's n live units,
+    with a bootstrap over units; regime `robust / standard` the ratio of two such
     means, and under layer `all` the geometric mean of that ratio over layers. Units, not images,
     are resampled: both networks see the same images and the same noise, and which units training
     happened to make is the larger uncertainty.
 
     Args:
         n_images: Held-out images, drawn with the study's seed; at most all of them.
-        cutoff: Where high frequencies begin, in cycles a pixel (at most 0.5 along a row).
+        cutoff: Where high frequencies begin, in cycles per pixel (at most 0.5 along a row).
         layers: Probed layers; the manifest's when None.
 
     Raises:
@@ -176,15 +179,11 @@ def smoothness(
 
     Source: Rudin, Osher and Fatemi 1992, doi:10.1016/0167-2789(92)90242-F, for total variation.
     """
-    if n_images < 1:
-        raise UserError(f"n_images is {n_images}: give at least 1 image")
     generator = torch.Generator().manual_seed(study.seed)
-    images = study.source.val()
-    images = images.take(torch.randperm(len(images), generator=generator)[:n_images])
-    images = images.to(study.device)
+    images = held_out_sample(study, n_images, generator)
     units = []
     for named, network, _ in networks_with_controls(study, images.pixels):
-        found = {
+        by_layer = {
             ("filters", layer): filter_smoothness(filters, cutoff)
             for layer, filters in spatial_filters(network.body).items()
         }
@@ -192,13 +191,13 @@ def smoothness(
         probed = map_smoothness(network, layers or network.layers, images, sigmas, generator=noise)
         for layer, values in probed.items():
             gains = {name: v for name, v in values.items() if name.startswith("noise_gain")}
-            found["noise", layer] = gains
-            found["maps", layer] = {k: v for k, v in values.items() if k not in gains}
+            by_layer["noise", layer] = gains
+            by_layer["maps", layer] = {k: v for k, v in values.items() if k not in gains}
         units += [
             pd.DataFrame({"unit": range(len(value)), "value": value.cpu().double().numpy()}).assign(
                 **named, layer=layer, condition=condition, metric=metric
             )
-            for (condition, layer), values in found.items()
+            for (condition, layer), values in by_layer.items()
             for metric, value in values.items()
         ]
     table = pd.concat([*units, _aggregates(study, pd.concat(units), generator, draws)])
@@ -228,10 +227,6 @@ def _aggregates(
         whole = layers.iloc[:1].assign(layer="all", n=layers["n"].sum())
         tables.append(stats.intervals(whole, mean))
     return pd.concat(tables, ignore_index=True).assign(unit=-1)
-
-
-# -- --------------------------------------------------------------------------------------------
-# First-layer filters, and a layer's maps of one image clean and noisy, to be looked at.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -267,6 +262,7 @@ def responses(
     study: Study,
     *,
     architecture: str,
+    source: Source | None = None,
     layer: str | None = None,
     image: int = 0,
     n_units: int = 5,
@@ -276,6 +272,8 @@ def responses(
     """Maps of a layer of S and R for one held-out image, and for it with Gaussian noise.
 
     Args:
+        source: Where the image comes from; the study's own when None. Maps of a first layer show
+            an image nearly as it is, so a photograph that may not be shown needs another source.
         layer: A probed layer; the network's first when None.
         image: Index into the held-out images.
         sigma: Standard deviation of the noise in [0, 1] pixel units; it is not clipped.
@@ -285,11 +283,7 @@ def responses(
     Raises:
         UserError: An architecture, layer or image that is not there.
     """
-    found = pairs(study)
-    if architecture not in found:
-        raise UserError(
-            f"no {architecture!r} networks in this study; here are: {', '.join(found)}."
-        )
+    pair = pair_of(study, architecture)
     held_out = (source or study.source).val()
     if not 0 <= image < len(held_out):
         raise UserError(
@@ -301,7 +295,7 @@ def responses(
     noisy = clean + sigma * noise
     maps: dict[str, list[Tensor]] = {}
     units = {}
-    for regime, entry in found[architecture].items():
+    for regime, entry in pair.items():
         network = study.network_named(entry.name)
         name = layer or network.layers[0]
         both = hooks.prefix(network, name, torch.cat([clean, noisy]))

@@ -212,7 +212,7 @@ def unit_tables(
 
     Args:
         n_concepts: Images with concept masks.
-        concepts: A data set of kind broden; the study's own images when empty.
+        concepts: A data set of kind broden; the study's images when empty.
         n_smooth: Held-out images behind total variation and noise gain.
         n_tops: Held-out images that a unit's top images are chosen from.
         n_each: Decisions of each kind that a unit is silenced on.

@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import struct
 import warnings
 
 import numpy as np
@@ -15,7 +16,7 @@ from robustbias.images import CueConflict, floats
 from robustbias.manifest import NetworkEntry
 from robustbias.networks import hooks
 from robustbias.studies import Study
-from robustbias.units_and_cues.ablation import rule, spread_sample, unit_answers
+from robustbias.units_and_cues.ablation import decision_rule, spread_sample, unit_answers
 from robustbias.units_and_cues.attribution import attributions, category_scores
 from robustbias.utils import UserError
 
@@ -137,7 +138,7 @@ class Conflicts:
         """
         network = self.study.network_named(entry.name)
         activations = self._activations_of(entry.name, layer)
-        answer = rule(self.study, network)
+        answer = decision_rule(self.study, network)
         with torch.no_grad():
             parts = activations.split(256)
             before = torch.cat([answer(hooks.resumed(network, layer, part)) for part in parts])
@@ -215,7 +216,7 @@ def square(content: bytes, name: str, side: int) -> UInt8[Tensor, "3 side side"]
         image.draft("RGB", (2 * side, 2 * side))  # a large JPEG is decoded at a fraction
         image = ImageOps.exif_transpose(image)
         image = ImageOps.fit(_rgb(image), (side, side), Image.Resampling.BICUBIC)
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
         raise UserError(f"{name} is damaged ({error}); save it again and retry.") from error
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
 
@@ -228,11 +229,8 @@ def _too_large(name: str, size: str = "far too many pixels") -> str:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I") or image.mode == "F":  # 16 bits a pixel, which convert() cuts off
-        values = np.asarray(image, dtype=np.float64)
-        return Image.fromarray((values / max(values.max(), 1) * 255).astype(np.uint8)).convert(
-            "RGB"
-        )
+    if image.mode.startswith("I"):  # 16 bits per pixel, which convert() would cut off at 255
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     if "A" in image.getbands() or "transparency" in image.info:
         above = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", above.size, GROUND), above).convert("RGB")

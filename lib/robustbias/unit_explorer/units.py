@@ -122,7 +122,7 @@ def _merged(units: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
 def best_concepts(dissection: pd.DataFrame, networks: Iterable[str]) -> pd.DataFrame:
     """The N_BEST concepts with the highest IoU of each unit, best first.
 
-    Columns: network, layer, unit, category, concept, iou, null (that concept's own null IoU).
+    Columns: network, layer, unit, category, concept, iou, null (null IoU of that concept).
     """
     units = dissection[dissection["network"].isin(list(networks)) & (dissection["unit"] >= 0)]
     keys = [*KEYS, "category", "concept"]

@@ -19,7 +19,7 @@ from robustbias.images import CueConflict, Images, floats
 from robustbias.images.cue_conflict import cues
 from robustbias.networks import hooks, zoo
 from robustbias.networks.zoo import Network
-from robustbias.shape_bias.trials import entry_level
+from robustbias.shape_bias.measure import entry_level
 from robustbias.studies import Study
 from robustbias.utils import UserError
 
@@ -43,7 +43,7 @@ def unit_answers(
 
     Args:
         activations: The layer's output, from `hooks.prefix`.
-        answer: From logits to one integer an image.
+        answer: From logits to one integer per image.
         units: Which units; all of them when None.
 
     Raises:
@@ -59,8 +59,8 @@ def unit_answers(
     start = torch.zeros_like(activations[:1]) if alone else activations
     plain = [answer(hooks.resumed(network, layer, part)) for part in start.split(chunk)]
     answers = torch.cat(plain).expand(n).repeat(len(units), 1)
-    heard = activations.ne(0).flatten(2).any(2).T[units]
-    for pairs in heard.nonzero().split(chunk):
+    active = activations.ne(0).flatten(2).any(2).T[units]
+    for pairs in active.nonzero().split(chunk):
         row, image = pairs.T
         a, line, unit = activations[image], torch.arange(len(row), device=row.device), units[row]
         if alone:
@@ -76,13 +76,13 @@ def unit_answers(
 def generality(
     shape: Int64[Tensor, " u"], texture: Int64[Tensor, " u"], size: int
 ) -> tuple[Float[Tensor, " u"], Float[Tensor, " u"]]:
-    """How evenly a unit serves both cues, and what chance makes of as many changed decisions.
+    """How evenly a unit serves both cues, and the mean of this under the permutation null.
 
         generality = 1 - |s - t| / (s + t)      1: both alike, 0: one cue alone, NaN: neither
 
     A unit whose loss changes one decision can only score 0, so the plain number grows with the
-    number of changes. The null deals a unit's k = s + t changes to the 2 size images at random:
-    s is then hypergeometric, and its mean generality is exact.
+    number of changes. The permutation null assigns a unit's k = s + t changes to the 2 size images
+    at random: s is then hypergeometric, and its mean generality is exact.
 
     Args:
         shape: Changed decisions among `size` images decided by shape.
@@ -111,14 +111,10 @@ def _chance(changes: int, size: int) -> float:
     return even / changes / math.comb(2 * size, changes)
 
 
-# -- --------------------------------------------------------------------------------------------
-# Images by how a network decides them: by shape, by texture, or rightly when clean.
+KINDS = ("shape", "texture", "clean")  # decided by shape, by texture; clean and correct
 
 
-KINDS = ("shape", "texture", "clean")
-
-
-def rule(
+def decision_rule(
     study: Study, network: zoo.Network
 ) -> Callable[[Float[Tensor, "m k"]], Int64[Tensor, " m"]]:
     """From logits to entry-level categories: the rule that shape bias is measured by."""
@@ -131,26 +127,26 @@ class Kind(NamedTuple):
 
     pixels: UInt8[Tensor, "n 3 h w"]
     index: Int64[Tensor, " m"]  # which of them
-    lead: Float[Tensor, " m"]  # by how much the chosen category led the next
+    margin: Float[Tensor, " m"]  # of the chosen category over the next, mean probability
 
 
-def decided(
+def images_by_decision(
     study: Study, network: zoo.Network, stimuli: CueConflict, held_out: Images
 ) -> dict[str, Kind]:
-    """The images of each kind, by what the network makes of them."""
+    """The images of each kind: decided by shape, by texture, or clean and correct."""
     membership = study.membership(network)
     labels = torch.where(membership.any(1), membership.argmax(1), -1)[held_out.labels.cpu()]
     conflict = (stimuli.shape != stimuli.texture).cpu()
-    chosen, lead = _answers(study, network, stimuli.pixels)
-    named, led = _answers(study, network, held_out.pixels)
+    chosen, margin = _answers(study, network, stimuli.pixels)
+    clean_answers, clean_margin = _answers(study, network, held_out.pixels)
     kinds = {
-        "shape": (stimuli.pixels, conflict & (chosen == stimuli.shape.cpu()), lead),
-        "texture": (stimuli.pixels, conflict & (chosen == stimuli.texture.cpu()), lead),
-        "clean": (held_out.pixels, named == labels, led),
+        "shape": (stimuli.pixels, conflict & (chosen == stimuli.shape.cpu()), margin),
+        "texture": (stimuli.pixels, conflict & (chosen == stimuli.texture.cpu()), margin),
+        "clean": (held_out.pixels, clean_answers == labels, clean_margin),
     }
     return {
-        kind: Kind(pixels, hit.nonzero()[:, 0], lead[hit])
-        for kind, (pixels, hit, lead) in kinds.items()
+        kind: Kind(pixels, selected.nonzero()[:, 0], margin[selected])
+        for kind, (pixels, selected, margin) in kinds.items()
     }
 
 
@@ -158,16 +154,16 @@ def decided(
 def _answers(
     study: Study, network: zoo.Network, pixels: UInt8[Tensor, "n 3 h w"]
 ) -> tuple[Int64[Tensor, " n"], Float[Tensor, " n"]]:
-    """The category of each image, and by how much mean probability it led the next."""
+    """The category of each image, and its margin over the next in mean probability."""
     membership = study.membership(network).to(study.device)
-    found = []
+    batches = []
     for part in pixels.split(200):
         probabilities = network(floats(part.to(study.device))).softmax(1)
         first = (probabilities @ membership / membership.sum(0)).topk(2, dim=1)
-        lead = first.values[:, 0] - first.values[:, 1]
-        found.append((entry_level(probabilities, membership).cpu(), lead.cpu()))
-    answers, leads = zip(*found, strict=True)
-    return torch.cat(answers), torch.cat(leads)
+        margin = first.values[:, 0] - first.values[:, 1]
+        batches.append((entry_level(probabilities, membership).cpu(), margin.cpu()))
+    answers, margins = zip(*batches, strict=True)
+    return torch.cat(answers), torch.cat(margins)
 
 
 def spread_sample(
@@ -215,18 +211,18 @@ def matched_sample(
     """
     if len(wanted) > len(among):
         raise UserError(f"{len(wanted)} matches asked for, but only {len(among)} are there.")
-    apart = (wanted[:, None] - values).abs()
+    distance = (wanted[:, None] - values).abs()
     taken = torch.empty(len(wanted), dtype=torch.long)
     for i in wanted.argsort(descending=True).tolist():
-        taken[i] = apart[i].argmin()
-        apart[:, taken[i]] = torch.inf
+        taken[i] = distance[i].argmin()
+        distance[:, taken[i]] = torch.inf
     return among[taken]
 
 
 def sample(
     study: Study, stimuli: CueConflict, kinds: dict[str, Kind], n: int, matched: bool
 ) -> dict[str, Kind]:
-    """n images of each kind; the commoner cue's are as narrowly kinds as the rarer one's."""
+    """n images of each kind; if matched, the commoner cue's have margins like the rarer one's."""
     generator = torch.Generator().manual_seed(study.seed)
     rarer, commoner = sorted(("shape", "texture"), key=lambda cue: len(kinds[cue].index))
     chosen = {
@@ -235,19 +231,19 @@ def sample(
     }
     clean = kinds["clean"].index
     chosen["clean"] = clean[torch.randperm(len(clean), generator=generator)[:n]]
-    leads = {
-        kind: dict(zip(own.index.tolist(), own.lead.tolist(), strict=True))
-        for kind, own in kinds.items()
+    margins = {
+        kind: dict(zip(images.index.tolist(), images.margin.tolist(), strict=True))
+        for kind, images in kinds.items()
     }
     if matched:
-        wanted = torch.tensor([leads[rarer][i] for i in chosen[rarer].tolist()])
+        wanted = torch.tensor([margins[rarer][i] for i in chosen[rarer].tolist()])
         other = kinds[commoner]
-        chosen[commoner] = matched_sample(wanted, other.lead, other.index)
+        chosen[commoner] = matched_sample(wanted, other.margin, other.index)
     return {
         kind: Kind(
             kinds[kind].pixels,
             chosen[kind],
-            torch.tensor([leads[kind][i] for i in chosen[kind].tolist()]),
+            torch.tensor([margins[kind][i] for i in chosen[kind].tolist()]),
         )
         for kind in KINDS
     }

@@ -16,14 +16,11 @@ from robustbias.images import floats
 from robustbias.images.cue_conflict import cues
 from robustbias.manifest import NetworkEntry
 from robustbias.networks import zoo
-from robustbias.studies import Study, described, paired, pairs
+from robustbias.studies import Study, described, pair_of, paired, pairs
 from robustbias.tables import measure, tidy
 from robustbias.units_and_cues.ablation import spread_sample
 from robustbias.utils import MissingData, UserError
 
-# -- --------------------------------------------------------------------------------------------
-# Attribution maps, the regions they are summed over, and whether they add up.
-#
 # Maps are captum's (Kokhlikyan et al. 2020, arXiv 2009.07896). What they explain is the score of a
 # category,
 #
@@ -31,10 +28,7 @@ from robustbias.utils import MissingData, UserError
 #
 # whose largest is the decision by which shape bias is measured.
 
-
 REGIONS = ("inside", "contour", "outside")
-
-
 METHODS = ("saliency", "input x gradient", "integrated gradients", "occlusion")
 
 
@@ -60,12 +54,12 @@ def regions(masks: Bool[Tensor, "n h w"], width: int = 2) -> Bool[Tensor, "r n h
 def category_scores(
     network: zoo.Network, membership: Float[Tensor, "k q"]
 ) -> Callable[[Float[Tensor, "n 3 h w"]], Float[Tensor, "n q"]]:
-    """From pixels to the score of each category (see the module's text)."""
+    """From pixels to the score of each category (see above)."""
     logs = membership.log()  # minus infinity for classes of other categories
 
     def scores(pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n q"]:
-        own = network(pixels)[:, :, None] + logs
-        return own.logsumexp(1) - membership.sum(0).log()
+        joint = network(pixels)[:, :, None] + logs
+        return joint.logsumexp(1) - membership.sum(0).log()
 
     return scores
 
@@ -85,10 +79,10 @@ def attributions(
 
     Args:
         method: One of METHODS.
-        baseline: Grey level that integrated gradients start from and occlusion paints, in [0, 1].
+        baseline: Grey level that integrated gradients start from and occlusion fills in, in [0, 1].
         steps: Points of the integral (Gauss-Legendre).
         patch: Side of the occluding square in pixels; it moves by half its side.
-        batch: Images a forward pass, whatever the method multiplies them by.
+        batch: Images per forward pass, whatever the method multiplies them by.
 
     Raises:
         UserError: An unknown method.
@@ -96,7 +90,7 @@ def attributions(
     from captum import attr  # not one of the core's packages
 
     if method not in METHODS:
-        raise UserError(f"unknown attribution method {method!r}; known: {', '.join(METHODS)}.")
+        raise UserError(f"unknown attribution method {method!r}: give one of {', '.join(METHODS)}.")
     parts = []
     for x, goal in zip(pixels.split(batch), target.split(batch), strict=True):
         x = x.detach().requires_grad_()
@@ -177,8 +171,7 @@ def attribution(
     What is explained is the category each network chose, whichever cue it follows. Absolute values
     are summed over colour channels.
 
-    A study whose source has no `conflict_masks` gives a table without rows: where the object ends
-    is not known there.
+    A study whose source has no `conflict_masks` gives a table without rows.
 
     Args:
         n_images: Cue conflicts, spread over shape images; at most all.
@@ -208,7 +201,7 @@ def attribution(
     index = spread_sample(stimuli.names, conflict, min(n_images, len(conflict)), generator)
     pixels = floats(stimuli.pixels[index.to(stimuli.pixels.device)].to(study.device))
     parts = regions(masks[index.to(masks.device)].to(study.device), width).float()
-    found = {
+    explained = {
         (entry.name, method): _explained(study, entry, pixels, method, baseline, steps)
         for pair in pairs(study).values()
         for entry in pair.values()
@@ -216,7 +209,7 @@ def attribution(
     }
     shapes = [cues(stimuli.names[i]) for i in index.tolist()]
     clusters = torch.tensor(pd.factorize(pd.Series([s[:2] for s in shapes]))[0])
-    return tidy(_rows(study, found, parts, clusters, generator, draws))
+    return tidy(_rows(study, explained, parts, clusters, generator, draws))
 
 
 def attribution_examples(
@@ -227,11 +220,7 @@ def attribution_examples(
     Raises:
         UserError: The study has no networks of this architecture, or an unknown method.
     """
-    found = pairs(study)
-    if architecture not in found:
-        raise UserError(
-            f"no {architecture!r} networks in this study; here are: {', '.join(found)}."
-        )
+    pair = pair_of(study, architecture)
     size = min(study.entry.sizes)
     try:
         masks = study.source.conflict_masks(size)
@@ -243,7 +232,7 @@ def attribution_examples(
     at = index.to(stimuli.pixels.device)
     pixels = floats(stimuli.pixels[at].to(study.device))
     maps, answers = {}, {}
-    for regime, entry in found[architecture].items():
+    for regime, entry in pair.items():
         map_, chosen, _ = _explained(study, entry, pixels, method, 0.5, steps)
         maps[regime] = map_.cpu()
         answers[regime] = [stimuli.categories[i] for i in chosen.tolist()]
@@ -269,7 +258,7 @@ def _explained(
 
 def _rows(
     study: Study,
-    found: dict[tuple[str, str], tuple[Tensor, Tensor, Any]],
+    explained: dict[tuple[str, str], tuple[Tensor, Tensor, Any]],
     parts: Float[Tensor, "r n h w"],
     clusters: Int64[Tensor, " n"],
     generator: torch.Generator,
@@ -278,7 +267,7 @@ def _rows(
     """All columns share the resampled shape images, so that differences of S and R are paired."""
     area = parts.mean((2, 3)).cpu()  # r n
     rows, over, under = [], [], []
-    for (name, method), (map_, _, gap) in found.items():
+    for (name, method), (map_, _, gap) in explained.items():
         entry = next(entry for entry in study.entries if entry.name == name)
         shared = described(study, entry) | {"method": method}
         shares = (parts * map_).sum((2, 3)).div(map_.sum((1, 2))).nan_to_num().cpu()

@@ -102,9 +102,9 @@ def serving_units(table: pd.DataFrame) -> Figure:
         table, labels, panel=(3.0, 2.2), sharex=True, sharey=True
     )
     positions = plotting.offsets(PAIR, 0.3)
-    for own, column in panels:
+    for of_architecture, column in panels:
         for ax, cue in zip(column, cues, strict=True):
-            rows = own[own["metric"] == f"serves_{cue}"]
+            rows = of_architecture[of_architecture["metric"] == f"serves_{cue}"]
             plotting.regime_points(ax, rows, "detects", kinds, positions)
             for unit in rows[rows["detects"].isin(kinds)].dropna(subset="value").itertuples():
                 if unit.regime in positions:
@@ -136,9 +136,10 @@ def attribution_regions(table: pd.DataFrame) -> Figure:
         sharex=True,
         sharey=True,
     )
-    for own, column in panels:
+    for of_architecture, column in panels:
         for ax, method in zip(column, methods, strict=True):
-            plotting.regime_points(ax, own[own["method"] == method], "region", REGIONS, POSITIONS)
+            rows = of_architecture[of_architecture["method"] == method]
+            plotting.regime_points(ax, rows, "region", REGIONS, POSITIONS)
             ax.axhline(1, color=REFERENCE, ls=":", lw=1.2, label="even over the image")
             ax.set_xticks(range(3), REGIONS)
             ax.set_xlim(-0.5, 2.5)
@@ -149,8 +150,8 @@ def attribution_regions(table: pd.DataFrame) -> Figure:
 def attribution_maps(explained: Explained | None) -> Figure:
     """Stimuli with the outline of their object, and attribution maps of the decisions of S and R.
 
-    Black is no attribution; white is the strongest hundredth of a map's pixels, so that each map
-    has its own scale.
+    Black is no attribution; white is the strongest hundredth of a map's pixels, separately
+    for each map.
 
     Args:
         explained: From `attribution.attribution_examples`; None leaves a note.

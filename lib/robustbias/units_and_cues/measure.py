@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from robustbias import stats
+from robustbias.concepts.measure import UNIT
 from robustbias.images import floats
 from robustbias.networks import hooks, zoo
 from robustbias.studies import Study, described, paired, pairs
@@ -15,9 +16,9 @@ from robustbias.tables import measure, tidy
 from robustbias.units_and_cues.ablation import (
     KINDS,
     Kind,
-    decided,
+    decision_rule,
     generality,
-    rule,
+    images_by_decision,
     sample,
     unit_answers,
 )
@@ -36,7 +37,7 @@ def ablation(
 ) -> pd.DataFrame:
     """Every unit of every probed layer silenced, and kept alone, in S and R.
 
-    Three kinds of images are shown to a network, equally many of each and as many to R as to S:
+    Each network sees three kinds of images, equally many of each and as many to R as to S:
     cue conflicts it decides by shape, cue conflicts it decides by texture, and clean held-out
     images it names correctly. At most `n_each`; fewer where S or R has fewer decisions of a kind.
     Deciding is by the entry-level category of the largest mean probability, in full precision.
@@ -49,16 +50,16 @@ def ablation(
     - `shape_score`, `texture_score`, `clean_score`: decisions that change when the unit is
       silenced; `shape_share`, ... the same over n.
     - `generality`: 1 - |s - t| / (s + t) of the shape and texture score, NaN where both are 0, and
-      `generality_null`, what as many changes dealt to the images at random would score.
+      `generality_null`, its mean under the permutation null (as many changes of random images).
     - `shape_alone`, `texture_alone`: share of decisions that stay when all other units of the
       layer are silenced (of `unit` -1: when all are).
 
     Rows of `unit` -1:
     - means over the units of a layer, or of layer `all`, with intervals over units and differences
-      of R and S: see `unit_means`. Relative generality is 1 for units that do not tell
-      the cues apart.
-    - `shape_margin`, ... (layer `all`): mean probability by which the network's category led the
-      next one on the images of the kind, with an interval over images.
+      of R and S: see `unit_means`. Relative generality is 1 where changes fall on the images
+      at random, whichever cue decides them.
+    - `shape_margin`, ... (layer `all`): mean margin of the network's decisions on the images of the
+      kind, with an interval over images.
 
     Cost: 5 n_each images through what follows each layer, for every unit of it.
 
@@ -81,41 +82,43 @@ def ablation(
     rows, margins = [], []
     for pair in pairs(study).values():
         named = {name: study.network_named(entry.name) for name, entry in pair.items()}
-        found = {
-            name: decided(study, network, stimuli, held_out) for name, network in named.items()
+        by_regime = {
+            regime: images_by_decision(study, network, stimuli, held_out)
+            for regime, network in named.items()
         }
-        n = min([n_each, *(len(kind.index) for own in found.values() for kind in own.values())])
+        sizes = [len(kind.index) for kinds in by_regime.values() for kind in kinds.values()]
+        n = min([n_each, *sizes])
         if n == 0:
             raise UserError(
                 f"{' or '.join(entry.name for entry in pair.values())} decides no image by one of "
                 f"{', '.join(KINDS)}: there is nothing a unit could change. Use more stimuli."
             )
         for regime, network in named.items():
-            shown = sample(study, stimuli, found[regime], n, matched)
+            chosen = sample(study, stimuli, by_regime[regime], n, matched)
             pixels = torch.cat(
-                [floats(kind.pixels[kind.index.to(kind.pixels.device)]) for kind in shown.values()]
+                [floats(kind.pixels[kind.index.to(kind.pixels.device)]) for kind in chosen.values()]
             ).to(study.device)
-            answer = rule(study, network)
+            answer = decision_rule(study, network)
             columns = described(study, pair[regime])
-            margins.append(_margins(study, shown).assign(**columns))
+            margins.append(_margins(study, chosen).assign(**columns))
             for layer in layers or network.layers:
-                own = _unit_table(network, layer, pixels, answer)
-                rows.append(own.assign(**columns, layer=layer))
+                scores = _unit_table(network, layer, pixels, answer)
+                rows.append(scores.assign(**columns, layer=layer))
     units = pd.concat(rows, ignore_index=True)
     means = unit_means(study, units[units["unit"] >= 0], "layer", draws).assign(unit=-1)
     return tidy(pd.concat([units, *margins, means], ignore_index=True))
 
 
-def _margins(study: Study, shown: dict[str, Kind]) -> pd.DataFrame:
-    """By how much decisions of each kind were won, with intervals over images."""
-    lead = torch.stack([shown[kind].lead for kind in KINDS], 1)
+def _margins(study: Study, chosen: dict[str, Kind]) -> pd.DataFrame:
+    """Margins of the decisions of each kind, with intervals over images."""
+    margin = torch.stack([chosen[kind].margin for kind in KINDS], 1)
     boot = stats.ratios(
-        lead,
-        torch.ones_like(lead),
-        torch.arange(len(lead)),
+        margin,
+        torch.ones_like(margin),
+        torch.arange(len(margin)),
         generator=torch.Generator().manual_seed(study.seed),
     )
-    about = pd.DataFrame({"metric": [f"{kind}_margin" for kind in KINDS], "n": len(lead)})
+    about = pd.DataFrame({"metric": [f"{kind}_margin" for kind in KINDS], "n": len(margin)})
     return stats.intervals(about.assign(layer="all", unit=-1), boot)
 
 
@@ -214,14 +217,7 @@ def _values_and_weights(wide: pd.DataFrame) -> tuple[Float[Tensor, "u m"], Float
     return values, weights
 
 
-# -- --------------------------------------------------------------------------------------------
-# What units do, crossed with what they detect: ablation scores by NetDissect's label.
-
-
-KEYS = ["network", "layer", "unit"]
-
-
-NONE = "no concept"
+NONE = "no concept"  # `detects` of units that are no detector
 
 
 def cue_units(
@@ -229,20 +225,19 @@ def cue_units(
 ) -> pd.DataFrame:
     """Means of ablation scores over the units that detect a category of concepts.
 
-    Rows as from `unit_means`, one a network and metric for every `detects`: "all", a category of
+    Rows as from `unit_means`, one per network and metric for every `detects`: "all", a category of
     concepts (object, texture, ...) or "no concept", with intervals over units and differences of R
     and S. `serves_shape` is the share of units without which a decision by shape changes.
 
     Args:
-        scores: From `measures.ablation`.
-        labels: One row a unit: network, layer, unit, category, detector (bool), as from
-            `measures.unit_labels`.
+        scores: From `ablation`.
+        labels: One row per unit: network, layer, unit, category, detector (bool), as from
+            `concepts.measure.labels`.
 
     Raises:
         UserError: Units that were silenced but not dissected.
     """
-    units = labelled(scores, labels)
-    return tidy(unit_means(study, units, "detects", draws))
+    return tidy(unit_means(study, labelled(scores, labels), "detects", draws))
 
 
 def labelled(scores: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
@@ -252,10 +247,10 @@ def labelled(scores: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
         UserError: Units that were silenced but not dissected.
     """
     units = scores[scores["unit"] >= 0]
-    known = labels.assign(detects=labels["category"].where(labels["detector"].astype(bool), NONE))
-    units = units.merge(known[[*KEYS, "detects"]], on=KEYS, how="left", validate="many_to_one")
+    labels = labels.assign(detects=labels["category"].where(labels["detector"].astype(bool), NONE))
+    units = units.merge(labels[[*UNIT, "detects"]], on=UNIT, how="left", validate="many_to_one")
     if units["detects"].isna().any():
-        first = units.loc[units["detects"].isna(), KEYS].iloc[0]
+        first = units.loc[units["detects"].isna(), UNIT].iloc[0]
         raise UserError(
             f"unit {first['unit']} of {first['layer']} in {first['network']} has no label: dissect "
             "the same networks and layers that were ablated."

@@ -66,8 +66,8 @@ def attribution(table: pd.DataFrame) -> Prose:
     """Whether the integral adds up, in one sentence; or why nothing was measured."""
     if table.empty:
         return Prose(
-            "The stimuli of this study come without masks of their objects, so where their "
-            "contours run is not known, and attribution is not divided into regions here."
+            "The stimuli of this study come without masks of their objects, so "
+            "attribution is not divided into regions here."
         )
     gap = matching(table, metric="completeness_error", regime=tuple(REGIMES))
     if gap.empty:

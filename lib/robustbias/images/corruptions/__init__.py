@@ -41,7 +41,7 @@ def corrupted(
     *,
     frost: Path | None = None,
 ) -> Float[Tensor, "n 3 h w"]:
-    """Images under one corruption; every image draws its own noise, angle, flakes or frost.
+    """Images under one corruption; each image draws its noise, angle, flakes or frost.
 
     The same generator state and device give the same images, in either memory format.
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from robustbias.images.corruptions.resampling import gaussian_blurred
+from robustbias.images.corruptions.blur import gaussian_blurred
 
 
 def contrast(
@@ -103,7 +103,7 @@ def pixelate(
 
 @functools.lru_cache(maxsize=32)
 def box_taps(side: int, small: int) -> tuple[np.ndarray, np.ndarray]:
-    """Which pixels of a line a box filter averages (taps small), and their weights.
+    """Pixels along a line that a box filter averages (taps small), and their weights.
 
     Source: Pillow's Image.Resampling.BOX, which counts a pixel whose middle is inside.
     """

@@ -10,8 +10,9 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Generator, Tensor
 
+from robustbias.images import opened
+from robustbias.images.corruptions.blur import crop_side, enlarged, motion_blurred
 from robustbias.images.corruptions.constants import FROST_SCALES
-from robustbias.images.corruptions.resampling import crop_side, enlarged, motion_blurred
 from robustbias.utils import UserError
 
 PHOTOGRAPHS = ("frost1.png", "frost2.png", "frost3.png", "frost4.jpg", "frost5.jpg")
@@ -86,7 +87,8 @@ def _photographs(folder: Path, side: int) -> tuple[np.ndarray, ...]:
         )
     images = []
     for name in PHOTOGRAPHS:
-        image = Image.open(folder / name).convert("RGB")
+        with opened(folder / name) as stored:
+            image = stored.convert("RGB")
         size = [round(FROST_SCALES[side] * s) for s in image.size]
         if min(size) <= side:
             raise UserError(f"{folder / name}, scaled to {size}, is no larger than {side} pixels.")
