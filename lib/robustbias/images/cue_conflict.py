@@ -224,6 +224,10 @@ def _image(file: Path, size: int) -> UInt8[np.ndarray, "3 h w"]:
         image = stored.convert("RGB" if opaque else "RGBA")
     if image.mode == "RGBA":
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    if image.width != image.height:
+        raise UserError(
+            f"{file} is {image.width} x {image.height} pixels; expected a square image."
+        )
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
     if pixels.shape[1:] != (size, size):
         pixels = F.resize(pixels, [size, size], antialias=True)

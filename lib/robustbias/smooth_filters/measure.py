@@ -267,7 +267,6 @@ def responses(
     image: int = 0,
     n_units: int = 5,
     sigma: float = 0.08,
-    source: Source | None = None,
 ) -> Responses:
     """Maps of a layer of S and R for one held-out image, and for it with Gaussian noise.
 
@@ -277,8 +276,6 @@ def responses(
         layer: A probed layer; the network's first when None.
         image: Index into the held-out images.
         sigma: Standard deviation of the noise in [0, 1] pixel units; it is not clipped.
-        source: Images in place of the study's. A map of a first layer shows the scene that the
-            image shows, so it may be published only where the image may.
 
     Raises:
         UserError: An architecture, layer or image that is not there.
