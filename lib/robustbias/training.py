@@ -437,8 +437,8 @@ def _resume(
     try:
         header = checkpoints.metadata(path)
         tensors = safetensors.torch.load_file(path)
-    except safetensors.SafetensorError as error:
-        raise UserError(f"{path} is damaged ({error}); delete it to start again.") from error
+    except (UserError, safetensors.SafetensorError) as error:
+        raise UserError(f"{path} is damaged; delete it to start again.") from error
     if json.loads(header["recipe"]) != dataclasses.asdict(how):
         raise UserError(
             f"{path} is of a run with another recipe; delete it to start again, or give the "
