@@ -16,8 +16,8 @@ import yaml
 from papermill.exceptions import PapermillExecutionError
 
 from robustbias import manifest
+from robustbias.book import edition, pages, render
 from robustbias.book import execute as book_execute
-from robustbias.book import pages, render
 from robustbias.utils import UserError
 from toy_book import chapter, command, repository, started
 
@@ -261,6 +261,31 @@ def test_a_build_that_fails_says_why(copied):
     assert "cell [4] failed with ZeroDivisionError" in run.stderr
     assert run.stderr.endswith("error: the build stopped: At least one job did not complete "
                                "successfully.\n")  # fmt: skip
+
+
+@pytest.mark.parametrize("content", [b"", b"no notebook", b"[1]", b"\xff\xfe", b'{"cells": 3}'])
+def test_a_file_that_is_no_notebook_is_refused(content, tmp_path):
+    path = tmp_path / "01_lines.ipynb"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"01_lines.ipynb is not a Jupyter notebook"):
+        book_execute.defaults(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("execute: [", "is not valid YAML"),
+        ("execute: first\nparameters: {}\n", "expected execute to be a list"),
+        ("execute: []\nparameters: {first: 3}\n", "parameters a table of chapters"),
+        ("- 3\n", "expected the keys execute and parameters"),
+    ],
+)
+def test_an_edition_of_another_form_is_refused(content, message, tmp_path, monkeypatch):
+    monkeypatch.setattr(manifest, "ROOT", tmp_path)
+    (tmp_path / "book").mkdir()
+    (tmp_path / "book/edition.yml").write_text(content)
+    with pytest.raises(UserError, match=message):
+        edition.studies()
 
 
 def test_an_edition_that_names_no_chapter_is_an_error(copied):

@@ -1,6 +1,7 @@
 """Files are whole or absent."""
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -51,6 +52,24 @@ def test_no_pattern_meets_a_temporary_file(tmp_path):
         assert partial.name == path.name  # pandas, for one, compresses by the suffix
         assert not list(tmp_path.glob("*.gz"))
         assert not list(tmp_path.glob("[!.]*"))
+
+
+def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_not(tmp_path):
+    code = f"""
+import os, pathlib, signal
+from robustbias import utils
+with utils.atomic(pathlib.Path({str(tmp_path)!r}) / "table.csv") as partial:
+    partial.write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    run = subprocess.run([sys.executable, "-c", code], check=False)
+    assert run.returncode == -signal.SIGKILL
+    (left,) = tmp_path.iterdir()
+    with utils.atomic(tmp_path / "a.txt") as first, utils.atomic(tmp_path / "b.txt") as second:
+        assert not left.exists()
+        first.write_text("a")
+        second.write_text("b")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "b.txt"]
 
 
 def test_a_folder_that_cannot_be_is_one_clear_error(tmp_path):

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import html
 import os
+import platform
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -31,7 +32,7 @@ def atomic(path: Path) -> Iterator[Path]:
 
     It has the same file name (writers choose a format by the suffix) and lies in a hidden folder
     next to the target, so that no pattern like *.toml matches it, even when a killed process has
-    left it behind.
+    left it behind. What a process of this machine left that no longer runs is removed.
 
     Raises:
         UserError: The disk refused the write (full, read-only); nothing is left behind.
@@ -39,7 +40,8 @@ def atomic(path: Path) -> Iterator[Path]:
     path, folder = Path(path), None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=".partial-"))
+        _remove_abandoned(path.parent)
+        folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=f"{_PARTIAL}{os.getpid()}-"))
         partial = folder / path.name
         yield partial
         partial.chmod(0o644)  # readable to others, whatever wrote it
@@ -53,6 +55,21 @@ def atomic(path: Path) -> Iterator[Path]:
     finally:
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+_PARTIAL = f".partial-{platform.node()}-"
+
+
+def _remove_abandoned(parent: Path) -> None:
+    """Deletes temporary folders of processes that were killed on this machine."""
+    for folder in parent.glob(f"{_PARTIAL}*"):
+        process = folder.name.removeprefix(_PARTIAL).partition("-")[0]
+        try:
+            os.kill(int(process), 0)  # sends nothing; fails if there is no such process
+        except ProcessLookupError:
+            shutil.rmtree(folder, ignore_errors=True)
+        except (ValueError, OSError):
+            continue
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ import nbformat
 import yaml
 
 from robustbias import manifest
-from robustbias.utils import UserError
+from robustbias.utils import UserError, reading
 
 BUILD = manifest.ROOT / "_build"
 PUBLISHED = manifest.ROOT / "book"
@@ -90,9 +90,18 @@ def contents(executed: list[str]) -> Contents:
 def _edition() -> dict[str, Any]:
     """`book/edition.yml`, checked: every study and chapter it names exists."""
     path = manifest.ROOT / "book" / "edition.yml"
-    table = yaml.safe_load(path.read_text(encoding="utf-8"))
+    with reading(path, "valid YAML", "correct the file"):
+        table = yaml.safe_load(path.read_text(encoding="utf-8"))
     if not isinstance(table, dict) or set(table) != {"execute", "parameters"}:
         raise UserError(f"{path}: expected the keys execute and parameters; got {table!r:.200}.")
+    by_study = table["parameters"]
+    if not isinstance(table["execute"], list) or not (
+        isinstance(by_study, dict) and all(isinstance(value, dict) for value in by_study.values())
+    ):
+        raise UserError(
+            f"{path}: expected execute to be a list of studies, and parameters a table of chapters "
+            f"for each study; got {table!r:.200}."
+        )
     for study in {*table["execute"], *table["parameters"]}:
         manifest.study(study)
     for by_chapter in table["parameters"].values():

@@ -17,13 +17,19 @@ from papermill.exceptions import PapermillExecutionError
 from robustbias import manifest
 from robustbias.book import edition
 from robustbias.manifest import checked
-from robustbias.utils import UserError, atomic
+from robustbias.utils import UserError, atomic, reading
 
 
 def defaults(chapter: Path) -> dict[str, Any]:
-    """A chapter's parameters and their default values, in the order of its parameter cell."""
+    """A chapter's parameters and their default values, in the order of its parameter cell.
+
+    Raises:
+        UserError: The file is no notebook, or a default is not a literal.
+    """
     values = {}
-    for name, parameter in papermill.inspect_notebook(str(chapter)).items():
+    with reading(chapter, "a Jupyter notebook"):
+        declared = papermill.inspect_notebook(str(chapter))
+    for name, parameter in declared.items():
         try:
             values[name] = ast.literal_eval(parameter["default"])
         except (ValueError, SyntaxError) as error:
