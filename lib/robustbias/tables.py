@@ -201,7 +201,7 @@ def cached(
 
 def _measured(
     function: Callable[..., pd.DataFrame],
-    study: Any,
+    study: Study,
     arguments: dict[str, Any],
     depends: dict[str, Any],
     path: Path,
