@@ -209,6 +209,7 @@ _CHEN = "Chen, Agarwal and Nguyen 2020, arXiv 2006.09373"
 _ABSTRACT = f"{_CHEN}, abstract"
 _MADRY = f"{_CHEN}; Madry et al. 2018, arXiv 1706.06083"
 _ZHANG = "Zhang and Zhu 2019, arXiv 1905.09797"
+_ENGSTROM = "Engstrom et al. 2019, arXiv 1906.00945; not a claim of the paper"
 # For ImageNet's ResNet-50 R is not better on ImageNet-C (data_manifest/published.csv).
 _GAVRIKOV = (
     "ResNet-50, L2 eps 3, in paulgavrikov/biases_vs_generalization (CC BY-SA 4.0); not a claim of "
@@ -218,6 +219,7 @@ _COST = {"metric": "top1_difference"}
 _BIAS = {"aggregation": "mean", "category": "all", "pair": True}
 _PAIR = {"regime": "robust - standard", "layer": "all"}
 _RATIO = {"regime": "robust / standard"}
+_VISUALISED = {"layer": "all", "condition": "visualisations"}
 _KEPT = {"metric": "top1_conditional_difference"}  # both correct on the undistorted image
 SIGMA = 0.08  # of the noise the verdict is about: ImageNet-C's mildest
 SERVES = 0.25  # halfway between units that serve texture alone (0) and both cues alike (0.5)
@@ -301,6 +303,22 @@ STATEMENTS = (
         threshold=1.0, above=False,
     ),
     Statement(
+        "C3v.smooth", "What R's units respond to most is smoother.", _ENGSTROM,
+        "total variation of visualisations, all layers, R over S",
+        _RATIO | _VISUALISED | {"metric": "tv_normalised"}, threshold=1.0, above=False,
+    ),
+    Statement(
+        "C3v.spectrum", "What R's units respond to most has less energy at high frequencies.",
+        _ENGSTROM, "high-frequency share of visualisations, all layers, R over S",
+        _RATIO | _VISUALISED | {"metric": "high_frequency_share"}, threshold=1.0, above=False,
+    ),
+    Statement(
+        "C3v.likeness",
+        "R processes what its units respond to most more like natural images than S does.",
+        _ENGSTROM, "likeness of visualisations to natural images, all layers, R minus S",
+        _PAIR | _VISUALISED | {"metric": "likeness"},
+    ),
+    Statement(
         "C4.low", "More units of R networks than of S networks detect textures and colours.",
         _ABSTRACT, "share of units that detect a texture or colour, R minus S",
         _PAIR | {"metric": "detectors", "category": "texture or color"},
@@ -347,6 +365,7 @@ TITLES = {
     "C2": "R does better without texture, S without shape",
     "C2c": "R does not withstand corruptions better as a whole",
     "C3": "R is smoother and blocks pixel noise",
+    "C3v": "what R's units respond to most is smooth and natural",
     "C4": "R's units detect textures and colours rather than objects",
     "C5": "R's units respond to fewer types of inputs",
     "C6": "texture detectors serve shape too, and R's units are generalists",

@@ -11,7 +11,15 @@ from nbformat import NotebookNode
 from robustbias import manifest, studies, utils
 from robustbias.book import edition
 from robustbias.claims import joint
-from robustbias.utils import CLAIMS, HEADLINES, PROVENANCE, TABLES, Footer, UserError
+from robustbias.utils import (
+    CLAIMS,
+    EXPLORER,
+    HEADLINES,
+    PROVENANCE,
+    TABLES,
+    Footer,
+    UserError,
+)
 
 # An executed chapter carries its claims, headline numbers, provenance and summaries of its tables
 # as outputs of MIME types that only programs read, so that a published chapter needs nothing but
@@ -29,7 +37,7 @@ _CELL = re.compile(r"<td[^>]*>(.*?)</td>", re.S)
 def without_records(notebook: NotebookNode) -> NotebookNode:
     """The notebook without what is for programs alone: a page cannot show it."""
     for output in _outputs(notebook):
-        for mime in (CLAIMS, HEADLINES, PROVENANCE, TABLES):
+        for mime in (CLAIMS, EXPLORER, HEADLINES, PROVENANCE, TABLES):
             output.get("data", {}).pop(mime, None)
     return notebook
 
