@@ -71,7 +71,8 @@ def _iconworld(entry: StudyEntry, device: torch.device, cue: str) -> IconWorld:
 def _tiny_imagenet(entry: StudyEntry, device: torch.device, cue: str) -> TinyImageNet:
     where = f"study {entry.name}: painting"
     transfer = manifest.filled(StyleTransfer, entry.painting, where) if entry.painting else None
-    return TinyImageNet(entry.categories, transfer=transfer)
+    chosen = {"subset": entry.subset} if entry.subset else {}
+    return TinyImageNet(entry.categories, transfer=transfer, **chosen)
 
 
 # one source per kind of data set
