@@ -19,7 +19,7 @@ from robustbias.images import floats
 from robustbias.networks import hooks
 from robustbias.networks.zoo import Network
 from robustbias.smooth_filters.measure import NO_BOUNDS, total_variation
-from robustbias.studies import Study, held_out_sample, networks_with_controls, paired, pairs
+from robustbias.studies import Study, held_out_sample, networks_with_controls, pair_of, paired
 from robustbias.tables import measure, tidy
 from robustbias.utils import UserError
 
@@ -226,26 +226,20 @@ def visualised(
     tables = [stats.intervals(about, boot)]
     for by in "/-":
         layers, relation = stats.compared(study, about, boot, paired=False, by=by)
-        kept = (layers["metric"].str.startswith("likeness") == (by == "-")).to_numpy()
-        relation = _columns(relation, kept.nonzero()[0])
-        layers = layers[kept].reset_index(drop=True)
+        kept = (layers["metric"].str.startswith("likeness") == (by == "-")).to_numpy().nonzero()[0]
+        relation, layers = relation.columns(kept.tolist()), layers.iloc[kept].reset_index(drop=True)
         tables.append(stats.intervals(layers, relation))
+        log, exp = (torch.log, torch.exp) if by == "/" else (torch.clone, torch.clone)
         for _, part in layers.groupby(["network", "metric"], sort=False):
-            log, exp = (torch.log, torch.exp) if by == "/" else (lambda x: x, lambda x: x)
-            one = _columns(relation, part.index)
+            one = relation.columns(part.index.tolist())
             mean = stats.Bootstrap(
                 exp(log(one.value).mean(0, keepdim=True)),
-                exp(log(one.replicates).mean(1, keepdim=True)),
+                exp(log(one.resamples).mean(1, keepdim=True)),
                 NO_BOUNDS,
             )
             whole = part.iloc[:1].assign(layer="all", n=part["n"].sum())
             tables.append(stats.intervals(whole, mean))
     return tidy(pd.concat([*rows, *(table.assign(unit=-1) for table in tables)], ignore_index=True))
-
-
-def _columns(boot: stats.Bootstrap, index: object) -> stats.Bootstrap:
-    chosen = torch.as_tensor(list(index), dtype=torch.long)
-    return stats.Bootstrap(boot.value[chosen], boot.replicates[:, chosen], boot.bounds)
 
 
 def examples(
@@ -258,12 +252,11 @@ def examples(
     Raises:
         UserError: The study has no networks of this architecture.
     """
-    if architecture not in pairs(study):
-        raise UserError(f"no {architecture!r} networks in this study; train some first.")
+    pair = pair_of(study, architecture)
     images = held_out_sample(study, n_images, torch.Generator().manual_seed(study.seed))
     found = {}
     for regime in ("standard", "robust"):
-        network = study.network(architecture, regime)
+        network = study.network_named(pair[regime].name)
         natural = spatial_means(network, images.pixels)
         units = (natural[layer].amax(0) > 0).nonzero()[:n, 0].cpu()
         pixels, values = pictured(network, layer, units, natural, study.seed)

@@ -7,13 +7,19 @@ from torch import Tensor
 
 from robustbias import attacks
 from robustbias.images import floats
+from robustbias.manifest import NetworkEntry
 from robustbias.networks import hooks
 from robustbias.networks.zoo import Network
-from robustbias.studies import Study, described, held_out_sample, paired
+from robustbias.studies import Study, described, first_pairs, held_out_sample, paired
 from robustbias.tables import measure, tidy
 
 N_READ = 6  # units of the layer below that are kept per unit
 STEPS = 10
+
+
+def explored(study: Study) -> list[NetworkEntry]:
+    """S and R of each architecture, of its first replicate: the networks that the explorer has."""
+    return [entry for pair in first_pairs(study).values() for entry in pair.values()]
 
 
 @measure(of=paired)
@@ -29,7 +35,7 @@ def connections(study: Study, *, n_images: int = 8) -> pd.DataFrame:
     """
     images = held_out_sample(study, n_images, torch.Generator().manual_seed(study.seed))
     rows = []
-    for entry in study.entries:
+    for entry in explored(study):
         network = study.network_named(entry.name)
         for below, layer in zip(network.layers, network.layers[1:], strict=False):
             reads = read_from(network, below, layer, floats(images.pixels))
@@ -71,7 +77,7 @@ def attacked_units(study: Study, *, n_images: int = 128) -> pd.DataFrame:
     """
     images = held_out_sample(study, n_images, torch.Generator().manual_seed(study.seed))
     threat, rows = study.entry.threat, []
-    for entry in study.entries:
+    for entry in explored(study):
         network = study.network_named(entry.name)
         clean = floats(images.pixels)
         with torch.no_grad():

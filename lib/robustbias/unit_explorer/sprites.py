@@ -20,7 +20,8 @@ from torchvision.utils import make_grid
 
 from robustbias.manifest import ROOT, NetworkEntry
 from robustbias.smooth_filters import visualisation
-from robustbias.studies import Study, held_out_sample, paired, pairs
+from robustbias.studies import Study, held_out_sample, pair_of
+from robustbias.unit_explorer.measure import explored
 from robustbias.utils import atomic, reading
 
 FOLDER = ROOT / "book" / "static" / "visualisations"
@@ -61,9 +62,8 @@ def numbers(study: Study, entry: NetworkEntry) -> dict[str, dict[str, list[float
 
 def drawn(study: Study) -> Iterator[Path]:
     """Draws the sheets of the study's pairs that are missing or of other weights; their files."""
-    study = paired(study)
     images = held_out_sample(study, N_IMAGES, torch.Generator().manual_seed(study.seed))
-    for entry in study.entries:
+    for entry in explored(study):
         if numbers(study, entry):
             continue
         network = study.network_named(entry.name)
@@ -87,7 +87,7 @@ def strip(study: Study, architecture: str, n: int = 12) -> Path:
     """A picture of the first n units of a deep layer, S above R, cut from its sheets."""
     rows = []
     for regime in ("standard", "robust"):
-        entry = pairs(study)[architecture][regime]
+        entry = pair_of(study, architecture)[regime]
         sheet = Image.open(FOLDER / study.name / f"{entry.name}-{entry.layers[-3]}.avif")
         rows.append(sheet.crop((0, 0, n * entry.size, entry.size)))
     picture = Image.new("RGB", (rows[0].width, 2 * rows[0].height + GAP), "white")
