@@ -22,6 +22,7 @@ from robustbias.utils import UserError
 from toy_images import bomb
 
 LAYER = "features.9"
+NO_IMAGES = torch.zeros(1, 0, dtype=torch.long)
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +151,7 @@ def test_an_outline_that_ends_at_the_border_is_closed_and_one_of_nothing_is_empt
 
 
 def test_heights_show_a_single_image():
-    top = data.TopImages(None, None, torch.tensor([[0.0] * 1000 + [1.0]]))
+    top = data.TopImages(NO_IMAGES, torch.zeros(1, 0, 4, 4), torch.tensor([[0.0] * 1000 + [1.0]]))
     heights = files._heights(top, 0)
     assert len(heights) == data.BINS
     assert heights[0] == "z"
@@ -208,7 +209,7 @@ def script(path, function: str, name: str) -> dict:
 
 def test_what_a_unit_reads_is_weight_times_mean_activation_where_nothing_lies_between():
     torch.manual_seed(0)
-    body = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 2, 1), nn.AdaptiveAvgPool2d(1))
+    body = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 2, 1), nn.Flatten())
     made = toy_networks.entry(size=8, mean=(0.0,) * 3, std=(1.0,) * 3, layers=("0", "1"))
     pixels = torch.rand(5, 3, 8, 8)
     reads = measure.read_from(zoo.Network(made, body), "0", "1", pixels)

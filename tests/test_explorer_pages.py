@@ -314,7 +314,7 @@ def test_the_live_app_attacks_an_upload_and_silences_units(live, tmp_path):
     Image.fromarray(np.full((60, 80, 3), (200, 60, 40), np.uint8)).save(tmp_path / "red.png")
     (tmp_path / "notes.txt").write_text("no image")
     (tmp_path / "large.png").write_bytes(bytes(30 * 2**20))
-    figures = "document.querySelectorAll('.unit-trials figure').length"
+    figures = "document.querySelectorAll('.unit-trials .unit-figure').length"
     said = "document.querySelector('.unit-status').textContent"
     shown = SHOWN.replace(".unit-explorer", ".unit-explorer[data-shown]")
     with chrome.opened() as page:

@@ -444,11 +444,11 @@
         style: tile(data.filters, unit, this.index.picture.columns,
           Math.ceil(data.n / this.index.picture.columns)),
       });
-      if (!picture) return h("figure", {}, filter ?? h("span", { class: "unit-picture unit-blank" }),
-        h("figcaption", {}, "not visualised"));
+      if (!picture) return h("div", { class: "unit-figure" }, filter ?? h("span", { class: "unit-picture unit-blank" }),
+        h("p", { class: "unit-caption" }, "not visualised"));
       const like = facts.picture_likeness?.[unit], ceiling = facts.picture_likeness_of_image?.[unit];
-      return h("figure", {}, picture, filter ?? null,
-        h("figcaption", { title: this.index.facts.picture_likeness[1] },
+      return h("div", { class: "unit-figure" }, picture, filter ?? null,
+        h("p", { class: "unit-caption", title: this.index.facts.picture_likeness[1] },
           "what it responds to most", h("br"),
           `likeness to natural images ${text(like, 2)}`, h("br"), h("small", {}, `(its best image: ${text(ceiling, 2)})`)));
     }
@@ -458,8 +458,7 @@
       return h("table", { class: "unit-ious" },
         h("caption", {}, "IoU with concepts ", h("small", {}, "(line: by chance)")),
         h("tbody", {}, best.map(([at, iou, none]) => h("tr", {},
-          h("th", { scope: "row" }, this.index.concepts[at][0], " ",
-            h("small", {}, this.index.concepts[at][1])),
+          h("th", { scope: "row", title: this.conceptName(at) }, this.index.concepts[at][0]),
           h("td", {}, h("i", { style: `width:${(100 * iou) / scale}%` }),
             h("b", { style: `left:${Math.min(100, (100 * none) / scale)}%` })),
           h("td", {}, iou.toFixed(3))))));
@@ -491,12 +490,12 @@
       if (!data.top) return null;
       const words = this.index.image.words, side_ = 8, size = side_ * side_;
       if (data.quantiles[unit].at(-1) <= 0) return h("p", {}, "Silent on every image.");
-      const top = data.top[unit].map((at, i) => h("figure", {},
+      const top = data.top[unit].map((at, i) => h("div", { class: "unit-figure" },
         this.image(at, svg("svg", { viewBox: "0 0 128 128", "aria-hidden": "true" },
           svg("path", { d: data.outlines[unit][i] })), words[at]),
         this.map(data.maps[unit].slice(i * size, (i + 1) * size), side_)));
-      const lower = data.lower[unit].map((at, i) => h("figure", {},
-        this.image(at, null, words[at]), h("figcaption", {}, ["75 %", "50 %", "25 %"][i])));
+      const lower = data.lower[unit].map((at, i) => h("div", { class: "unit-figure" },
+        this.image(at, null, words[at]), h("p", { class: "unit-caption" }, ["75 %", "50 %", "25 %"][i])));
       return h("div", { class: "unit-examples" },
         h("div", {}, h("p", {}, "maximally activating images, its region outlined, its maps"),
           h("div", { class: "unit-tiles" }, top)),
@@ -520,7 +519,7 @@
         data.facts[name] && !["clean_peak", "attacked_peak", "picture_likeness", "picture_likeness_of_image"].includes(name));
       return h("dl", { class: "unit-facts" }, names.flatMap((name) => {
         const [title, about, digits] = this.index.facts[name];
-        const of = name.endsWith("_score") && data.decisions ? ` of ${data.decisions}` : "";
+        const of = name.endsWith("_score") && data.decisions ? `/${data.decisions}` : "";
         return [h("div", {}, h("dt", {}, h("abbr", { title: about, tabindex: "0" }, title)),
           h("dd", { "data-fact": name }, text(data.facts[name][unit], digits) + of))];
       }));
@@ -535,14 +534,14 @@
         svg("title", {}, `${title}: ${value}`));
       const shown = [["25 %", 1], ["median", 2], ["75 %", 3], ["95 %", 4]];
       const threshold = data.facts.threshold?.[unit];
-      return h("figure", { class: "unit-histogram" },
+      return h("div", { class: "unit-histogram" },
         svg("svg", { viewBox: "0 0 120 36", role: "img",
           "aria-label": `strongest activation in each image, from ${low} to ${high}; median ${quantiles[2]}` },
           [...bars].map((digit, i) => svg("rect", { x: 5 * i, width: 4.6,
             y: 34 - parseInt(digit, 36) * 0.95, height: parseInt(digit, 36) * 0.95 })),
           shown.map(([title, i]) => line(quantiles[i], "unit-quantile", title)),
           threshold > 0 ? line(threshold, "unit-threshold", "threshold") : null),
-        h("figcaption", {}, `peaks in images: ${low} to ${high} · lines: quartiles, 95 %; dashed: threshold`));
+        h("p", { class: "unit-caption" }, `peaks in images: ${low} to ${high} · lines: quartiles, 95 %; dashed: threshold`));
     }
 
     attacked(data, unit) {
@@ -789,10 +788,10 @@
       const answer = await this.asked(about.eps ? "Attacking S and R" : "Looking at the image", "trial", about);
       if (!answer) return;
       this.trials.replaceChildren(...answer.sides.map((one) => {
-        const figures = one.views.map((view) => h("figure", {},
+        const figures = one.views.map((view) => h("div", { class: "unit-figure" },
           h("img", { src: view.image, alt: `the image, ${view.title}` }),
           view.map ? h("img", { src: view.map, alt: `map of unit ${one.unit}` }) : null,
-          h("figcaption", {}, view.title,
+          h("p", { class: "unit-caption" }, view.title,
             h("ol", {}, (view.answers ?? []).map(([name, share]) => h("li", {}, `${name} ${share.toFixed(2)}`))),
             view.peak === undefined ? "" : `unit's peak ${view.peak.toFixed(2)}`)));
         return h("section", { class: `unit unit-${one.side}` },
@@ -806,8 +805,8 @@
       if (!answer) return;
       this.silenced.replaceChildren(...answer.sides.map((one) => h("section", { class: `unit unit-${one.side}` },
         h("h4", {}, `${SIDES[one.side]} without unit ${one.unit}`), h("p", {}, one.words),
-        h("div", { class: "unit-looks" }, one.changes.map((change) => h("figure", {},
-          h("img", { src: change.image, alt: change.name }), h("figcaption", {}, change.answer)))))));
+        h("div", { class: "unit-looks" }, one.changes.map((change) => h("div", { class: "unit-figure" },
+          h("img", { src: change.image, alt: change.name }), h("p", { class: "unit-caption" }, change.answer)))))));
     }
 
     shownLive() {

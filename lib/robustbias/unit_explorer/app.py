@@ -27,6 +27,7 @@ from robustbias.utils import UserError
 STATIC = ROOT / "book" / "static"
 N_CHANGED = 12  # stimuli with a changed answer that are displayed
 N_STIMULI = 12  # that a reader may choose from
+Buffer = bytes | memoryview
 EXPORT = "\nexport default { render: globalThis.unitExplorer.render };\n"
 
 
@@ -59,7 +60,7 @@ class App(anywidget.AnyWidget):
         self._upload: Tensor | None = None
         self.on_msg(self._asked)
 
-    def _asked(self, _: Any, message: dict[str, Any], buffers: list[memoryview]) -> None:
+    def _asked(self, _: Any, message: dict[str, Any], buffers: list[Buffer]) -> None:
         try:
             self.send({"id": message["id"], "answer": self.answer(message, buffers)})
         except UserError as error:
@@ -68,7 +69,7 @@ class App(anywidget.AnyWidget):
             self.send({"id": message["id"], "error": f"{type(error).__name__}: {error}"})
             raise
 
-    def answer(self, message: dict[str, Any], buffers: list[memoryview]) -> Any:
+    def answer(self, message: dict[str, Any], buffers: list[Buffer]) -> Any:
         """What a message of the front end gets.
 
         Raises:
@@ -115,7 +116,7 @@ class App(anywidget.AnyWidget):
     def _images(self, study: str) -> str:
         return data_uri(files.images(self.data(study), "JPEG", 90), "JPEG")
 
-    def _read(self, about: dict[str, Any], content: memoryview) -> bool:
+    def _read(self, about: dict[str, Any], content: Buffer) -> bool:
         pair = self.data(about["study"]).pairs[about["architecture"]]
         size = pair["standard"].size
         self._upload = trials.square(bytes(content), about["name"], size).float() / 255

@@ -42,7 +42,7 @@ COLUMNS = 40  # images in a row of the sheet of natural images
 # what is measured of a visualisation: title, tooltip, decimals
 PICTURED = {
     "tv_normalised": (
-        "TV of visualisation", "total variation over contrast of the image that excites it most "
+        "TV of picture", "total variation over contrast of the image that excites it most "
         "(gradient ascent); lower is smoother", 2,
     ),
     "high_frequency_share": (
@@ -60,7 +60,7 @@ PICTURED = {
 OTHERS = {
     "iou": ("IoU", "overlap of its region with the pixels of its best concept, 0 to 1", 3),
     "shape_minus_texture": (
-        "shape minus texture", "shape score minus texture score; positive: shape needs it more", 0,
+        "shape − texture", "shape score minus texture score; positive: shape needs it more", 0,
     ),
     "clean_peak": ("peak, clean", "mean over images of its largest activation", 2),
     "attacked_peak": ("peak, attacked", "the same under attack at the study's radius", 2),
