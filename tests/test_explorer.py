@@ -199,6 +199,12 @@ def test_the_files_of_a_page_have_every_unit_once_and_its_detectors_add_up(alexn
     assert start["r"] < len(alexnet.layer(entry(alexnet, "robust").name, start["l"]))
 
 
+def test_a_record_survives_the_notebook():
+    record = {"index": {"study": "ä", "n": [1, None, 0.5]}, "layers": {}}
+    assert files.unpacked(files.packed(record)) == record
+    assert "\n" not in files.packed(record)
+
+
 def script(path, function: str, name: str) -> dict:
     """The JSON that a file of the page calls a function with."""
     text = path.read_text(encoding="utf-8")

@@ -321,9 +321,9 @@ def test_the_live_app_attacks_an_upload_and_silences_units(live, tmp_path):
         page.look(1280, 1600)
         page.open(live.address)
         first = page.until(shown, 120)
-        page.choose("select.unit-layer", 0)
+        page.choose("select.unit-layer", 1)
         page.until(f"{shown} != {first!r}", 60)
-        assert all("-features.1-" in unit for unit in page.value(f"{UNITS}.filter((u) => u)"))
+        assert all("-features.9-" in unit for unit in page.value(f"{UNITS}.filter((u) => u)"))
 
         page.upload(".unit-upload", tmp_path / "notes.txt")
         page.until(f"{said}.includes('notes.txt is not an image')")

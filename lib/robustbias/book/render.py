@@ -145,7 +145,7 @@ def stage(contents: Contents, conclusions: list[Path], folder: Path) -> Path:
     for study, paths in contents.items():
         _stage_study(study, paths, folder / study)
         for record in (each for path in paths for each in records(path, EXPLORER)):
-            files.written(record, folder / "static" / "explorer" / study)
+            files.written(files.unpacked(record), folder / "static" / "explorer" / study)
     for path in conclusions:
         nbformat.write(without_records(nbformat.read(path, as_version=4)), folder / path.name)
     _write_yaml(folder / "_toc.yml", _toc(folder / "_toc.yml", contents, conclusions))

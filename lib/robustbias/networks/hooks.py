@@ -99,11 +99,27 @@ def preactivation(
     return traces[key]((pixels - network.mean) / network.std)
 
 
+class _Leaky(torch.autograd.Function):
+    """A ReLU whose gradient is not 0 but `leak` where it is silent."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, leak: float) -> Tensor:
+        out = x.clamp_min(0)
+        ctx.save_for_backward(out)
+        ctx.leak = leak
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (out,) = ctx.saved_tensors
+        return torch.where(out > 0, gradient, ctx.leak * gradient), None
+
+
 def _leaking(part: nn.Module, leak: float) -> None:
     """Replaces the ReLUs in a traced module."""
 
     def leaky(x: Tensor) -> Tensor:
-        return torch.where(x > 0, x, leak * (x - x.detach()))
+        return _Leaky.apply(x, leak)
 
     if not isinstance(part, fx.GraphModule):
         return

@@ -194,7 +194,7 @@ def pictured(
 
 @measure(of=paired)
 def visualised(
-    study: Study, *, n_units: int = 24, n_images: int = 512, draws: int = 2000
+    study: Study, *, n_units: int = 16, n_images: int = 512, draws: int = 2000
 ) -> pd.DataFrame:
     """What visualisations of units of S, R and an untrained network are like, and R against S.
 

@@ -10,6 +10,7 @@ import base64
 import io
 import json
 import math
+import zlib
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -323,8 +324,22 @@ class Page:
                 "<script src=../_static/explorer.js></script>"
                 f"<script src=../_static/explorer/{study}/index.js></script>"
             ),
-            EXPLORER: self.record,
+            EXPLORER: packed(self.record),
         }
+
+
+def packed(record: dict[str, Any]) -> str:
+    """A record as one line, compressed: a notebook would put every number on its own line."""
+    return base64.b64encode(zlib.compress(_json(record).encode(), 9)).decode()
+
+
+def unpacked(text: str) -> dict[str, Any]:
+    """The record that `packed` made a line of."""
+    return json.loads(zlib.decompress(base64.b64decode(text)))
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 
 def written(record: dict[str, Any], folder: Path) -> None:
@@ -340,5 +355,4 @@ def written(record: dict[str, Any], folder: Path) -> None:
 
 def _script(path: Path, function: str, name: str, value: dict[str, Any]) -> None:
     path.parent.mkdir(exist_ok=True)
-    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
-    path.write_text(f"unitExplorer.{function}({json.dumps(name)},{text});\n", encoding="utf-8")
+    path.write_text(f"unitExplorer.{function}({_json(name)},{_json(value)});\n", encoding="utf-8")
