@@ -273,7 +273,9 @@ def compared(
         The rows of R with `network` and `regime` as "R - S", and their bootstrap.
     """
     keys = [column for column in about if column not in (*NETWORK, "n")]
-    groups = list(about[keys].itertuples(index=False, name=None))
+    columns = about[keys].astype(object)
+    columns = columns.where(columns.notna(), None)  # None equals None, NaN nothing
+    groups = list(columns.itertuples(index=False, name=None))
     at = {key: i for i, key in enumerate(zip(about["network"], groups, strict=True))}
     robust, standard, names = [], [], []
     for pair in pairs(study).values():
