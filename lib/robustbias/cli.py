@@ -297,7 +297,9 @@ def main() -> None:
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         _stop(f"{place}{error.strerror or error}.", 2)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as stop:  # typer makes the first the second, silently
+        if getattr(stop, "code", 130) != 130:
+            raise
         _stop("interrupted.", 130)
 
 
