@@ -92,7 +92,7 @@ def test_the_first_layer_has_the_tv_of_its_filter_and_others_have_none(alexnet, 
     name = entry(alexnet, "standard").name
     where = {"network": name, "condition": "filters", "metric": "tv_normalised"}
     rows = selected(tables["smoothness"], **where)
-    rows = rows[rows["unit"] >= 0]
+    rows = rows[rows["scope"] == "unit"]
     first = rows[rows["layer"] == rows["layer"].iloc[0]].set_index("unit")["value"]
     side = files.layer(alexnet, "alexnet", "features.1")["s"]
     assert side["facts"]["filter_tv"] == [round(v, 2) for v in first]

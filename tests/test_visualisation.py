@@ -125,10 +125,10 @@ def test_the_table_compares_r_with_s_and_the_claim_reads_it(monkeypatch, tmp_pat
     monkeypatch.setenv("ROBUSTBIAS_TABLES", str(tmp_path))
     study = studies.load("iconworld", device="cpu", architectures=["alexnet"])
     table = visualisation.visualised(study, n_units=2, n_images=8, draws=50)
-    whole = table[(table["layer"] == "all") & (table["metric"] == "tv_normalised")]
+    whole = table[(table["scope"] == "network") & (table["metric"] == "tv_normalised")]
     by_layer = table[
         (table["regime"] == "robust / standard")
-        & (table["layer"] != "all")
+        & (table["scope"] == "layer")
         & (table["metric"] == "tv_normalised")
     ]
     product = by_layer["value"].prod() ** (1 / len(by_layer))

@@ -18,7 +18,7 @@ def units() -> UnitData:
         about = {**described(study, entry), "low": float("nan"), "high": float("nan")}
         for layer, units in zip(LAYERS, (9, 36), strict=True):
             for u in range(units):
-                unit = {**about, "layer": layer, "unit": u}
+                unit = {**about, "scope": "unit", "layer": layer, "unit": u}
                 dissection.append(row(unit, "activation_threshold", 0.5))
                 for q, (category, concept) in enumerate(CONCEPTS):
                     pair = {**unit, "category": category, "concept": concept}
@@ -28,11 +28,11 @@ def units() -> UnitData:
                     ablation.append(row(unit, f"{kind}_score", score))
         for u in range(36):
             below = {"below": u % 9, "place": 0, "value": 1.5, "layer_below": LAYERS[0]}
-            reads.append({**about, "layer": LAYERS[1], "unit": u, **below})
+            reads.append({**about, "scope": "unit", "layer": LAYERS[1], "unit": u, **below})
     names = {"dissection": dissection, "ablation": ablation, "connections": reads}
     tables = {name: pd.DataFrame(rows) for name, rows in names.items()}
     return unit_data(study, tables, n_concepts=60)
 
 
 def row(about: dict, metric: str, value: float) -> dict:
-    return {"category": "", "concept": "", **about, "metric": metric, "value": value, "n": 60}
+    return {**about, "metric": metric, "value": value, "n": 60}
