@@ -159,7 +159,7 @@ class StudyEntry:
 
     `decides` is the display of the cue conflicts (`measures.conflict`) that decides claims about
     shape bias; "" lets every display have its say. `replicates` are those of its networks that
-    chapters look at.
+    chapters look at. `subset` chooses among the data set's classes ("" for the source's choice).
     """
 
     name: str
@@ -178,6 +178,7 @@ class StudyEntry:
     painting: dict[str, Any] = dataclasses.field(default_factory=dict)
     decides: str = ""
     replicates: tuple[int, ...] = (0,)
+    subset: str = ""
 
     def __post_init__(self):
         for field in ("categories", "architectures", "sizes"):
@@ -397,8 +398,8 @@ def checked(
         elif reason := _impossible(name, kinds[name], value):
             wrong.append(f"{name} = {value!r} is not {reason}")
     if wrong:
-        valid = ", ".join(f"{name}: {_kind(value)} = {value!r}" for name, value in known.items())
-        raise UserError(f"parameters of {owner}: {'; '.join(wrong)}. Valid: {valid}.")
+        valid = ", ".join(f"{name}: {_kind(kinds[name])} = {known[name]!r}" for name in known)
+        raise UserError(f"parameters of {owner}: {'; '.join(wrong)}. Valid: {valid or 'none'}.")
     return given
 
 

@@ -40,7 +40,11 @@ METADATA = b"robustbias"
 PROSE = ("title", "summary", "training")  # of a study; what training did is in the weights
 STUDY = "robustbias.studies"  # what hands a measure its images and networks
 VALUES = ("value", "low", "high", "n")
-WHOLE = ("unit", "severity")  # columns of whole numbers, even where some rows have none
+WHOLE = (
+    "unit",
+    "severity",
+    "replicate",
+)  # columns of whole numbers, even where some rows have none
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef)
 
 

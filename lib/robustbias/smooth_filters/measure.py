@@ -16,11 +16,11 @@ from robustbias.networks import hooks
 from robustbias.networks.zoo import Network
 from robustbias.studies import (
     Study,
+    first_pairs,
     held_out_sample,
     networks_with_controls,
     pair_of,
     paired,
-    pairs,
 )
 from robustbias.tables import measure, tidy
 from robustbias.utils import UserError
@@ -221,14 +221,22 @@ def _aggregates(
     about = about.assign(scope="layer")
     by_layer, ratio = stats.compared(study, about, boot, paired=False, by="/")
     tables = [stats.intervals(about, boot), stats.intervals(by_layer, ratio)]
+    wholes, means = [], []
     for _, layers in by_layer.groupby(["network", "condition", "metric"], sort=False):
-        mean = stats.Bootstrap(
-            ratio.value[layers.index].log().mean(0, keepdim=True).exp(),
-            ratio.replicates.T[layers.index].contiguous().log().mean(0).exp()[:, None],
-            NO_BOUNDS,
+        if layers["mean_over"].notna().any():
+            continue  # averaged again below, over layers first
+        means.append(
+            stats.Bootstrap(
+                ratio.value[layers.index].log().mean(0, keepdim=True).exp(),
+                ratio.resamples.T[layers.index].contiguous().log().mean(0).exp()[:, None],
+                NO_BOUNDS,
+            )
         )
-        whole = layers.iloc[:1].assign(scope="network", layer=None, n=layers["n"].sum())
-        tables.append(stats.intervals(whole, mean))
+        wholes.append(layers.iloc[:1].assign(scope="network", layer=None, n=layers["n"].sum()))
+    if wholes:
+        whole = pd.concat(wholes, ignore_index=True)
+        joined = stats.Bootstrap.joined(means)
+        tables.append(stats.intervals(*stats.averaged(study, whole, joined, paired=False)))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -254,7 +262,7 @@ def first_filters(study: Study) -> dict[tuple[str, str], Float[Tensor, "u 3 h w"
         (architecture, regime): next(
             iter(spatial_filters(study.network_named(pair[regime].name)).values())
         ).cpu()
-        for architecture, pair in pairs(study).items()
+        for architecture, pair in first_pairs(study).items()
         for regime in ("standard", "robust")
         if regime in pair
     }
