@@ -197,7 +197,7 @@ def test_the_claim_reads_the_ratios_over_all_layers(study):
     assert parts["C3.first"].interval.value == value["filters", "features.0"]
     assert parts["C3.filters"].interval.value == value["filters", "network"]
     assert parts["C3.noise"].verdict == "supported"
-    assert parts["C3.noise"].threshold == 1
+    assert parts["C3.noise"].null == 1
     assert not parts["C3.noise"].above
 
 

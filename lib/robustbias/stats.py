@@ -538,6 +538,35 @@ def _common(names: pd.Series) -> str:
     return re.sub(r"-\d+(?= |$)", "", names.iloc[0])
 
 
+def over_layers(
+    study: Study, about: pd.DataFrame, boot: Bootstrap, *, geometric: bool
+) -> tuple[pd.DataFrame, Bootstrap]:
+    """Means over the layers of every pair, of scope `network`, then as from `averaged`.
+
+    Args:
+        about, boot: R against S by layer, from `compared`, of unpaired groups.
+        geometric: Whether values are ratios, of which the geometric mean is taken.
+    """
+    log, exp = (torch.log, torch.exp) if geometric else (torch.clone, torch.clone)
+    wholes, means = [], []
+    single = about[about["mean_over"].isna()]
+    others = [c for c in single if c not in (*NETWORK[1:], "layer", "n")]
+    for _, layers in single.groupby(["network", *others], sort=False, dropna=False):
+        chosen = boot.columns(layers.index.tolist())
+        means.append(
+            Bootstrap(
+                exp(log(chosen.value).mean(0, keepdim=True)),
+                exp(log(chosen.resamples).mean(1, keepdim=True)),
+                boot.bounds,
+            )
+        )
+        wholes.append(layers.iloc[:1].assign(scope="network", layer=None, n=layers["n"].sum()))
+    if not wholes:
+        return about.iloc[:0], boot.columns([])
+    whole = pd.concat(wholes, ignore_index=True)
+    return averaged(study, whole, Bootstrap.joined(means), paired=False)
+
+
 def aggregate(
     study: Study, about: pd.DataFrame, boot: Bootstrap, *, paired: bool, suffix: str = ""
 ) -> pd.DataFrame:

@@ -221,22 +221,8 @@ def _aggregates(
     about = about.assign(scope="layer")
     by_layer, ratio = stats.compared(study, about, boot, paired=False, by="/")
     tables = [stats.intervals(about, boot), stats.intervals(by_layer, ratio)]
-    wholes, means = [], []
-    for _, layers in by_layer.groupby(["network", "condition", "metric"], sort=False):
-        if layers["mean_over"].notna().any():
-            continue  # averaged again below, over layers first
-        means.append(
-            stats.Bootstrap(
-                ratio.value[layers.index].log().mean(0, keepdim=True).exp(),
-                ratio.resamples.T[layers.index].contiguous().log().mean(0).exp()[:, None],
-                NO_BOUNDS,
-            )
-        )
-        wholes.append(layers.iloc[:1].assign(scope="network", layer=None, n=layers["n"].sum()))
-    if wholes:
-        whole = pd.concat(wholes, ignore_index=True)
-        joined = stats.Bootstrap.joined(means)
-        tables.append(stats.intervals(*stats.averaged(study, whole, joined, paired=False)))
+    whole = stats.over_layers(study, by_layer, ratio, geometric=True)
+    tables.append(stats.intervals(*whole))
     return pd.concat(tables, ignore_index=True)
 
 
