@@ -436,9 +436,15 @@ def over_units(
 
 
 def intervals(about: pd.DataFrame, boot: Bootstrap) -> pd.DataFrame:
-    """`about` with `value`, `low` and `high` of the bootstrap's columns, which are its rows."""
+    """`about` with `value`, `low` and `high` of the bootstrap's columns, which are its rows.
+
+    Also `freedom`, the degrees of freedom of the interval, missing where no trainings vary.
+    """
     low, high = boot.interval()
     ends = {"value": boot.value, "low": low, "high": high}
+    if boot.training is not None:
+        freedom = boot.error()[1]
+        ends["freedom"] = freedom.masked_fill(freedom > 1e6, torch.nan)
     return about.assign(**{name: end.double().numpy() for name, end in ends.items()})
 
 
