@@ -151,11 +151,16 @@ class Claim:
         condition = self.condition if self.condition not in self.statistic else ""
         text += f" ({', '.join(filter(None, [condition, self._smallest, self._p_text]))})."
         if self.verdict in ("undetermined", "no relevant effect"):
-            ends = f"[{self.interval.low:.2f}, {self.interval.high:.2f}]"
-            text += f" {'Ratios' if self.ratio else 'Effects'} beyond {ends} are excluded."
+            text += f" {'Ratios' if self.ratio else 'Effects'} beyond {self.ends} are excluded."
         if self.verdict != self.uncorrected:
             text += f" Without the correction for many statements it would be {self.uncorrected}."
         return text
+
+    @property
+    def ends(self) -> str:
+        """The ends of the interval, between which the effect lies."""
+        low, high = (round(end, 2) + 0.0 for end in (self.interval.low, self.interval.high))
+        return f"[{low:.2f}, {high:.2f}]"
 
     @property
     def _smallest(self) -> str:
@@ -163,8 +168,7 @@ class Claim:
 
     @property
     def _p_text(self) -> str:
-        p, word = (self.p, "p") if self.adjusted is None else (self.adjusted, "Holm p")
-        return f"{word} < 0.001" if p < 0.001 else f"{word} = {p:.2g}"
+        return f"p {p_text(self.p)}" if self.adjusted is None else f"Holm p {p_text(self.adjusted)}"
 
     @property
     def key(self) -> str:
@@ -189,6 +193,11 @@ class Claim:
         interval = Interval(*ends, record["n"])
         names = {field.name for field in dataclasses.fields(cls)} & set(record)
         return cls(interval=interval, **{name: record[name] for name in names})
+
+
+def p_text(p: float) -> str:
+    """A p as papers print it: = 0.021, < 0.001."""
+    return "< 0.001" if p < 0.001 else f"= {p:.2g}"
 
 
 def holm(p: Sequence[float]) -> list[float]:
