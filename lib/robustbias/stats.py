@@ -436,9 +436,15 @@ def over_units(
 
 
 def intervals(about: pd.DataFrame, boot: Bootstrap) -> pd.DataFrame:
-    """`about` with `value`, `low` and `high` of the bootstrap's columns, which are its rows."""
+    """`about` with `value`, `low` and `high` of the bootstrap's columns, which are its rows.
+
+    Also `freedom`, the degrees of freedom of the interval, missing where no trainings vary.
+    """
     low, high = boot.interval()
     ends = {"value": boot.value, "low": low, "high": high}
+    if boot.training is not None:
+        freedom = boot.error()[1]
+        ends["freedom"] = freedom.masked_fill(freedom > 1e6, torch.nan)
     return about.assign(**{name: end.double().numpy() for name, end in ends.items()})
 
 
@@ -541,7 +547,7 @@ def _common(names: pd.Series) -> str:
 def over_layers(
     study: Study, about: pd.DataFrame, boot: Bootstrap, *, geometric: bool
 ) -> tuple[pd.DataFrame, Bootstrap]:
-    """Means over the layers of every pair, of scope `network`, then as from `averaged`.
+    """Means over the layers of every pair (scope `network`) and the `first layer`, as `averaged`.
 
     Args:
         about, boot: R against S by layer, from `compared`, of unpaired groups.
@@ -560,7 +566,10 @@ def over_layers(
                 boot.bounds,
             )
         )
-        wholes.append(layers.iloc[:1].assign(scope="network", layer=None, n=layers["n"].sum()))
+        means.append(chosen.columns([0]))
+        first = layers.iloc[:1].assign(layer=None)
+        wholes.append(first.assign(scope="network", n=layers["n"].sum()))
+        wholes.append(first.assign(scope="first layer"))
     if not wholes:
         return about.iloc[:0], boot.columns([])
     whole = pd.concat(wholes, ignore_index=True)

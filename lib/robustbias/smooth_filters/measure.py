@@ -165,8 +165,9 @@ def smoothness(
 
     Rows of scope `unit` have no interval. Scope `layer`: the mean over a layer's n live units,
     with a bootstrap over units; regime `robust / standard` the ratio of two such means, and at
-    scope `network` the geometric mean of that ratio over layers. Units, not images,
-    are resampled: both networks see the same images and the same noise, and which units training
+    scope `network` the geometric mean of that ratio over layers; scope `first layer` repeats that
+    of the first, whatever its name, so that architectures can be averaged. Units, not images, are
+    resampled: both networks see the same images and the same noise, and which units training
     happened to make is the larger uncertainty.
 
     Args:
