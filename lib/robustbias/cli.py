@@ -266,7 +266,8 @@ def visualise(
     loaded = studies_module.load(study, device=device)
     for path in sprites.drawn(loaded):
         print(path)
-    print(sprites.strip(loaded, loaded.entry.dose_architecture))
+    if study == sprites.FRONT:
+        print(sprites.strip(loaded, loaded.entry.dose_architecture))
 
 
 @app.command()

@@ -42,9 +42,9 @@ def visualisation_table(table: pd.DataFrame) -> pd.DataFrame:
         "likeness": "likeness, R minus S",
         "likeness_of_image": "likeness of the strongest image, R minus S",
     }
-    rows = matching(table, scope="network").dropna(subset=["architecture"])
+    rows = matching(table, scope="network")
     rows = rows.assign(
-        network=rows["architecture"].map(architecture),
+        network=rows["architecture"].map(architecture).fillna("mean of all"),
         column=rows["metric"].map(names),
         text=[interval_text(row, float(" / " in row.regime)) for row in rows.itertuples()],
     )
