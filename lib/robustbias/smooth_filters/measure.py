@@ -165,8 +165,9 @@ def smoothness(
 
     Rows of scope `unit` have no interval. Scope `layer`: the mean over a layer's n live units,
     with a bootstrap over units; regime `robust / standard` the ratio of two such means, and at
-    scope `network` the geometric mean of that ratio over layers. Units, not images,
-    are resampled: both networks see the same images and the same noise, and which units training
+    scope `network` the geometric mean of that ratio over layers; scope `first layer` repeats that
+    of the first, whatever its name, so that architectures can be averaged. Units, not images, are
+    resampled: both networks see the same images and the same noise, and which units training
     happened to make is the larger uncertainty.
 
     Args:
@@ -217,7 +218,6 @@ def aggregates(
         units: One row per unit, layer, condition and metric of each network.
         by: "-" for R minus S, and arithmetic means over layers.
     """
-    log, exp = (torch.log, torch.exp) if by == "/" else (torch.clone, torch.clone)
     groups = []
     for _, layer in units.groupby(["network", *GROUP], sort=False):
         wide = layer.pivot(index="unit", columns="metric", values="value")
@@ -227,22 +227,8 @@ def aggregates(
     about = about.assign(scope="layer")
     by_layer, ratio = stats.compared(study, about, boot, paired=False, by=by)
     tables = [stats.intervals(about, boot), stats.intervals(by_layer, ratio)]
-    wholes, means = [], []
-    for _, layers in by_layer.groupby(["network", "condition", "metric"], sort=False):
-        if layers["mean_over"].notna().any():
-            continue  # averaged again below, over layers first
-        means.append(
-            stats.Bootstrap(
-                exp(log(ratio.value[layers.index]).mean(0, keepdim=True)),
-                exp(log(ratio.resamples.T[layers.index].contiguous()).mean(0))[:, None],
-                NO_BOUNDS,
-            )
-        )
-        wholes.append(layers.iloc[:1].assign(scope="network", layer=None, n=layers["n"].sum()))
-    if wholes:
-        whole = pd.concat(wholes, ignore_index=True)
-        joined = stats.Bootstrap.joined(means)
-        tables.append(stats.intervals(*stats.averaged(study, whole, joined, paired=False)))
+    whole = stats.over_layers(study, by_layer, ratio, geometric=by == "/")
+    tables.append(stats.intervals(*whole))
     return pd.concat(tables, ignore_index=True)
 
 
