@@ -689,7 +689,7 @@
         const points = this.ranked[side].filter((unit) => (xs?.[unit] ?? null) !== null && (ys?.[unit] ?? null) !== null);
         points.sort((a, b) => (a === this.state[side]) - (b === this.state[side]));
         return h("section", { class: `unit-${side}` }, h("h4", {}, SIDES[side]),
-          svg("svg", { class: "unit-scatter", viewBox: "-14 -4 228 156", role: "img",
+          svg("svg", { class: "unit-scatter", viewBox: "-24 -4 236 156", role: "img",
             "aria-label": `${this.index.facts[y][0]} against ${this.index.facts[x][0]}, ${points.length} units` },
             svg("path", { class: "unit-frame", d: "M0 0V130H206" }),
             svg("text", { x: 0, y: 141 }, String(x0)), svg("text", { x: 206, y: 141, "text-anchor": "end" }, String(x1)),
