@@ -430,7 +430,7 @@
             h("button", { type: "button", class: "unit-csv", title: "its numbers as CSV",
               onclick: () => this.export(side, "csv") }, "CSV"))),
         label,
-        h("div", { class: "unit-face" }, this.wanted(side, unit), this.ious(data, unit)),
+        h("div", { class: data.top ? "unit-face" : "unit-face unit-alone" }, this.wanted(side, unit), this.ious(data, unit)),
         this.examples(side, unit), this.facts(data, unit),
         h("div", { class: "unit-foot" }, this.histogram(data, unit), this.attacked(data, unit)),
         this.reads(side, unit),
