@@ -50,8 +50,8 @@ class Claim:
 
     @property
     def measured(self) -> str:
-        """Value and interval, with decimals enough to see on which side of the threshold."""
-        return self.interval.text(self.threshold)
+        """Value and interval."""
+        return str(self.interval)
 
     @property
     def sentence(self) -> str:

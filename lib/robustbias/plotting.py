@@ -325,11 +325,11 @@ def legend_below(figure: Figure, columns: int | None = None) -> None:
 # Tables for readers.
 
 
-def interval_text(row, threshold: float | None = None) -> str:
-    """Value [95 % interval] of a table's row; as `Interval.text`."""
+def interval_text(row) -> str:
+    """Value [95 % interval] of a table's row."""
     if not row.n:
         return "none decided"
-    return Interval(row.value, row.low, row.high, int(row.n)).text(threshold)
+    return str(Interval(row.value, row.low, row.high, int(row.n)))
 
 
 def pivoted(rows: pd.DataFrame, by: list[str], order: list[str] | None = None) -> pd.DataFrame:
