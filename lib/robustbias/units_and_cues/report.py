@@ -24,8 +24,6 @@ def cue_unit_table(table: pd.DataFrame) -> pd.DataFrame:
     words = {
         "serves_shape": "serve shape",
         "serves_texture": "serve texture",
-        "shape_share": "shape score / n",
-        "texture_share": "texture score / n",
         "shape_part": "shape's part",
         "relative_generality": "relative generality",
     }
