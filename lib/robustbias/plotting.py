@@ -157,14 +157,20 @@ def architecture_panels(
     return figure, list(zip(tables, axes.T, strict=True))
 
 
+def per_architecture(table: pd.DataFrame) -> pd.DataFrame:
+    """Aggregate rows of single architectures: means over replicates where there are several."""
+    if "mean_over" not in table:
+        return table
+    rows = table[table["mean_over"] != "architectures"]
+    averaged = rows["mean_over"] == "replicates"
+    networks = [rows[column] for column in ("architecture", "regime", "eps")]
+    return rows[averaged | ~averaged.groupby(networks, dropna=False).transform("any")]
+
+
 def layer_means(table: pd.DataFrame, metric: str) -> pd.DataFrame:
     """Rows of a metric's means over the units of each layer, of S, R and untrained networks."""
-    return table[
-        (table["metric"] == metric)
-        & (table["unit"] == -1)
-        & (table["layer"] != "all")
-        & table["regime"].isin(list(REGIMES))
-    ]
+    table = per_architecture(table[table["metric"] == metric])
+    return table[(table["scope"] == "layer") & table["regime"].isin(list(REGIMES))]
 
 
 def layer_panels(
@@ -349,6 +355,7 @@ def reader_table(rows: pd.DataFrame, order: list[str] | None = None, *by: str) -
     Architectures are in alphabetical order, regimes in that of REGIMES. A column `text` replaces
     the intervals.
     """
+    rows = per_architecture(rows)
     if "text" not in rows:
         rows = rows.assign(text=[interval_text(row) for row in rows.itertuples()])
     rows = rows.assign(

@@ -46,6 +46,7 @@ def accuracy_curve(table: pd.DataFrame) -> Described:
     """
     attacked = set(table.loc[table["steps"] > 0, "network"])
     steps = table.loc[table["steps"] > 0, "steps"].min()
+    table = plotting.per_architecture(table)
     rows = table[
         (table["metric"] == "top1")
         & table["network"].isin(attacked)

@@ -20,7 +20,7 @@ def classes_by_layer(table: pd.DataFrame) -> Described:
     labels = ["effective classes\n(lower is more selective)"]
     options = BY_LAYER | {"panel": (2.3, 2.3)}
     figure, axes = plotting.layer_panels([rows], labels, **options)
-    chance = table.loc[table["regime"] == "chance", "value"].iloc[0]
+    chance = table.loc[table["metric"] == "effective_classes_chance", "value"].iloc[0]
     for ax in axes[0]:
         ax.axhline(chance, color=REFERENCE, ls="--", lw=1, label="random images")
         ax.set_ylim(bottom=0)

@@ -125,7 +125,7 @@ def noise_gain(table: pd.DataFrame) -> Described:
     """
     gains, labels = plotting.layer_means(table, "noise_gain"), ["noise gain\n(lower blocks more)"]
     figure, panels = plotting.architecture_panels(gains, labels, panel=(2.3, 2.8), sharey=True)
-    sigmas = sorted(table.loc[table["condition"] == "noise", "sigma"].unique(), reverse=True)
+    sigmas = sorted(table["sigma"].dropna().unique(), reverse=True)
     styles = list(zip(itertools.cycle(("-", "--", ":", "-.")), sigmas, strict=False))
     for rows, (ax,) in panels:
         for regime, (style, sigma) in itertools.product(PAIR, styles):

@@ -27,11 +27,12 @@ def scores(table: pd.DataFrame, crossed: pd.DataFrame) -> Described:
         crossed: From `measure.cue_units`.
     """
     # unit rows are in the order of the layers, means are not
-    order = table.loc[table["unit"] >= 0, ["architecture", "layer"]].drop_duplicates()
+    order = table.loc[table["scope"] == "unit", ["architecture", "layer"]].drop_duplicates()
     means = pd.concat(order.merge(plotting.layer_means(table, metric)) for metric in SCORES)
     labels = [*SCORES.values(), "shape's part\n(higher: shape)"]
     figure, panels = plotting.architecture_panels(means, labels, panel=(2.3, 1.5), sharey="row")
     kinds = [kind for kind in (*CATEGORIES, NONE) if kind in set(crossed["detects"])]
+    crossed = plotting.per_architecture(crossed)
     parts = crossed[(crossed["metric"] == "shape_part") & crossed["detects"].isin(kinds)]
     alt = []
     for rows, column in panels:

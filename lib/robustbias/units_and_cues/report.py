@@ -28,6 +28,7 @@ def cue_unit_table(table: pd.DataFrame) -> pd.DataFrame:
         "relative_generality": "relative generality",
     }
     rows = matching(table, regime=("standard", "robust"), metric=tuple(words))
+    rows = rows.assign(detects=rows["detects"].fillna("all"))
     last = {NONE: 1, "all": 2}
     rows = rows.sort_values("detects").sort_values(
         "detects", key=lambda detects: detects.map(last).fillna(0), kind="stable"
