@@ -163,7 +163,7 @@ def per_architecture(table: pd.DataFrame) -> pd.DataFrame:
         return table
     rows = table[table["mean_over"] != "architectures"]
     averaged = rows["mean_over"] == "replicates"
-    networks = [rows[column] for column in ("architecture", "regime", "eps")]
+    networks = [rows[c] for c in ("architecture", "regime", "eps") if c in rows]
     return rows[averaged | ~averaged.groupby(networks, dropna=False).transform("any")]
 
 
