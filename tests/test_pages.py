@@ -97,6 +97,7 @@ def facts(axe):
                 found = tab.value(PROBE) | {"page": page, "width": width, "wants": theme}
                 found |= {"errors": list(tab.errors), "outside": list(tab.outside)}
                 if axe:
+                    tab.pause(0.6)  # what was unfolded fades in
                     tab.value(axe + ";0")
                     found["violations"] = tab.value(VIOLATIONS)
                 seen.append(found)
