@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+import pandas as pd
 import yaml
 from nbformat.v4 import new_code_cell
 
 from robustbias import manifest, training
 from robustbias.book import edition
 from robustbias.book.edition import Contents
-from robustbias.claims import TITLES, matching
-from robustbias.findings.measure import read, records, verdicts
+from robustbias.claims import TITLES, UNTESTABLE, VERDICTS, matching
+from robustbias.findings.measure import primary, read, records
 from robustbias.front_page.report import answer
 from robustbias.manifest import NetworkEntry, StudyEntry
 from robustbias.utils import PROVENANCE, REGIMES, UserError, architecture, atomic, locked
@@ -29,39 +30,37 @@ def table(header: list[str], rows: list[list[Any]]) -> str:
 
 
 def verdicts_page(contents: Contents) -> str:
-    """How many verdicts of each kind a claim has, then every statement with its measurements."""
+    """How many verdicts of each kind a claim has, then every statement with its pooled effect."""
     claims = read(contents)
     if claims.empty:
         return "*No claim has been tested yet.*"
-    cells = verdicts(claims)
-    chapters = {  # a claim is named by the chapter that tests it
-        row.id: int(row.notebook.rpartition("/")[2].partition("_")[0])
-        for row in claims.itertuples()
-    }
-    studies = list(dict.fromkeys(cells["title"]))
-    counts = []
-    for claim, rows in cells.groupby("claim", sort=False):
-        judged = [matching(rows, title=study)["verdict"].value_counts() for study in studies]
-        words = [", ".join(f"{n} {verdict}" for verdict, n in each.items()) for each in judged]
-        title = TITLES.get(claim, claim)
-        counts.append([chapters[rows["id"].iloc[0]], title, *(word or "–" for word in words)])
-    architectures = sorted(set(cells["architecture"]))
-    lines, last = [], ""
-    for (id, statement, title), row in cells.groupby(["id", "statement", "title"], sort=False):
-        by_name = {
-            cell.architecture: f"{cell.text} **{cell.verdict}**" for cell in row.itertuples()
+    claims = primary(claims)
+    titles = list(dict.fromkeys(claims["title"]))
+    counts, lines = [], []
+    for (number, claim), rows in claims.groupby([_chapter(claims), "claim"], sort=False):
+        judged = [matching(rows, title=title)["verdict"].value_counts() for title in titles]
+        words = [
+            ", ".join(f"{n[v]} {v}" for v in (*VERDICTS, UNTESTABLE) if v in n) for n in judged
+        ]
+        counts.append([number, TITLES.get(claim, claim), *(word or "–" for word in words)])
+    for (number, statement), rows in claims.groupby([_chapter(claims), "statement"], sort=False):
+        cells = {
+            row.title: f"{'' if row.untestable else row.measured} **{row.verdict}**".strip()
+            for row in rows.itertuples()
         }
-        named = ["", ""] if statement == last else [chapters[id], statement]
-        lines.append([*named, title, *(by_name.get(name, "–") for name in architectures)])
-        last = statement
-    header = ["chapter", "statement", "study", *map(architecture, architectures)]
+        lines.append([number, statement, *(cells.get(title, "–") for title in titles)])
     return "\n\n".join(
         [
-            table(["chapter", "claim", *studies], counts),
+            table(["chapter", "claim", *titles], counts),
             "## Statement by statement",
-            _with_intervals(table(header, lines)),
+            _with_intervals(table(["chapter", "statement", *titles], lines)),
         ]
     )
+
+
+def _chapter(claims: pd.DataFrame) -> pd.Series:
+    """The number of the chapter that tests each claim; a reader knows it by no other id."""
+    return claims["notebook"].str.extract(r"(\d+)_[^/]*$")[0].astype(int).rename("number")
 
 
 def _with_intervals(text: str) -> str:
@@ -229,7 +228,7 @@ def publish(study: str) -> list[Path]:
         renewed(text, "")  # raises without its marks, before anything is written
         published = _replaced(folder, executed)
         claims = read(edition.contents([]))
-        found = "" if claims.empty else f"{answer(verdicts(claims))}\n"
+        found = "" if claims.empty else f"{answer(claims)}\n"
         with atomic(readme) as partial:
             partial.write_text(renewed(text, found), encoding="utf-8")
         if (key := _key_figure()) is not None:

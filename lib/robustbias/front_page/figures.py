@@ -9,6 +9,7 @@ from torch import Tensor
 
 from robustbias import plotting
 from robustbias.claims import matching
+from robustbias.findings.measure import primary
 from robustbias.front_page.measure import Conflicts
 from robustbias.plotting import CUES, PAIR, PALETTE, REFERENCE, Described
 from robustbias.utils import REGIMES, architecture
@@ -51,11 +52,11 @@ def key_figure(
     _filters(weights, filters)
     studies = list(dict.fromkeys(claims["title"]))
     places = dict.fromkeys(zip(claims["title"], claims["architecture"], strict=True))
-    places = sorted(places, key=lambda place: (studies.index(place[0]), place[1]))
+    places = sorted(places, key=lambda place: (studies.index(place[0]), not place[1], place[1]))
     for ax, (id, words, none) in zip(axes, EFFECTS, strict=False):
-        _effects(ax, matching(claims, id=id, beside=False), places, none)
+        _effects(ax, _measured(claims, id), places, none)
         ax.set_xlabel(words, size="x-small")
-    names = [f"{architecture(name)}, {title}" for title, name in places]
+    names = [f"{architecture(name) or 'all'}, {title}" for title, name in places]
     axes[0].set_yticks(range(len(places)), names, size="x-small")
     _attack(axes[3], accuracy)
     axes[3].set_title("d  Under attack", loc="left", size="small", weight="bold")
@@ -101,14 +102,25 @@ def _filters(axes: np.ndarray, filters: dict[str, Tensor]) -> None:
             plotting.picture(ax, 0.5 + 0.5 * weight / abs(weight).max())
 
 
+def _measured(claims: pd.DataFrame, id: str) -> pd.DataFrame:
+    """The rows of a statement under the condition of its verdict, with a finite value."""
+    rows = matching(claims, id=id)
+    judged = primary(rows).set_index("title")["condition"]
+    same = rows["condition"] == rows["title"].map(judged)
+    return rows[same & rows["value"].notna()]
+
+
 def _effects(ax: Axes, rows: pd.DataFrame, places: list[tuple[str, str]], none: float) -> None:
-    colours = dict(
-        zip(dict.fromkeys(title for title, _ in places), ("black", "#777777"), strict=False)
-    )
-    for row in rows.itertuples():
-        at, colour = places.index((row.title, row.architecture)), colours.get(row.title, "#aaaaaa")
-        ax.plot([row.low, row.high], [at, at], color=colour, lw=1.4)
-        ax.plot(row.value, at, "o", color=colour, ms=4)
+    """An interval per pair and per study's pooled effect (diamonds); small dots are trainings."""
+    for (title, name), parts in rows.groupby(["title", "architecture"]):
+        at = places.index((title, name))
+        whole = parts[parts["replicate"] == ""]
+        row = (whole if len(whole) else parts).iloc[0]
+        ax.plot([row["low"], row["high"]], [at, at], color="black", lw=1.2)
+        ax.plot(row["value"], at, "D" if name == "" else "o", color="black", ms=4)
+        if len(parts) > 1:
+            trainings = parts.loc[parts["replicate"] != "", "value"]
+            ax.plot(trainings, [at] * len(trainings), ".", color=REFERENCE, ms=3)
     ax.axvline(none, color=REFERENCE, ls=":")
     ax.set(ylim=(len(places) - 0.5, -0.5), yticks=[])
     ax.tick_params(labelsize="x-small")
@@ -116,7 +128,7 @@ def _effects(ax: Axes, rows: pd.DataFrame, places: list[tuple[str, str]], none: 
 
 def _attack(ax: Axes, table: pd.DataFrame) -> None:
     steps = table.loc[table["steps"] > 0, "steps"].min()
-    rows = matching(table, metric="top1", pair=True, steps=(0, steps))
+    rows = plotting.per_architecture(matching(table, metric="top1", pair=True, steps=(0, steps)))
     for regime in PAIR:
         curve = matching(rows, regime=regime).sort_values("attack_eps")
         look = {"kind": regime, "label": REGIMES[regime], "ls": "-", "ms": 4}
@@ -127,7 +139,7 @@ def _attack(ax: Axes, table: pd.DataFrame) -> None:
 
 
 def _in_words(claims: pd.DataFrame, id: str, words: str, none: float) -> str:
-    rows = matching(claims, id=id, beside=False)
-    above = int((rows["low"] > none).sum()), int((rows["high"] < none).sum())
-    name = words.replace("\n", " ")
-    return f"{name}: above {none:g} in {above[0]}, below in {above[1]} of {len(rows)} intervals."
+    """The verdicts of one panel, by study."""
+    judged = primary(matching(claims, id=id))
+    verdicts = [f"{row.title} {row.verdict}" for row in judged.itertuples()]
+    return f"{words.replace(chr(10), ' ')}: {', '.join(verdicts)}."

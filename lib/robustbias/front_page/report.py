@@ -4,36 +4,39 @@ import pandas as pd
 import yaml
 
 from robustbias import manifest
+from robustbias.findings.measure import primary
 from robustbias.utils import Prose
 
 # What the three sentences are about: words, and the statements by the start of their ids.
 ANSWERS = (
-    ("R decides by shape more often than S", ("C1.difference",)),
+    ("R decides by shape more often than S (difference of their shape biases)", ("C1.difference",)),
     ("R's first-layer filters are smoother, and R transmits less pixel noise",
      ("C3.first", "C3.noise")),
     ("R's hidden units are simpler or serve both cues", ("C4", "C5", "C6")),
 )  # fmt: skip
 
 
-def answer(cells: pd.DataFrame) -> Prose:
-    """What was found, in one sentence per question: how many verdicts support it in each study.
+def answer(claims: pd.DataFrame) -> Prose:
+    """What was found, in one sentence per question: the verdicts in each study.
+
+    A question of one statement is answered with its pooled effect, others with the number of
+    verdicts of each kind.
 
     Args:
-        cells: From `findings.measure.verdicts`.
+        claims: From `findings.measure.registered`.
     """
-    lines = []
+    claims, lines = primary(claims), []
     for words, ids in ANSWERS:
-        rows = cells[cells["id"].str.startswith(ids)]
-        if rows.empty:
-            continue
-        counts = [
-            f"{(part['verdict'] == 'supported').sum()} of {len(part)} "
-            f"verdict{'s' * (len(part) > 1)} in the study *{title}*"
-            for title, part in rows.groupby("title", sort=False)
-        ]
-        against = (rows["verdict"] == "contradicted").sum()
-        rest = f"; {against} of {len(rows)} contradict it" if against else "; none contradicts it"
-        lines.append(f"- **{words}**: supported by {' and '.join(counts)}{rest}.")
+        parts = []
+        rows = claims[claims["id"].str.startswith(ids)]
+        for title, judged in rows.groupby("title", sort=False):
+            counts = ", ".join(f"{n} {v}" for v, n in judged["verdict"].value_counts().items())
+            if len(judged) == 1:
+                row = judged.iloc[0]
+                counts = row["verdict"] + ("" if row["untestable"] else f" ({row['measured']})")
+            parts.append(f"{counts} in the study *{title}*")
+        if parts:
+            lines.append(f"- **{words}**: {'; '.join(parts)}.")
     return Prose("\n".join(lines))
 
 
