@@ -376,6 +376,15 @@ def test_publishing_keeps_chapters_and_renews_the_findings_in_the_readme(copied)
     assert "not executed on second: 01_lines, 02_more" in run.stderr
 
 
+def test_chapters_of_a_library_with_uncommitted_changes_are_not_published(copied):
+    path = copied / "_build/notebooks/first/02_more.ipynb"
+    path.write_text(path.read_text().replace("a" * 40, "a" * 12 + "+"))
+    run = command(copied, "robustbias", "publish", "first")
+    assert run.returncode == 2
+    assert "changes in lib/ that are not committed: 02_more; commit them" in run.stderr
+    assert not (copied / "book/first").exists()
+
+
 @pytest.fixture
 def editions(tmp_path):
     """A published folder of eight old chapters, and eight new ones to put there."""

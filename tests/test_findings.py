@@ -125,7 +125,7 @@ def test_the_key_figure_has_the_effects_of_pairs_and_of_studies(table):
         figure
     )
     assert "shape bias, R − S: Icon world supported, Tiny-ImageNet supported." in repr(figure)
-    effects = [ax for ax in figure.axes if ax.get_xlabel() == "shape bias,\nR − S"][0]
+    effects = next(ax for ax in figure.axes if ax.get_xlabel() == "shape bias,\nR − S")
     values = [line.get_xdata()[0] for line in effects.lines if line.get_marker() in ("D", "o")]
     assert sorted(values) == [0.4, 0.5, 0.5]
     names = [label.get_text() for label in effects.get_yticklabels()]

@@ -340,26 +340,27 @@ class Statement:
         rows = self.rows(matching(table.reset_index(drop=True), **self.where))
         if rows.empty:
             return []
-        rows = rows.assign(primary=_primary(rows)).sort_values(
-            "primary", ascending=False, kind="stable"
+        means = rows[rows["mean_over"] == "replicates"] if "mean_over" in rows else rows.head(0)
+        rows = rows.assign(
+            primary=_primary(rows), several=rows["architecture"].isin(means["architecture"])
         )
+        rows = rows.sort_values("primary", ascending=False, kind="stable")
         claims = [self._claim(row, self._untestable(row, table)) for row in rows.to_dict("records")]
         if claims[0].primary:
             return claims
-        reason = "no effect is pooled over the architectures"
-        nothing = {"value": math.nan, "low": math.nan, "high": math.nan, "n": 0}
-        row = rows.iloc[0].to_dict() | nothing | {"architecture": "", "primary": True}
-        return [self._claim(row, reason), *claims]
+        nothing = {"value": math.nan, "low": math.nan, "high": math.nan, "n": 0, "primary": True}
+        row = rows.iloc[0].to_dict() | nothing | {"mean_over": "architectures"}
+        return [self._claim(row, "no effect is pooled over the architectures"), *claims]
 
     def _claim(self, row: dict[str, Any], untestable: str) -> Claim:
-        pooled = row.get("mean_over") == "architectures"
-        single = not row.get("mean_over") and pd.notna(row.get("replicate"))
+        mean, freedom = row.get("mean_over"), row.get("freedom", math.inf)
+        one_of_many = "mean_over" in row and mean not in ("architectures", "replicates")
         return Claim(
             self.id,
             self.statement,
             self.source,
             row["study"],
-            "" if pooled else row["architecture"],
+            "" if mean == "architectures" else row["architecture"],
             self.statistic.format(**row),
             Interval(row["value"], row["low"], row["high"], int(row["n"])),
             self.smallest,
@@ -368,9 +369,9 @@ class Statement:
             self.ratio,
             self.superiority,
             self.condition.format(**row),
-            str(int(row["replicate"])) if single else "",
+            str(int(row["replicate"])) if one_of_many and row["several"] else "",
             bool(row["primary"]),
-            row["freedom"] if math.isfinite(row.get("freedom", math.inf)) else None,
+            freedom if math.isfinite(freedom) else None,
             untestable,
         )
 
@@ -389,11 +390,16 @@ class Statement:
 
 
 def _primary(rows: pd.DataFrame) -> list[bool]:
-    """True for the one row that has the verdict: the pooled one; a single one needs no pooling."""
+    """True for the one row that has the verdict: the mean over architectures.
+
+    Where there is one architecture, the mean over its replicates, or the row of its only pair.
+    """
     chosen = rows[rows["primary"]] if "primary" in rows else rows
-    if "mean_over" in rows and rows["mean_over"].eq("architectures").any():
-        chosen = chosen[chosen["mean_over"] == "architectures"]
-    elif len(chosen.drop_duplicates("network")) > 1:
+    for mean in ("architectures", "replicates") if "mean_over" in rows else ():
+        if rows["mean_over"].eq(mean).any():
+            chosen = chosen[chosen["mean_over"] == mean]
+            break
+    if chosen["architecture"].nunique() > 1:
         chosen = chosen.head(0)
     return [label in chosen.index[:1] for label in rows.index]
 
@@ -423,12 +429,6 @@ def _by_reading(rows: pd.DataFrame) -> pd.DataFrame:
     readings = rows["metric"].map(_READINGS)
     first = next((word for word in _READINGS.values() if word in set(readings)), "")
     return rows.assign(accuracy=readings, primary=readings == first)
-
-
-def _first_layer(rows: pd.DataFrame) -> pd.DataFrame:
-    """Layers come in the order of the network."""
-    rows = rows[rows["scope"] == "layer"]
-    return rows[rows["layer"] == rows.groupby("architecture")["layer"].transform("first")]
 
 
 _CHEN = "Chen, Agarwal and Nguyen 2020, arXiv 2006.09373"
@@ -523,8 +523,8 @@ STATEMENTS = (
         "C3.first", "smoother first filters",
         "R networks have smoother filters in the first layer.", _ABSTRACT,
         "total variation of first-layer filters, R over S",
-        _RATIO | {"condition": "filters", "metric": "tv_normalised"}, RATIO,
-        null=1.0, above=False, ratio=True, rows=_first_layer,
+        _RATIO | {"scope": "first layer", "condition": "filters", "metric": "tv_normalised"},
+        RATIO, null=1.0, above=False, ratio=True,
     ),
     Statement(
         "C3.filters", "smoother filters", "R networks have smoother filters over all layers.",

@@ -98,7 +98,7 @@ def mean_distance(
 
 # metric -> regime of the network that gives the features
 EXTRACTORS = {"distance": "standard", "distance_robust": "robust"}
-METRICS = ("concepts", "effective_classes", *EXTRACTORS)
+METRICS = ("concepts", "concepts_of_detectors", "effective_classes", *EXTRACTORS)
 
 
 @measure(of=paired)
@@ -117,13 +117,14 @@ def input_types(
 
     Metrics, one row per unit (scope `unit`) without interval:
     - `concepts`: how many concepts it detects with an IoU above the threshold (`dissection`);
+      `concepts_of_detectors`, the same of units that detect any;
     - `effective_classes`: exp(entropy) of the classes among its k top held-out images;
     - `distance`: how unlike each other those images are to a third network, neither S nor R of
       this architecture; 1 is any two images. Column `features` names that network, `judge`
       its kind: the S of the study's last other architecture. `distance_robust` is the same by
       that architecture's R, since features of an S network may favour S networks. Where there is
       no other architecture, an untrained network of another seed gives `distance` alone.
-    All but the first are left out for units that respond to fewer than two images.
+    Classes and distances are left out for units that respond to fewer than two images.
 
     Rows of scope `layer` and `network`: means over their n units, with bootstraps over units;
     regime `robust - standard` the difference, units resampled separately. Scope `study`:
@@ -172,6 +173,7 @@ def input_types(
                 values[metric] = mean_distance(feature_vectors, index, active).cpu()
             units.append(pd.DataFrame(values).assign(**named, layer=layer))
     units = pd.concat(units, ignore_index=True)
+    units["concepts_of_detectors"] = units["concepts"].where(units["concepts"] > 0)
     metrics = [metric for metric in METRICS if metric in units]
     long = units.melt([*stats.NETWORK, "layer", "unit"], metrics, "metric").dropna(subset=["value"])
     rows = [long.assign(scope="unit", n=len(images)), _means(study, units, draws)]

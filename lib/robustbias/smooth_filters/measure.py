@@ -165,8 +165,9 @@ def smoothness(
 
     Rows of scope `unit` have no interval. Scope `layer`: the mean over a layer's n live units,
     with a bootstrap over units; regime `robust / standard` the ratio of two such means, and at
-    scope `network` the geometric mean of that ratio over layers. Units, not images,
-    are resampled: both networks see the same images and the same noise, and which units training
+    scope `network` the geometric mean of that ratio over layers; scope `first layer` repeats that
+    of the first, whatever its name, so that architectures can be averaged. Units, not images, are
+    resampled: both networks see the same images and the same noise, and which units training
     happened to make is the larger uncertainty.
 
     Args:
@@ -232,7 +233,10 @@ def _aggregates(
                 NO_BOUNDS,
             )
         )
-        wholes.append(layers.iloc[:1].assign(scope="network", layer=None, n=layers["n"].sum()))
+        means.append(ratio.columns(layers.index[:1].tolist()))
+        first = layers.iloc[:1].assign(layer=None)
+        wholes.append(first.assign(scope="network", n=layers["n"].sum()))
+        wholes.append(first.assign(scope="first layer"))
     if wholes:
         whole = pd.concat(wholes, ignore_index=True)
         joined = stats.Bootstrap.joined(means)
