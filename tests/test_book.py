@@ -1,5 +1,6 @@
 """The way from chapters to pages, on a toy repository: execution, staging, rendering."""
 
+import dataclasses
 import errno
 import os
 import shutil
@@ -193,7 +194,8 @@ def executed(*cells):
 
 
 def study_of(kind):
-    return SimpleNamespace(name="second", world={"side": 1} if kind == "drawn" else {})
+    world = {"side": 1} if kind == "drawn" else {}
+    return dataclasses.replace(manifest.study("iconworld"), name="second", world=world)
 
 
 def test_a_page_has_parameters_as_a_table_with_the_values_of_the_run():
