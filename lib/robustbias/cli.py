@@ -156,6 +156,14 @@ def book(
 
 
 @app.command()
+def pdf():
+    """Print the rendered book as one PDF (`make pdf`)."""
+    from robustbias.book import render
+
+    print(render.pdf())
+
+
+@app.command()
 def build(
     rule: Annotated[str, typer.Argument(help="A rule of the Snakefile.")] = "book",
     study: Annotated[str, typer.Option(help="Execute this study too.")] = "",
