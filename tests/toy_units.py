@@ -3,7 +3,7 @@
 import pandas as pd
 
 from robustbias import studies
-from robustbias.studies import described, pairs
+from robustbias.studies import described, pair_of
 from robustbias.unit_explorer.data import UnitData, unit_data
 
 CONCEPTS = (("object", "dog"), ("object", "cat"), ("texture", "dots"))
@@ -14,11 +14,11 @@ def units() -> UnitData:
     """Nothing is measured: the IoU of unit u with concept q is (u * 7 + q) % 10 / 100."""
     study = studies.load("iconworld", device="cpu", architectures=["alexnet"])
     dissection, ablation = [], []
-    for entry in pairs(study)["alexnet"].values():
+    for entry in pair_of(study, "alexnet").values():
         about = {**described(study, entry), "low": float("nan"), "high": float("nan")}
         for layer, units in zip(LAYERS, (9, 36), strict=True):
             for u in range(units):
-                unit = {**about, "layer": layer, "unit": u}
+                unit = {**about, "scope": "unit", "layer": layer, "unit": u}
                 dissection.append(row(unit, "activation_threshold", 0.5))
                 for q, (category, concept) in enumerate(CONCEPTS):
                     pair = {**unit, "category": category, "concept": concept}
@@ -31,4 +31,4 @@ def units() -> UnitData:
 
 
 def row(about: dict, metric: str, value: float) -> dict:
-    return {"category": "", "concept": "", **about, "metric": metric, "value": value, "n": 60}
+    return {**about, "metric": metric, "value": value, "n": 60}
