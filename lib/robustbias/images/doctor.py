@@ -218,12 +218,12 @@ def checked(
     pixels = torch.rand(1, 3, entry.size, entry.size, device=device)
     for layer in entry.layers:
         try:
-            shape = tuple(hooks.prefix(network, layer, pixels).shape[1:])
+            with hooks.captured(network, [layer]) as maps:
+                network(pixels)
+            found, ok = " x ".join(map(str, maps[layer].shape[1:])), maps[layer].ndim == 4
         except UserError as error:
-            rows.append((layer, str(error), "units x height x width", False))
-        else:
-            found = " x ".join(map(str, shape))
-            rows.append((layer, found, "units x height x width", len(shape) == 3))
+            found, ok = str(error), False
+        rows.append((layer, found, "units x height x width", ok))
     published = entry.expected.get("top1_percent")
     sets = [manifest.dataset(name) for name in PHOTOGRAPHS if entry.dataset == PHOTOGRAPHS[0]]
     images = next(filter(imagenet.here, sets), None)
