@@ -40,12 +40,22 @@ Settings = Annotated[
 
 
 @app.command()
-def fetch(names: Annotated[list[str], typer.Argument(help="Entries of data_manifest/datasets.")]):
-    """Download data sets, verify them and unpack them into the data directory."""
+def fetch(
+    names: Annotated[
+        list[str], typer.Argument(help="Studies, data sets or networks of data_manifest/.")
+    ],
+):
+    """Download data sets and weights, verify them and unpack them into the data directory.
+
+    For a study: its images, stimuli and networks; what must be had by hand is listed.
+    """
     from robustbias.images import download
 
     for name in names:
-        print(f"{name}: {download.fetch(name)}")
+        if name in manifest.studies():
+            print(*download.fetch_study(name), sep="\n")
+        else:
+            print(f"{name}: {download.fetch(name)}")
 
 
 @app.command()
@@ -54,6 +64,35 @@ def doctor():
 
     for title, table in images_doctor.doctor().items():
         print(f"{title}\n{table.to_string(index=False)}\n")
+
+
+Network = Annotated[str, typer.Argument(help="An entry of data_manifest/networks.")]
+
+
+@app.command()
+def check(
+    network: Network,
+    images: Annotated[int, typer.Option(min=1, help="Photographs of ImageNet to classify.")] = 2000,
+    device: Device = "auto",
+):
+    """Load a network, look at its probed layers, and compare its accuracy with the published one.
+
+    The accuracy is that on ImageNet's validation split, if it is here. Status 1 if one differs.
+    """
+    from robustbias import studies
+
+    chosen = studies.chosen_device(device)
+    table = images_doctor.checked(manifest.network(network), images, chosen)
+    print(table.to_string(index=False))
+    raise typer.Exit(int(not table["ok"].all()))
+
+
+@app.command()
+def convert(network: Network):
+    """Write a network's foreign weights as safetensors, which are read from then on."""
+    from robustbias.networks import zoo
+
+    print(zoo.convert(manifest.network(network)))
 
 
 @app.command()

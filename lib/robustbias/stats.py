@@ -488,6 +488,8 @@ def averaged(
         paired: Whether all were measured on the same n observations; else n adds up.
     """
     about = about.reset_index(drop=True).assign(mean_over=None)
+    if about.empty:  # no pair
+        return about, boot
     total = "min" if paired else "sum"
     network = [about[c] for c in ("study", "architecture", "regime", "eps", "pair")]
     members = _rows_by(zip(*network, _groups(about), strict=True))
@@ -586,4 +588,5 @@ def aggregate(
     difference, differences = compared(study, about, boot, paired=paired)
     difference["metric"] += suffix
     tables = [averaged(study, about, boot, paired=paired), (difference, differences)]
-    return pd.concat([intervals(*each) for each in tables], ignore_index=True)
+    parts = [intervals(*each) for each in tables]
+    return pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
