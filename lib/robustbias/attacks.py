@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
+from robustbias.networks.hooks import fitting
 from robustbias.utils import UserError
 
 NORMS = ("l2", "linf")
@@ -125,20 +126,28 @@ def perturbed(
 ) -> Float[Tensor, "n 3 h w"]:
     """The images after the last step of one run: what adversarial training trains on.
 
-    Costs one forward and one backward pass a step, without gradients of the weights; the network
-    is in evaluation mode meanwhile, so that BatchNorm's statistics stay as they are. `loss` (of
-    logits and labels, summed over images) is what grows; `visit` sees the images and logits
-    before each step.
+    Costs one forward and one backward pass a step, without gradients of the weights, of as many
+    images at once as fit into memory; the network is in evaluation mode meanwhile, so that
+    BatchNorm's statistics stay as they are. `loss` (of logits and labels, summed over images) is
+    what grows; `visit` sees the images and logits before each step.
     """
     if eps == 0:
         return pixels
     step = step_size if step_size is not None else 2.5 * eps / steps
     delta = _inside(pixels, _start[norm](pixels, eps, generator))
+    size = fitting(network, pixels, len(pixels), held=True)
     with _attacked(network, pixels.device, bfloat16):
         for _ in range(steps):
-            images = (pixels + delta).requires_grad_()
-            logits = network(images).float()
-            (gradient,) = torch.autograd.grad(loss(logits, labels), images)
+            parts = []
+            for images, their_labels in zip(
+                (pixels + delta).split(size), labels.split(size), strict=True
+            ):
+                images = images.detach().requires_grad_()
+                logits = network(images).float()
+                (gradient,) = torch.autograd.grad(loss(logits, their_labels), images)
+                parts.append((images.detach(), logits.detach(), gradient))
+            whole = parts[0] if len(parts) == 1 else map(torch.cat, zip(*parts, strict=True))
+            images, logits, gradient = whole
             if visit is not None:
                 visit(images, logits)
             delta = delta + step * _direction[norm](gradient)

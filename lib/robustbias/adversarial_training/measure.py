@@ -12,6 +12,7 @@ from robustbias import attacks, stats, studies, training
 from robustbias.images import Images, floats
 from robustbias.images.source import Source
 from robustbias.networks import zoo
+from robustbias.networks.hooks import fitting
 from robustbias.studies import Study, described, held_out_sample, pair_of, pairs
 from robustbias.tables import measure, tidy
 from robustbias.utils import UserError
@@ -23,7 +24,8 @@ TOLERANCE = 0.01  # accuracy may rise by this much by chance of the random start
 @torch.no_grad()
 def correct(network: nn.Module, images: Images, batch: int) -> Bool[Tensor, " n"]:
     """Whether the network's top class is the label, in full precision."""
-    parts = [network(pixels).argmax(1) == labels for pixels, labels in images.batches(batch)]
+    size = fitting(network, images.pixels, batch)
+    parts = [network(pixels).argmax(1) == labels for pixels, labels in images.batches(size)]
     return torch.cat(parts)
 
 
@@ -238,12 +240,11 @@ def adversarial_examples(
     held_out = study.source.val()
     order = torch.randperm(len(held_out), generator=torch.Generator().manual_seed(study.seed))
     held_out = held_out.take(order[: 40 * n]).to(study.device)
-    pixels, labels = floats(held_out.pixels), held_out.labels
-    with torch.no_grad():
-        both = torch.stack([net(pixels).argmax(1) == labels for net in networks.values()]).all(0)
+    labels = held_out.labels
+    both = torch.stack([correct(net, held_out, 40 * n) for net in networks.values()]).all(0)
     first = {int(labels[i]): i for i in reversed(both.nonzero()[:, 0].tolist())}
-    index = torch.tensor(sorted(first.values())[:n], device=pixels.device)
-    pixels, labels = pixels[index], labels[index]
+    index = torch.tensor(sorted(first.values())[:n], device=labels.device)
+    pixels, labels = floats(held_out.pixels[index]), labels[index]
     attacked, predictions = {}, {}
     for regime, network in networks.items():
         generator = torch.Generator(pixels.device).manual_seed(study.seed)

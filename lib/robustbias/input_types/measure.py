@@ -34,7 +34,7 @@ def features(
     """
     layer, parts = network.layers[-1], []
     with hooks.captured(network, [layer]) as maps:
-        for images in pixels.split(batch):
+        for images in pixels.split(hooks.fitting(network, pixels, batch)):
             network(floats(images))
             parts.append(maps[layer].mean((2, 3)))
     pooled = torch.cat(parts)

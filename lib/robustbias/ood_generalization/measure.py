@@ -27,6 +27,7 @@ from robustbias.images.distortions import (
     stimuli,
 )
 from robustbias.manifest import NetworkEntry
+from robustbias.networks.hooks import fitting
 from robustbias.ood_generalization import corruption_error
 from robustbias.shape_bias.measure import entry_level
 from robustbias.stats import Bootstrap
@@ -128,7 +129,8 @@ def correctness(
     models = [study.network_named(entry.name) for entry in networks(study)]
     belongs = [study.membership(network).to(images.pixels.device) for network in models]
     parts: dict[str, list[Tensor]] = {}
-    for pixels, labels in images.batches(batch):
+    size = min([fitting(network, images.pixels, batch) for network in models], default=batch)
+    for pixels, labels in images.batches(size):
         pixels = pixels if change is None else change(pixels)
         hits = [
             correct_by_decision(network, pixels, labels, membership, by_category)

@@ -21,6 +21,7 @@ from robustbias import stats
 from robustbias.adversarial_training.measure import correct
 from robustbias.images import CueConflict, floats
 from robustbias.images.cue_conflict import cues
+from robustbias.networks.hooks import fitting
 from robustbias.studies import Study, described, networks_with_controls, pairs
 from robustbias.tables import measure, stored, tidy
 from robustbias.utils import UserError
@@ -55,7 +56,8 @@ def softmax(
     network: nn.Module, pixels: UInt8[Tensor, "n 3 h w"], batch: int = 100
 ) -> Float[Tensor, "n k"]:
     """Class probabilities of uint8 images, in full precision."""
-    return torch.cat([network(floats(part)).softmax(1) for part in pixels.split(batch)])
+    parts = pixels.split(fitting(network, pixels, batch))
+    return torch.cat([network(floats(part)).softmax(1) for part in parts])
 
 
 def displays(

@@ -112,7 +112,7 @@ def map_smoothness(
         raise UserError(f"noise levels {sigmas}; expected positive standard deviations.")
     sums: dict[str, dict[str, Tensor]] = {layer: {} for layer in layers}
     with hooks.captured(network, layers) as maps:
-        for pixels, _ in images.batches(batch):
+        for pixels, _ in images.batches(hooks.fitting(network, images.pixels, batch, held=True)):
             network(pixels)
             clean = dict(maps)
             for layer, a in clean.items():

@@ -157,7 +157,7 @@ def _answers(
     """The category of each image, and its margin over the next in mean probability."""
     membership = study.membership(network).to(study.device)
     batches = []
-    for part in pixels.split(200):
+    for part in pixels.split(hooks.fitting(network, pixels, 200)):
         probabilities = network(floats(part.to(study.device))).softmax(1)
         first = (probabilities @ membership / membership.sum(0)).topk(2, dim=1)
         margin = first.values[:, 0] - first.values[:, 1]
