@@ -5,6 +5,8 @@ Source: Bau et al. 2017, arXiv 1704.05796.
 
 import dataclasses
 import math
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -19,8 +21,9 @@ from robustbias.images import broden, floats
 from robustbias.images.concepts import Concepts
 from robustbias.networks import hooks
 from robustbias.networks.hooks import peaks
+from robustbias.networks.zoo import Network
 from robustbias.studies import CALIBRATION, Study, networks_with_controls, pair_of, paired
-from robustbias.tables import measure, tidy
+from robustbias.tables import Part, measure, parts, tidy
 from robustbias.utils import UserError
 
 THRESHOLD = 0.04  # IoU from which a unit counts as a detector
@@ -88,11 +91,26 @@ def dissection(
         UserError: An unknown layer or data set, images without masks, more images than there are.
     """
     images = concept_set(study, concepts, n_images)
-    rows, units, covered = [], [], None
-    for named, network, _ in networks_with_controls(study, images.pixels[:CALIBRATION]):
+
+    def measured(load: Callable[[], Network]) -> Part:
         generator = torch.Generator().manual_seed(study.seed)
         options = {"share": share, "memory": memory, "generator": generator}
-        for layer, counts in dissected(network, images, layers, **options).items():
+        return {
+            f"{layer}\t{field}": torch.as_tensor(value)
+            for layer, counts in dissected(load(), images, layers, **options).items()
+            for field, value in vars(counts).items()
+        }
+
+    networks = list(networks_with_controls(study, images.pixels[:CALIBRATION]))
+    tasks = {named["network"]: partial(measured, load) for named, load, _ in networks}
+    rows, units, covered = [], [], None
+    for (named, *_), part in zip(networks, parts(tasks).values(), strict=True):
+        by_layer: dict[str, dict[str, Tensor]] = {}
+        for place, value in part.items():
+            layer, field = place.split("\t")
+            by_layer.setdefault(layer, {})[field] = value
+        for layer, fields in by_layer.items():
+            counts = Dissected(**fields | {"positions": int(fields["positions"])})
             covered = _concept_rows(study, images, counts) if covered is None else covered
             rows.append(_unit_rows(counts, images, threshold).assign(**named, layer=layer))
             units.append(_detectors(counts, images, threshold).assign(**named, layer=layer))

@@ -16,7 +16,6 @@ from robustbias import utils
 from robustbias.images import Images, floats, textures
 from robustbias.utils import MissingData, UserError
 
-
 FEW = 2048  # regions that need no new numbers
 
 

@@ -23,14 +23,17 @@ def input_types_table(table: pd.DataFrame) -> pd.DataFrame:
 
 def feature_extractors(table: pd.DataFrame) -> Prose:
     """The networks whose features give the distances, in a sentence."""
-    named = table[table["features"] != ""].drop_duplicates(["architecture", "metric"])
+    counted = table["metric"] == "effective_classes"
+    named = table[(table["features"] != "") & ~counted]
+    named = named.drop_duplicates(["architecture", "metric"])
     lines = [
         f"{architecture(name)}: {' and '.join(features)}"
         for name, features in named.groupby("architecture", sort=False)["features"]
     ]
     chance = matching(table, regime="chance").iloc[0]
+    groups = table.loc[counted, "features"].iloc[0] or "classes"
     return Prose(
         f"Judges of likeness: {'; '.join(lines)}. {chance['n']} images drawn at random show "
-        f"{chance['value']:.1f} effective classes (middle 95 %: {chance['low']:.1f} to "
+        f"{chance['value']:.1f} effective {groups} (middle 95 %: {chance['low']:.1f} to "
         f"{chance['high']:.1f})."
     )

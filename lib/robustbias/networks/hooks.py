@@ -132,6 +132,26 @@ def resumed(
     return after(activations)
 
 
+def linear_head(network: Network, layer: str) -> nn.Linear | None:
+    """The linear map that follows the layer after a spatial mean, if nothing else does.
+
+    Raises:
+        UserError: An unknown layer.
+    """
+    _, after = _parts(network, layer)
+    following = []
+    for node in after.graph.nodes if after else ():
+        if node.op == "call_module":
+            following.append(after.get_submodule(node.target))
+        elif node.op.startswith("call") and node.target not in (torch.flatten, "flatten"):
+            return None
+    following = [m for m in following if not isinstance(m, nn.Dropout | nn.Flatten)]
+    match following:
+        case [nn.AdaptiveAvgPool2d(output_size=1 | (1, 1)), nn.Linear() as linear]:
+            return linear if linear.bias is not None else None
+    return None
+
+
 def module(network: Network, layer: str) -> nn.Module:
     """The module of that name inside the network's body. Raises UserError when there is none."""
     try:
@@ -221,19 +241,24 @@ SHARE = 0.2  # of the free memory that the activations of one batch may take
 _BYTES: weakref.WeakKeyDictionary[nn.Module, dict[Any, list[int]]] = weakref.WeakKeyDictionary()
 
 
-def fitting(network: nn.Module, pixels: Tensor, most: int, *, held: bool = False) -> int:
+def fitting(
+    network: nn.Module, pixels: Tensor, most: int, *, held: bool = False, layer: str = ""
+) -> int:
     """How many images of this size pass the network at once: `most`, or fewer if memory is short.
 
     Args:
         pixels: Any number of images, of which only the size and the device count.
         held: The activations of all layers stay in memory: for gradients, or captured.
+        layer: `pixels` are outputs of this layer, from which the network is `resumed`.
     """
+    if layer:
+        network = _parts(network, layer)[1] or network
     known = _BYTES.setdefault(network, {})
     if (side := tuple(pixels.shape[1:])) not in known:
-        known[side] = _output_bytes(network, side)
+        known[side] = [4 * pixels[0].numel(), *_output_bytes(network, side)]
     outputs = known[side]
-    # a layer's input, its output and a working copy; with gradients as much again for each of them
-    image = 2 * sum(outputs) if held else 3 * max(outputs)
+    # a layer's input, its output and a working copy; what is held, with the gradients of as much
+    image = 3 * max(outputs) + held * 2 * sum(outputs)
     device = next(iter([*network.parameters(), *network.buffers()]), pixels).device
     return max(1, min(most, int(SHARE * _free_bytes(device)) // image))
 
