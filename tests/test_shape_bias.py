@@ -75,7 +75,7 @@ def test_the_cluster_of_a_stimulus_is_its_shape_image():
         generator=seeded(),
     )
     assert rows(table, metric="shape_bias")["value"].tolist() == [0.5]
-    replicates = boot.replicates[:, 0]
+    replicates = boot.resamples[:, 0]
     assert set(replicates.tolist()) == {0.0, 0.5, 1.0}
     assert (replicates == 0.5).float().mean() == pytest.approx(0.5, abs=0.02)
 

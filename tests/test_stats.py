@@ -1,6 +1,8 @@
 """Intervals are checked against scipy, against loops, and by how often they cover the truth."""
 
+import importlib.util
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -37,7 +39,7 @@ def test_replicates_equal_a_loop_that_concatenates_the_drawn_clusters():
     boot = stats.ratios(numerators, denominators, clusters, generator=seeded(3), draws=50)
     counts = stats.resampled_counts(3, 50, seeded(3))
     members = [clusters == label for label in (2, 7, 9)]
-    for replicate, count in zip(boot.replicates, counts, strict=True):
+    for replicate, count in zip(boot.resamples, counts, strict=True):
         drawn = torch.cat(
             [numerators[m].repeat(int(c), 1) for m, c in zip(members, count, strict=True)]
         )
@@ -135,3 +137,70 @@ def test_an_end_is_never_rounded_onto_the_threshold_it_is_compared_with():
     assert interval.text(threshold=0.0) == "0.090 [0.003, 0.170]"
     assert interval.text(threshold=0.5) == "0.09 [0.00, 0.17]"
     assert Interval(0.0, 0.0, 0.1, 9).text(threshold=0.0) == "0.00 [0.00, 0.10]"
+
+
+def test_crossed_resamples_equal_a_literal_loop():
+    generator = seeded(2)
+    a, b = torch.cartesian_prod(torch.arange(5), torch.arange(3)).T
+    values, weights = torch.rand(15, 2, generator=generator), torch.rand(15, 2, generator=generator)
+    boot = stats.crossed_ratios(values, weights, a, b, generator=seeded(4), draws=30)
+    fixed = seeded(4)
+    by_row = stats.resampled_counts(5, 30, fixed)
+    by_column = stats.resampled_counts(3, 30, fixed)
+    for resample, rows, columns in zip(boot.resamples, by_row, by_column, strict=True):
+        over, under = torch.zeros(2), torch.zeros(2)
+        for i in range(15):
+            count = rows[a[i]] * columns[b[i]]
+            over += count * values[i]
+            under += count * weights[i]
+        torch.testing.assert_close(resample, over / under)
+    torch.testing.assert_close(boot.value, values.sum(0) / weights.sum(0))
+
+
+def simulated(name: str, studies: int = 300) -> float:
+    """Share of simulated studies whose interval covers the truth (benchmarks/coverage.py)."""
+    place = Path(__file__).parents[1] / "benchmarks" / "coverage.py"
+    spec = importlib.util.spec_from_file_location("coverage_simulation", place)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    simulate, *arguments = module.kinds()[name]
+    return module.covered(simulate, tuple(arguments), studies)[0]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "5 shape images",
+        "10 x 10 shapes and textures",
+        "110 x 33 shapes and textures",
+        "3 trainings, 1 architecture(s), sd 0.02",
+        "5 trainings, 1 architecture(s), sd 0.1",
+        "3 trainings, 3 architecture(s), sd 0.1",
+        "20 units",
+    ],
+)
+def test_intervals_cover_the_truth_as_often_as_they_say(name):
+    assert simulated(name) == pytest.approx(0.95, abs=0.055)  # three standard errors, and .017
+
+
+def test_images_alone_make_an_interval_of_trainings_too_narrow():
+    """What single trainings look like: 3 whose spread is left out cover far less than 95 %."""
+    generator, covered = seeded(), 0
+    for _ in range(200):
+        values = 0.1 * torch.randn(3, generator=generator) + 0.4 * torch.randn(
+            200, 3, generator=generator
+        )
+        boot = stats.ratios(
+            values, torch.ones(200, 3), torch.arange(200), generator=generator, draws=300
+        )
+        low, high = boot.mean([[0, 1, 2]], trainings=False).interval()
+        covered += int(low[0] <= 0 <= high[0])
+    assert covered < 160
+
+
+def test_one_training_per_architecture_leaves_the_interval_of_the_images():
+    values = torch.rand(50, 2, generator=seeded(1))
+    boot = stats.ratios(values, torch.ones(50, 2), torch.arange(50), generator=seeded(2))
+    mean = boot.mean([[0], [1]], trainings=True)
+    for ours, theirs in zip(mean.interval(), boot.interval(), strict=True):
+        torch.testing.assert_close(ours, theirs)

@@ -159,7 +159,7 @@ class StudyEntry:
 
     `decides` is the display of the cue conflicts (`measures.conflict`) that decides claims about
     shape bias; "" lets every display have its say. `replicates` are those of its networks that
-    chapters look at.
+    chapters look at. `subset` chooses among the data set's classes ("" for the source's choice).
     """
 
     name: str
@@ -178,6 +178,7 @@ class StudyEntry:
     painting: dict[str, Any] = dataclasses.field(default_factory=dict)
     decides: str = ""
     replicates: tuple[int, ...] = (0,)
+    subset: str = ""
 
     def __post_init__(self):
         for field in ("categories", "architectures", "sizes"):
