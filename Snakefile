@@ -10,6 +10,7 @@ import shlex
 
 from robustbias import manifest
 from robustbias.book import edition
+from robustbias.networks import zoo
 
 ADDED = config.get("study", "")
 EXECUTED = edition.studies(ADDED)
@@ -40,7 +41,9 @@ def weights(wildcards):
     """Weights and training records that are here; a missing one is no reason to train."""
     entries = [manifest.network(name) for name in manifest.networks(wildcards.study)]
     suffixes = (".safetensors", ".json")
-    paths = {Path(entry.weights).with_suffix(suffix) for entry in entries for suffix in suffixes}
+    ours = [manifest.ROOT / entry.weights for entry in entries if entry.trained_here]
+    paths = {path.with_suffix(suffix).relative_to(manifest.ROOT) for path in ours for suffix in suffixes}
+    paths |= {zoo.weights_path(entry) for entry in entries if not entry.trained_here}
     return sorted(path for path in paths if path.is_file())
 
 
@@ -96,10 +99,13 @@ rule executed:
         [path for study in (ADDED.split(",") if ADDED else EXECUTED) for path in CONTENTS[study]],
 
 
+TRAINED = [name for name in manifest.networks(ADDED) if manifest.network(name).trained_here] if ADDED else []
+
+
 # Training runs on demand only: nothing in `book` asks for what this rule makes.
 rule trained:
     input:
-        expand("_build/trained/{network}", network=manifest.networks(ADDED) if ADDED else []),
+        expand("_build/trained/{network}", network=TRAINED),
 
 
 rule train:

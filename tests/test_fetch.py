@@ -193,7 +193,6 @@ def test_published_weights_are_fetched_and_others_are_to_be_trained(server, tmp_
     facts = {
         "title": "A network", "architecture": "alexnet", "regime": "standard", "classes": 1000,
         "size": 224, "layers": (), "dataset": "imagenet-val", "licence": "BSD", "source": "here",
-        "format": "torchvision",
     }  # fmt: skip
     networks = {
         "published": NetworkEntry(
@@ -230,7 +229,7 @@ def test_the_doctor_knows_what_a_study_can_run(tmp_path, monkeypatch, name):
     row = doctor.doctor()["Studies"].set_index("study").loc[name]
     dataset = manifest.dataset(manifest.study(name).dataset)
     assert row["can train"] == (dataset.kind == "embedded")
-    assert (f"robustbias fetch {dataset.name}" in row["to do"]) == (dataset.kind != "embedded")
+    assert (f"robustbias fetch {name}" in row["to do"]) == (dataset.kind != "embedded")
 
 
 def test_a_broken_data_set_does_not_stop_the_doctor(tmp_path, monkeypatch):

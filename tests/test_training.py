@@ -315,7 +315,7 @@ def test_a_published_network_is_loaded_with_the_hash_of_its_record(tmp_path, mon
     (folder / "toy.toml").write_text(
         '[network.toy]\ntitle = "Toy"\narchitecture = "alexnet"\nregime = "standard"\n'
         'classes = 4\nsize = 64\nlayers = []\ndataset = "d"\n'
-        'weights = "checkpoints/toy.safetensors"\nformat = "safetensors"\n'
+        'weights = "checkpoints/toy.safetensors"\n'
         'licence = "MIT"\nsource = "s"\nwidth = 0.05\nstem = 4\n'
     )
     monkeypatch.setattr(manifest, "ROOT", tmp_path)

@@ -40,12 +40,22 @@ Settings = Annotated[
 
 
 @app.command()
-def fetch(names: Annotated[list[str], typer.Argument(help="Entries of data_manifest/datasets.")]):
-    """Download data sets, verify them and unpack them into the data directory."""
+def fetch(
+    names: Annotated[
+        list[str], typer.Argument(help="Studies, data sets or networks of data_manifest/.")
+    ],
+):
+    """Download data sets and weights, verify them and unpack them into the data directory.
+
+    For a study: its images, stimuli and networks; what must be had by hand is listed.
+    """
     from robustbias.images import download
 
     for name in names:
-        print(f"{name}: {download.fetch(name)}")
+        if name in manifest.studies():
+            print(*download.fetch_study(name), sep="\n")
+        else:
+            print(f"{name}: {download.fetch(name)}")
 
 
 @app.command()

@@ -21,9 +21,10 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from robustbias import manifest
-from robustbias.images import Images
+from robustbias.images import Images, imagenet
 from robustbias.images.cue_conflict import class_names, membership
 from robustbias.images.iconworld import IconWorld, World
+from robustbias.images.imagenet import ImageNet
 from robustbias.images.source import Source
 from robustbias.images.style_transfer import StyleTransfer
 from robustbias.images.tiny_imagenet import TinyImageNet
@@ -76,10 +77,16 @@ def _tiny_imagenet(entry: StudyEntry, device: torch.device, cue: str) -> TinyIma
     return TinyImageNet(entry.categories, transfer=transfer, **chosen)
 
 
+def _imagenet(entry: StudyEntry, device: torch.device, cue: str) -> ImageNet:
+    dataset, (size, *_) = entry.dataset, entry.sizes
+    return ImageNet(entry.categories, dataset=dataset, subset=entry.subset, size=size)
+
+
 # one source per kind of data set
 SOURCES: dict[str, Callable[[StudyEntry, torch.device, str], Source]] = {
     "embedded": _iconworld,
     "tiny-imagenet": _tiny_imagenet,
+    "imagenet": _imagenet,
 }
 
 
@@ -189,29 +196,46 @@ def load(
         UserError: An unknown study, architecture, device or world parameter.
     """
     entry = manifest.study(name)
-    chosen = tuple(architectures) if architectures else entry.architectures
-    if unknown := [a for a in chosen if a not in entry.architectures]:
+    networks = [manifest.network(n) for n in manifest.networks(name)]
+    present = [e for e in networks if zoo.weights_path(e).is_file()]
+    # those of the study first, then those of networks that were added to it
+    available = tuple(dict.fromkeys((*entry.architectures, *(e.architecture for e in present))))
+    chosen = tuple(architectures) if architectures else available
+    if unknown := [a for a in chosen if a not in available]:
         raise UserError(
             f"study {name} has no architecture {', '.join(unknown)}; "
-            f"it has: {', '.join(entry.architectures)}."
+            f"it has: {', '.join(available)}."
         )
     if world:
         valid = {field.name for field in dataclasses.fields(World)} if entry.world else set()
         if unknown := sorted(set(world) - valid):
             raise UserError(f"unknown world parameter(s) {unknown}; known: {sorted(valid)}.")
         entry = dataclasses.replace(entry, world=entry.world | world)
+    preferred = (n for n in entry.preferred if imagenet.here(manifest.dataset(n)))
     entry = dataclasses.replace(
-        entry, architectures=chosen, replicates=tuple(replicates or entry.replicates)
+        entry,
+        architectures=chosen,
+        replicates=tuple(replicates or entry.replicates),
+        dataset=next(preferred, entry.dataset),
     )
-    networks = (manifest.network(n) for n in manifest.networks(name))
-    here = (e for e in networks if zoo.weights_path(e).is_file())
     painter = entry.painting.get("painter")  # makes images; no comparison uses it
     entries = tuple(
         e
-        for e in here
+        for e in present
         if e.architecture in chosen and e.replicate in entry.replicates and e.name != painter
     )
-    return Study(entry, entries, seed, chosen_device(device))
+    return Study(entry, _one_pair_each(entries), seed, chosen_device(device))
+
+
+def _one_pair_each(entries: tuple[NetworkEntry, ...]) -> tuple[NetworkEntry, ...]:
+    """The entries, of which only the first of each pair, regime and replicate keeps the pair."""
+    taken: set[tuple[str, str, int]] = set()
+    chosen = []
+    for entry in entries:
+        place = (entry.pair, entry.regime, entry.replicate)
+        chosen.append(dataclasses.replace(entry, pair="") if place in taken else entry)
+        taken.add(place)
+    return tuple(chosen)
 
 
 def source(entry: StudyEntry, device: torch.device, cue: str = "both") -> Source:

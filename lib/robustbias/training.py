@@ -549,7 +549,15 @@ def train_study(
     available = manifest.networks(name)
     if unknown := [n for n in networks or () if n not in available]:
         raise UserError(f"study {name} has no network {unknown}; it has: {', '.join(available)}.")
-    for chosen in networks or available:
+    ours = [n for n in available if manifest.network(n).trained_here]
+    if foreign := [n for n in networks or () if n not in ours]:
+        raise UserError(
+            f"the weights of {', '.join(foreign)} are not made here but downloaded; run "
+            f"`robustbias fetch {name}`."
+        )
+    if not ours:
+        raise UserError(f"study {name} has no network that is trained here.")
+    for chosen in networks or ours:
         entry = manifest.network(chosen)
         how = recipe(entry, study, variant, **overrides)
         with_world = dataclasses.replace(study, world=study.world | entry.world)
@@ -559,7 +567,7 @@ def train_study(
         if leads():
             publish(network, record(network, how, rows, source.digest))
             (STATES / f"{entry.name}.state.safetensors").unlink()
-    return records(networks or available).groupby("network").tail(1)
+    return records(networks or ours).groupby("network").tail(1)
 
 
 STATES = manifest.ROOT / "_build" / "training"
@@ -616,5 +624,5 @@ def _reports(names: Iterable[str]) -> Iterator[tuple[manifest.NetworkEntry, dict
     """Entry and training record of the networks that have one in the repository."""
     for entry in map(manifest.network, names):
         path = (manifest.ROOT / entry.weights).with_suffix(".json")
-        if path.is_file():
+        if entry.trained_here and path.is_file():
             yield entry, json.loads(path.read_text())

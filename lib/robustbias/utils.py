@@ -127,12 +127,14 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
 
 
 def sha256(path: Path) -> str:
-    """Hex digest of a file's content, read in one-MiB blocks."""
-    digest = hashlib.sha256()
+    """Hex digest of a file's content."""
+    return digest(path, "sha256")
+
+
+def digest(path: Path, kind: str) -> str:
+    """Hex digest of a file's content; `kind` is a name of hashlib, as md5."""
     with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, kind).hexdigest()
 
 
 def stamp(path: Path) -> str:

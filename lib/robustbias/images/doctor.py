@@ -88,6 +88,8 @@ COUNTS: dict[str, Callable[[Path, str], int]] = {
     "category-folders": _stimuli,
     "decisions": _trials,
     "wnid-folders": _photographs,
+    "imagenet": _photographs,
+    "trial-images": _stimuli,
     "imagenet-c": _corrupted,
     "broden": _index_rows,
 }
@@ -136,7 +138,7 @@ def _state(entry: DatasetEntry) -> tuple[str, str]:
 def _to_do(entry: DatasetEntry, state: str) -> str:
     if state in ("here", "embedded"):
         return ""
-    if not entry.files:
+    if not all(file.url for file in entry.files) or not entry.files:
         return f"by hand, from {entry.source}; `robustbias fetch {entry.name}` says how"
     fetch = f"robustbias fetch {entry.name}"
     return fetch if state == "missing" else f"move {folder(entry)} away, then {fetch}"
@@ -147,19 +149,20 @@ def _study_table() -> pd.DataFrame:
     rows = []
     for name in manifest.studies():
         entry = manifest.study(name)
-        wanted = [manifest.dataset(n) for n in _images_of(entry)]
+        wanted = [manifest.dataset(n) for n in studied(entry)]
         missing = [d.name for d in wanted if _state(d)[0] not in ("here", "embedded")]
         networks = [manifest.network(n) for n in manifest.networks(study=name)]
-        here = sum(zoo.weights_path(network).is_file() for network in networks)
-        to_do = [f"robustbias fetch {d}" for d in missing]
-        to_do += [f"robustbias train {name}"] if here < len(networks) else []
+        absent = [network for network in networks if not zoo.weights_path(network).is_file()]
+        foreign = [network for network in absent if not network.trained_here]
+        to_do = [f"robustbias fetch {name}"] if missing or foreign else []
+        to_do += [f"robustbias train {name}"] if len(absent) > len(foreign) else []
         rows.append(
             {
                 "study": name,
                 "images": "missing: " + ", ".join(missing) if missing else "here",
-                "networks": f"{here} of {len(networks)}",
-                "can train": not missing,
-                "can measure": not missing and here > 0,
+                "networks": f"{len(networks) - len(absent)} of {len(networks)}",
+                "can train": not missing and any(n.trained_here for n in networks),
+                "can measure": not missing and len(absent) < len(networks),
                 "to do": "; ".join(to_do),
             }
         )
@@ -171,16 +174,22 @@ def _network_table() -> pd.DataFrame:
     rows = []
     for entry in map(manifest.network, manifest.networks()):
         here = zoo.weights_path(entry).is_file()
-        fetch = f"robustbias fetch {entry.name}"
-        train = f"robustbias train {entry.study} --network {entry.name}"
-        to_do = "" if here else fetch if "://" in entry.weights else train
-        rows.append((entry.name, entry.study, "here" if here else "missing", to_do))
+        rows.append(
+            (
+                entry.name,
+                entry.study,
+                "here" if here else "missing",
+                "" if here else zoo.how_to_get(entry),
+            )
+        )
     return pd.DataFrame(rows, columns=["network", "study", "weights", "to do"])
 
 
-def _images_of(entry: StudyEntry) -> list[str]:
-    """The data sets a study reads: its images and its stimuli."""
-    return [name for name in dict.fromkeys((entry.dataset, entry.stimuli)) if name]
+def studied(entry: StudyEntry) -> list[str]:
+    """The data sets a study reads: its photographs (of a preferred set if here), its stimuli."""
+    preferred = (n for n in entry.preferred if imagenet.here(manifest.dataset(n)))
+    names = (next(preferred, entry.dataset), entry.stimuli, *entry.data)
+    return list(dict.fromkeys(names))
 
 
 def _device_table() -> pd.DataFrame:
