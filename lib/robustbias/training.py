@@ -47,7 +47,8 @@ TEST_STEPS = 10  # of the attack on validation images after an epoch; the chapte
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """How to train. `rate` is the largest learning rate; `steps` those of the training attack.
+    """How to train. `rate` is the largest learning rate; `steps` are those of the training attack,
+    `step_size` their length in pixel units (0 for 2.5 eps / steps).
 
     Schedules: "one-cycle" (linear up over `warmup`, cosine down) or "step" (a tenth after every
     third of the epochs). `shift` is the random crop's padding in pixels, 0 for none. The attack's
@@ -68,6 +69,7 @@ class Recipe:
     schedule: str = "one-cycle"
     warmup: float = 0.2
     label_smoothing: float = 0.0
+    step_size: float = 0.0
     shift: int = 0
     flip: bool = False
     norm: str = "l2"
@@ -335,6 +337,7 @@ def _epoch(
                 norm=how.norm,
                 eps=eps,
                 steps=how.steps,
+                step_size=how.step_size or None,
                 start=start,
                 bfloat16=how.bfloat16,
             )

@@ -218,10 +218,10 @@ def input_types(
 def _groups(study: Study, images: Images, k: int) -> tuple[Int64[Tensor, " n"], str]:
     """What `effective_classes` counts, image by image: its class, else its category; and which."""
     counts = torch.bincount(images.labels)
-    if k > len(images) or counts[counts > 0].median() >= k or not pairs(study):
+    if k > len(images) or counts[counts > 0].median() >= k:
         return images.labels, ""
-    entry = next(iter(next(iter(pairs(study).values())).values()))
-    membership = study.membership(study.network_named(entry.name)).to(images.labels.device)
+    network = study.network_named(study.entries[0].name)
+    membership = study.membership(network).to(images.labels.device)
     outside = membership.shape[1]  # one more group
     categories = torch.where(membership.any(1), membership.argmax(1), outside)
     return categories[images.labels], "categories"
