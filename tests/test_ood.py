@@ -183,7 +183,7 @@ def test_alexnet_s_has_a_mean_corruption_error_of_100_with_certainty(table):
 
 def test_the_mce_follows_from_the_cells_of_the_table(table):
     cells = rows(table, metric="top1", group="corruption")
-    cells = cells[cells["severity"] > 0]
+    cells = cells[cells["scope"] == "severity"]
     assert len(cells) == 15 * 5 * 2
     error = 1 - cells.pivot(index=["condition", "severity"], columns="regime", values="value")
     sums = error.groupby("condition").sum()
@@ -227,12 +227,13 @@ def test_what_a_source_does_not_have_is_left_out_and_named(table):
 def test_a_mean_over_severities_is_the_mean_of_its_cells(table):
     for metric in ("top1", "top1_relative"):
         own = rows(table, metric=metric, condition="contrast", regime="robust")
-        own = own.set_index("severity")["value"]
-        assert own[0] == pytest.approx(own[[1, 2, 3, 4, 5]].mean(), abs=1e-5)
-    means = rows(table, metric="top1", severity=0, group="corruption", regime="robust")
-    means = means.set_index("condition")["value"]
-    every = means.pop("all corruptions")
-    assert every == pytest.approx(means.mean(), abs=1e-5)
+        cells = own[own["scope"] == "severity"]
+        assert sorted(cells["severity"]) == [1, 2, 3, 4, 5]
+        mean = rows(own, scope="condition")["value"].item()
+        assert mean == pytest.approx(cells["value"].mean(), abs=1e-5)
+    own = rows(table, metric="top1", group="corruption", regime="robust")
+    every = rows(own, scope="group")["value"].item()
+    assert every == pytest.approx(rows(own, scope="condition")["value"].mean(), abs=1e-5)
 
 
 def test_entry_level_decisions_use_the_mean_and_top1_the_class():

@@ -11,7 +11,14 @@ from robustbias.manifest import ROOT
 @pytest.mark.parametrize("profile", ["slurm", "kubernetes"])
 def test_a_profile_plans_every_chapter_and_the_jobs_that_share_its_measures(profile):
     """The executor itself is replaced, since there is no cluster here."""
-    given = ["executed", "--profile", ROOT / "profiles" / profile, "--executor", "dryrun", "--nolock"]
+    given = [
+        "executed",
+        "--profile",
+        ROOT / "profiles" / profile,
+        "--executor",
+        "dryrun",
+        "--nolock",
+    ]
     given += ["--config", "study=imagenet", "workers=3"]
     done = subprocess.run(
         [sys.executable, "-m", "snakemake", "--dry-run", *map(str, given)],

@@ -145,7 +145,8 @@ def test_a_recipe_out_of_range_is_refused(wrong):
         training.Recipe(epochs=1, **wrong)
 
 
-def test_a_killed_process_goes_on_with_identical_weights(tmp_path):
+@pytest.mark.faults
+def test_a_killed_process_goes_on_with_identical_weights(tmp_path, counted):
     def start(folder, **options):
         how = dataclasses.asdict(dataclasses.replace(TOY, epochs=12))
         command = [sys.executable, HERE / "train_toy.py", folder, json.dumps(how)]
@@ -164,7 +165,7 @@ def test_a_killed_process_goes_on_with_identical_weights(tmp_path):
     assert 1 <= done < 12
     assert start(tmp_path / "killed").wait(240) == 0
     files = [tmp_path / run / "final.safetensors" for run in ("whole", "killed")]
-    assert files[0].read_bytes() == files[1].read_bytes()
+    counted(1, files[0].read_bytes() == files[1].read_bytes())
 
 
 def test_two_processes_go_on_from_one_and_end_with_the_weights_of_one(tmp_path):

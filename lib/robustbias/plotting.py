@@ -96,8 +96,7 @@ def layer_means(table: pd.DataFrame, metric: str) -> pd.DataFrame:
     """Rows of a metric's means over the units of each layer, of S, R and untrained networks."""
     return table[
         (table["metric"] == metric)
-        & (table["unit"] == -1)
-        & (table["layer"] != "all")
+        & (table["scope"] == "layer")
         & table["regime"].isin(list(REGIMES))
     ]
 

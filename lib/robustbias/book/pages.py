@@ -10,8 +10,8 @@ from typing import Any
 from robustbias import manifest, training
 from robustbias.book import edition
 from robustbias.book.edition import Contents
-from robustbias.claims import TITLES, matching
-from robustbias.findings.measure import VERDICTS, read, records, verdicts
+from robustbias.claims import TITLES, UNTESTABLE, VERDICTS, matching
+from robustbias.findings.measure import primary, read, records
 from robustbias.manifest import NetworkEntry, StudyEntry
 from robustbias.utils import PROVENANCE, UserError, architecture, atomic, locked
 
@@ -24,21 +24,20 @@ def table(header: list[str], rows: list[list[Any]]) -> str:
 
 
 def findings(contents: Contents) -> str:
-    """Every claim tested, statement by statement: what was measured and the verdict."""
+    """One line per statement, one column per study: the pooled effect and the verdict."""
     claims = read(contents)
     if claims.empty:
         return "*No claim has been tested yet.*"
-    cells = verdicts(claims)
-    architectures = sorted(set(cells["architecture"]))
-    lines, last = [], ""
-    for (id, statement, title), row in cells.groupby(["id", "statement", "title"], sort=False):
-        by_name = {
-            cell.architecture: f"{cell.text} **{cell.verdict}**" for cell in row.itertuples()
+    claims = primary(claims)
+    titles = list(dict.fromkeys(claims["title"]))
+    lines = []
+    for (statement, claim), rows in claims.groupby(["statement", "claim"], sort=False):
+        cells = {
+            row.title: f"{'' if row.untestable else row.measured} **{row.verdict}**".strip()
+            for row in rows.itertuples()
         }
-        named = "" if statement == last else f"{statement} ({id.partition('.')[0]})"
-        lines.append([named, title, *(by_name.get(name, "–") for name in architectures)])
-        last = statement
-    return table(["claim", "study", *map(architecture, architectures)], lines)
+        lines.append([f"{statement} ({claim})", *(cells.get(title, "–") for title in titles)])
+    return table(["statement", *titles], lines)
 
 
 def overview(contents: Contents) -> str:
@@ -46,14 +45,16 @@ def overview(contents: Contents) -> str:
     claims = read(contents)
     if claims.empty:
         return "*No claim has been tested yet.*"
-    cells = verdicts(claims)
-    studies = list(dict.fromkeys(cells["title"]))
+    claims = primary(claims)
+    titles = list(dict.fromkeys(claims["title"]))
     lines = []
-    for id, rows in cells.groupby("claim", sort=False):
-        counts = [matching(rows, title=study)["verdict"].value_counts() for study in studies]
-        words = [", ".join(f"{n[v]} {v}" for v in VERDICTS if v in n) for n in counts]
+    for id, rows in claims.groupby("claim", sort=False):
+        counts = [matching(rows, title=title)["verdict"].value_counts() for title in titles]
+        words = [
+            ", ".join(f"{n[v]} {v}" for v in (*VERDICTS, UNTESTABLE) if v in n) for n in counts
+        ]
         lines.append([f"{id}: {TITLES.get(id, id)}", *(word or "–" for word in words)])
-    return table(["claim", *studies], lines)
+    return table(["claim", *titles], lines)
 
 
 def study_page(entry: StudyEntry) -> str:

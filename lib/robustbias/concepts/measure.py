@@ -64,21 +64,21 @@ def dissection(
 ) -> pd.DataFrame:
     """Every unit of S, R and an untrained network against every concept, and shares of detectors.
 
-    Rows with `unit` 0 and up, without interval:
+    Rows of scope `unit`, without interval:
     - `iou`, `null_iou` (masks of another image) for category and concept, of the KEPT concepts
       with the largest IoU, all those above the threshold, and that of the largest null IoU;
       `ceiling`, the largest IoU that the areas of unit and concept allow. n: number of images.
     - `activation_threshold`, and `share_above`, the share of activations above it.
 
-    Rows with `unit` -1: shares of all units of a layer (or of layer `all`, in which wide layers
-    weigh more), dead ones included, that are labelled with a concept of the category (or of `any`,
+    Rows of scope `layer` and `network` (in which wide layers weigh more): shares of all units,
+    dead ones included, that are labelled with a concept of the category (or of `any`,
     or `texture or color`). Metrics: `detectors` (largest IoU above `threshold`), `null_detectors`
     (the same by null IoU), `above_null` (largest IoU above every null IoU of the layer), and the
     number `unique` of different concepts among the labels, without interval. Intervals are
     bootstraps over units: the images are the same for all networks, the units are what training
     happened to make. Regime `robust - standard` is the difference, units resampled separately.
 
-    Rows of network `concepts`: `pixel_share` of each concept on images that carry its category.
+    Rows of scope `concept`: `pixel_share` of each concept on images that carry its category.
 
     Args:
         n_images: Images of the concept set; all of it when None.
@@ -112,7 +112,8 @@ def dissection(
         for layer, fields in by_layer.items():
             counts = Dissected(**fields | {"positions": int(fields["positions"])})
             covered = _concept_rows(study, images, counts) if covered is None else covered
-            rows.append(_unit_rows(counts, images, threshold).assign(**named, layer=layer))
+            of_units = _unit_rows(counts, images, threshold)
+            rows.append(of_units.assign(**named, scope="unit", layer=layer))
             units.append(_detectors(counts, images, threshold).assign(**named, layer=layer))
     rows.append(_shares(study, pd.concat(units), images, draws))
     return tidy(pd.concat([covered, *rows], ignore_index=True))
@@ -125,7 +126,7 @@ def labels(table: pd.DataFrame, threshold: float = THRESHOLD) -> pd.DataFrame:
         table: From `dissection`.
         threshold: IoU above which the unit is a detector.
     """
-    units = table[table["unit"] >= 0]
+    units = table[table["scope"] == "unit"]
     iou = units[units["metric"] == "iou"]
     best = iou.loc[iou.groupby(UNIT, sort=False)["value"].idxmax()]
     null = units[units["metric"] == "null_iou"].groupby(UNIT, sort=False)["value"].max()
@@ -157,7 +158,7 @@ def _unit_rows(counts: Dissected, images: Concepts, threshold: float) -> pd.Data
         "share_above": counts.above / counts.positions,
     }
     for metric, values in per_unit.items():
-        about = {"unit": np.arange(units), "category": "", "concept": "", "metric": metric}
+        about = {"unit": np.arange(units), "metric": metric}
         rows.append(pd.DataFrame(about | {"value": values.double().cpu().numpy()}))
     return pd.concat(rows, ignore_index=True).assign(n=len(images))
 
@@ -171,8 +172,7 @@ def _concept_rows(study: Study, images: Concepts, counts: Dissected) -> pd.DataF
         for (category, concept), share in zip(images.concepts, shares, strict=True)
         if not math.isnan(share)
     ]
-    about = {"study": study.name, "network": "concepts", "architecture": "", "regime": "concepts"}
-    about |= {"eps": 0.0, "pair": False, "layer": "", "unit": -1, "metric": "pixel_share"}
+    about = {"study": study.name, "pair": False, "scope": "concept", "metric": "pixel_share"}
     return pd.DataFrame(rows).assign(**about, n=len(images))
 
 
@@ -198,6 +198,15 @@ def _detectors(counts: Dissected, images: Concepts, threshold: float) -> pd.Data
 METRICS = ("detectors", "null_detectors", "above_null")
 
 
+def scopes(units: pd.DataFrame) -> list[tuple[dict[str, str], pd.DataFrame]]:
+    """(columns, units) of every layer of every network, then of every network."""
+    layers = units.groupby(["network", "layer"], sort=False)
+    networks = units.groupby("network", sort=False)
+    return [({"scope": "layer", "layer": layer}, table) for (_, layer), table in layers] + [
+        ({"scope": "network"}, table) for _, table in networks
+    ]
+
+
 def _shares(study: Study, units: pd.DataFrame, images: Concepts, draws: int) -> pd.DataFrame:
     """Shares of units by category, layer by layer and over all, and R minus S."""
     groups = {c: (c,) for c in images.categories}
@@ -206,10 +215,8 @@ def _shares(study: Study, units: pd.DataFrame, images: Concepts, draws: int) -> 
         groups["texture or color"] = ("texture", "color")
     generator = torch.Generator().manual_seed(study.seed)
     columns = [(metric, group) for metric in METRICS for group in groups]
-    sets = [(layer, table) for (_, layer), table in units.groupby(["network", "layer"], sort=False)]
-    sets += [("all", table) for _, table in units.groupby("network", sort=False)]
     shares, rows = [], []
-    for layer, table in sets:
+    for scope, table in scopes(units):
         hits = [
             table[metric]
             & table["null_category" if metric == "null_detectors" else "category"].isin(
@@ -217,7 +224,7 @@ def _shares(study: Study, units: pd.DataFrame, images: Concepts, draws: int) -> 
             )
             for metric, group in columns
         ]
-        shared = table.iloc[0][list(stats.NETWORK)].to_dict() | {"layer": layer}
+        shared = table.iloc[0][list(stats.NETWORK)].to_dict() | scope
         shares.append((shared, columns, torch.from_numpy(np.stack(hits, 1)).float(), None))
         detectors = table[table["detectors"]]
         for group, categories in groups.items():
@@ -227,7 +234,7 @@ def _shares(study: Study, units: pd.DataFrame, images: Concepts, draws: int) -> 
     about, boot = stats.over_units(shares, generator=generator, draws=draws)
     metric, about["category"] = zip(*about["metric"], strict=True)
     table = stats.aggregate(study, about.assign(metric=metric), boot, paired=False)
-    return pd.concat([table, pd.DataFrame(rows)], ignore_index=True).assign(unit=-1, concept="")
+    return pd.concat([table, pd.DataFrame(rows)], ignore_index=True)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,6 @@ import shutil
 import stat
 import struct
 import tarfile
-import tempfile
 import warnings
 import zipfile
 import zlib
@@ -26,7 +25,7 @@ from robustbias.images.cue_conflict import class_names
 from robustbias.images.doctor import complete, folder, holdings, studied
 from robustbias.manifest import DatasetEntry, FileEntry
 from robustbias.networks import zoo
-from robustbias.utils import MissingData, UserError, digest, reading, sha256
+from robustbias.utils import MissingData, UserError, digest, locked, reading, scratch, sha256
 
 # -- --------------------------------------------------------------------------------------------
 # One file from the web: retried, resumed where the server allows, verified, whole or absent.
@@ -100,8 +99,10 @@ def downloaded(file: FileEntry, folder: Path, *, progress: bool = True) -> Path:
             raise ValueError(f"{Path(output).stat().st_size} bytes came, expected {file.bytes}")
 
     by_hand = f"Try again later, or put the file at {place} by hand."
+    lock = manifest.ROOT / "_build" / "locks" / f"{file.name}.lock"  # of NAME.part
     try:
-        path = Path(store.fetch(file.name, downloader=stream))
+        with locked(lock):
+            path = Path(store.fetch(file.name, downloader=stream))
     except requests.RequestException as error:
         raise UserError(f"could not download {file.url}: {error}. {by_hand}") from error
     except ValueError as error:
@@ -275,16 +276,19 @@ def fetch(name: str, progress: bool = True) -> Path:
         raise UserError(f"{place} is there but not complete: {_counted(entry, place)}. "
                         f"Move it away and run `robustbias fetch {name}` again.")  # fmt: skip
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=place.parent, prefix=f".{place.name}.") as staging:
-            whole = Path(staging) / place.name
+        with scratch(place.parent) as staging:
+            whole = staging / place.name
             _fill(whole, entry, progress)
             if not complete(entry, whole):
                 raise UserError(
                     f"the download of {name} is not complete: {_counted(entry, whole)}."
                 )
-            shutil.rmtree(place, ignore_errors=True)  # an empty folder, by the check above
-            whole.rename(place)
+            try:
+                whole.rename(place)  # also onto an empty folder
+            except OSError:
+                if not (place.is_dir() and complete(entry)):
+                    raise
+                # else another process was faster
     except OSError as error:
         raise UserError(
             f"could not write to {place}: {error.strerror or error}. Nothing is half-written; "
@@ -338,10 +342,10 @@ def _weights(name: str, progress: bool) -> Path:
     inside = [member for member, *_ in _members(archive, "") if Path(member).name == path.name]
     if len(inside) != 1:
         raise UserError(f"{archive} holds {len(inside)} files {path.name}; expected one.")
-    with tempfile.TemporaryDirectory(dir=_archives()) as staging:
-        unpacked(archive, Path(staging), folder=inside[0])
+    with scratch(_archives()) as staging:
+        unpacked(archive, staging, folder=inside[0])
         path.parent.mkdir(parents=True, exist_ok=True)
-        (Path(staging) / path.name).replace(path)
+        (staging / path.name).replace(path)
     return path
 
 

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
 from robustbias import stats
-from robustbias.concepts.measure import THRESHOLD, UNIT, dissection
+from robustbias.concepts.measure import THRESHOLD, UNIT, dissection, scopes
 from robustbias.concepts.netdissect import MEMORY, SHARE
 from robustbias.images import Images, floats
 from robustbias.networks import hooks, zoo
@@ -118,7 +118,7 @@ def input_types(
 ) -> pd.DataFrame:
     """Types of inputs per unit of S, R and an untrained network, and R minus S.
 
-    Metrics, one row per unit (`unit` 0 and up) without interval:
+    Metrics, one row per unit (scope `unit`) without interval:
     - `concepts`: how many concepts it detects with an IoU above the threshold (`dissection`);
     - `effective_classes`: exp(entropy) of the classes among its k top held-out images; of their
       entry-level categories where there are fewer than k images per class (median), since k images
@@ -131,9 +131,9 @@ def input_types(
     All but the first are left out for units that respond to fewer than two images, and the first
     where the study's images have no masks and `concepts` names no data set.
 
-    Rows with `unit` -1: means over the n units of a layer, or of layer `all`, with bootstraps over
-    units; regime `robust - standard` the difference, units resampled separately. Network `chance`:
-    the effective classes of k images drawn at random.
+    Rows of scope `layer` and `network`: means over their n units, with bootstraps over units;
+    regime `robust - standard` the difference, units resampled separately. Scope `study`:
+    `effective_classes_chance`, the effective classes of k images drawn at random.
 
     Args:
         k: Top images, those with the largest activation anywhere.
@@ -159,7 +159,7 @@ def input_types(
             raise
         detection = None  # images without masks, and no data set that has some
     if detection is not None:
-        iou = detection[(detection["unit"] >= 0) & (detection["metric"] == "iou")]
+        iou = detection[(detection["scope"] == "unit") & (detection["metric"] == "iou")]
         met = iou.assign(met=iou["value"] > threshold)
         n_concepts = met.groupby(UNIT, sort=False)["met"].sum()
 
@@ -187,10 +187,10 @@ def input_types(
         named["network"]: functools.partial(measured, load, named["architecture"])
         for named, load, _ in networks
     }
-    units, names = [], {("", "effective_classes"): (kind, "")}
+    units, names = [], {}
     for (named, *_), part in zip(networks, parts(tasks).values(), strict=True):
         architecture, by_layer = named["architecture"], {}
-        names[architecture, "effective_classes"] = (kind, "")
+        names[architecture, "effective_classes"] = (kind, None)
         for metric, (_, *said) in extractors(architecture).items():
             names[architecture, metric] = said
         for place, value in part.items():
@@ -207,19 +207,19 @@ def input_types(
     units = pd.concat(units, ignore_index=True)
     metrics = [metric for metric in METRICS if metric in units]
     long = units.melt([*stats.NETWORK, "layer", "unit"], metrics, "metric").dropna(subset=["value"])
-    rows = [long.assign(n=len(images)), _means(study, units, draws)]
+    rows = [long.assign(scope="unit", n=len(images)), _means(study, units, draws)]
     rows.append(_chance(study, groups.cpu(), k, generator))
     table = pd.concat(rows, ignore_index=True)
-    keys = zip(table["architecture"], table["metric"], strict=True)  # of chance: ""
-    said = [names.get(key, ("", "")) for key in keys]
+    keys = zip(table["architecture"], table["metric"], strict=True)
+    said = [names.get(key, (None, None)) for key in keys]
     return tidy(table.assign(features=[name for name, _ in said], judge=[kind for _, kind in said]))
 
 
-def _groups(study: Study, images: Images, k: int) -> tuple[Int64[Tensor, " n"], str]:
+def _groups(study: Study, images: Images, k: int) -> tuple[Int64[Tensor, " n"], str | None]:
     """What `effective_classes` counts, image by image: its class, else its category; and which."""
     counts = torch.bincount(images.labels)
     if k > len(images) or counts[counts > 0].median() >= k:
-        return images.labels, ""
+        return images.labels, None
     network = study.network_named(study.entries[0].name)
     membership = study.membership(network).to(images.labels.device)
     outside = membership.shape[1]  # one more group
@@ -249,16 +249,14 @@ def _means(study: Study, units: pd.DataFrame, draws: int) -> pd.DataFrame:
 
     A resample without responding units says nothing and counts as the mean itself.
     """
-    sets = [(layer, table) for (_, layer), table in units.groupby(["network", "layer"], sort=False)]
-    sets += [("all", table) for _, table in units.groupby("network", sort=False)]
     groups = []
-    for layer, table in sets:
+    for scope, table in scopes(units):
         values = torch.tensor(table.reindex(columns=METRICS).values, dtype=torch.float)
-        shared = table.iloc[0][list(stats.NETWORK)].to_dict() | {"layer": layer}
+        shared = table.iloc[0][list(stats.NETWORK)].to_dict() | scope
         groups.append((shared, METRICS, values, None))
     generator = torch.Generator().manual_seed(study.seed)
     about, boot = stats.over_units(groups, generator=generator, draws=draws, bounds=None)
-    table = stats.aggregate(study, about, boot, paired=False).assign(unit=-1)
+    table = stats.aggregate(study, about, boot, paired=False)
     return table.dropna(subset=["value"])
 
 
@@ -269,9 +267,8 @@ def _chance(
     index = torch.rand(1000, len(labels), generator=generator).topk(k, dim=1).indices
     drawn = effective_classes(labels, index, torch.ones_like(index, dtype=torch.bool))
     row = {
-        "study": study.name, "network": "chance", "architecture": "", "regime": "chance",
-        "eps": 0.0, "pair": False, "layer": "all", "unit": -1,
-        "metric": "effective_classes", "value": float(drawn.mean()),
+        "study": study.name, "pair": False, "scope": "study",
+        "metric": "effective_classes_chance", "value": float(drawn.mean()),
         "low": float(drawn.quantile(0.025)), "high": float(drawn.quantile(0.975)), "n": k,
     }  # fmt: skip
     return pd.DataFrame([row])

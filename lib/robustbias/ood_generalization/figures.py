@@ -109,7 +109,7 @@ def corruption_heat(table: pd.DataFrame) -> Figure:
     cells = table[
         (table["metric"] == "top1_difference")
         & (table["group"] == "corruption")
-        & (table["severity"] > 0)
+        & (table["scope"] == "severity")
     ]
     panels = {
         architecture(name): group.pivot(index="condition", columns="severity", values="value")
@@ -140,7 +140,7 @@ def corruption_heat(table: pd.DataFrame) -> Figure:
 def decision(table: pd.DataFrame) -> str:
     """The finest decision that every condition has: top1, or entry_level."""
     top1 = set(table.loc[table["metric"] == "top1", "condition"])
-    return "top1" if top1 >= set(table["condition"]) else "entry_level"
+    return "top1" if top1 >= set(table["condition"].dropna()) else "entry_level"
 
 
 def conditions(table: pd.DataFrame) -> list[str]:

@@ -35,7 +35,8 @@ from robustbias.studies import Study, described, paired, pairs
 from robustbias.tables import Part, measure, parts, tidy
 from robustbias.utils import UserError
 
-Condition = tuple[str, str, int]  # group, condition, severity (0 where there are none)
+# group, condition (None for all of a group), severity (None where there is none)
+Condition = tuple[str, str | None, int | None]
 Correctness = dict[str, Tensor]  # decision -> n x m, images by networks
 
 
@@ -141,7 +142,6 @@ def correctness(
     return {decision: torch.cat(part) for decision, part in parts.items()}
 
 
-ALL = "all corruptions"
 REFERENCE = "alexnet"  # the architecture whose standard network's errors are 100 in a mCE
 
 
@@ -198,10 +198,10 @@ def error_rows(
         accuracy, entries.index(reference), corruptions, severities, n
     )
     counts = torch.full((len(entries),), n)
-    each = [(group, name, 0) for name in corruptions]
+    each = [(group, name, None) for name in corruptions]
     tables = [
         tabled(study, one_by_one, each, "ce", counts, reference.name),
-        tabled(study, mean, [(group, ALL, 0)], "mce", counts, reference.name),
+        tabled(study, mean, [(group, None, None)], "mce", counts, reference.name),
     ]
     return pd.concat(tables, ignore_index=True)
 
@@ -223,7 +223,7 @@ def tabled(
     conditions: list[Condition],
     metric: str,
     counts: Tensor,
-    reference: str = "",
+    reference: str | None = None,
 ) -> pd.DataFrame:
     """One row per network and condition, and one per pair and condition for R minus S.
 
@@ -237,7 +237,8 @@ def tabled(
             "group": group,
             "condition": condition,
             "severity": severity,
-            "removes": removed(condition),
+            "scope": "severity" if severity else "condition" if condition else "group",
+            "removes": (condition and removed(condition)) or None,
             "reference": reference,
             "metric": metric,
             "n": n,
@@ -266,14 +267,15 @@ def ood(
 ) -> pd.DataFrame:
     """Accuracy of S and R of every architecture under every distortion and corruption.
 
-    Additional columns: `group`, `condition`, `severity` (1 to 5; 0 for a mean over
-    severities, and where there are none), `removes` (what a distortion takes away), `reference`.
+    Additional columns: `group`, `condition`, `severity` (1 to 5), `scope` (the finest of these
+    three that is one and not a mean over several), `removes` (what a distortion takes away),
+    `reference`.
 
     - `clean`, `distortion`: held-out images as they are, under `images.distortions` and, where the
       source has them, as silhouettes, edges, stylized or texture alone (`STIMULI` there); under an
       attack at the training radius on each network (`adversarial`, top-1 alone).
     - `corruption`: the 15 of ImageNet-C at 5 severities, the mean over severities of each, and of
-      all (`all corruptions`).
+      all (scope `group`).
 
     Metrics, for `top1` and, where classes are grouped, `entry_level`: DECISION, DECISION_relative
     and DECISION_conditional (`corruption_error`), each also as R minus S (_difference). `ce` and
@@ -302,7 +304,7 @@ def ood(
     images = val.take(torch.randperm(len(val), generator=generator)[:n_images]).to(study.device)
     clean = correctness(study, images)
     as_is = Evaluation(
-        [("clean", "clean", 0)], {d: h[:, None].float() for d, h in clean.items()}, clean
+        [("clean", "clean", None)], {d: h[:, None].float() for d, h in clean.items()}, clean
     )
     plain = {metric for decision in clean for metric in (decision, f"{decision}_difference")}
     table, _ = rows(study, as_is, generator, draws)
@@ -333,19 +335,19 @@ def _distorted(study: Study, images: Images, clean: Correctness) -> list[Evaluat
     }
     tasks = {name: partial(correctness, study, images, change) for name, change in changes.items()}
     paired_sets, unpaired_sets = list(parts(tasks).values()), []
-    conditions = [("distortion", name, 0) for name in DISTORTIONS]
+    conditions = [("distortion", name, None) for name in DISTORTIONS]
     for name, displayed, same in stimuli(study.source, images):
         hits = correctness(
             study, displayed.to(study.device), by_category=displayed.classes != images.classes
         )
         if same:
             paired_sets.append(hits)
-            conditions.append(("distortion", name, 0))
+            conditions.append(("distortion", name, None))
         else:
             hits = {decision: hit[:, None].float() for decision, hit in hits.items()}
             reference = clean if set(hits) <= set(clean) else _by_category(study, images)
             unpaired_sets.append(
-                Evaluation([("distortion", name, 0)], hits, reference, paired=False)
+                Evaluation([("distortion", name, None)], hits, reference, paired=False)
             )
     stacked = {d: torch.stack([hits[d] for hits in paired_sets], 1).float() for d in clean}
     return [Evaluation(conditions, stacked, clean), *unpaired_sets]
@@ -384,7 +386,9 @@ def _attacked(
     hits = parts({f"{ADVERSARIAL} {e.name}": partial(standing, e) for e in networks(study)})
     stacked = {"top1": torch.stack([hit["top1"] for hit in hits.values()], 1)[:, None].float()}
     return [
-        Evaluation([("distortion", ADVERSARIAL, 0)], stacked, {"top1": clean["top1"][: len(few)]})
+        Evaluation(
+            [("distortion", ADVERSARIAL, None)], stacked, {"top1": clean["top1"][: len(few)]}
+        )
     ]
 
 
@@ -404,7 +408,7 @@ def _corrupted(study: Study, images: Images, clean: Correctness) -> Evaluation:
         levels = cells.unflatten(1, (len(constants.NAMES), -1)).mean(2)
         hits[decision] = torch.cat([cells, levels, levels.mean(1, keepdim=True)], 1)
     conditions = [("corruption", name, severity) for name, severity in CELLS]
-    conditions += [("corruption", name, 0) for name in (*constants.NAMES, ALL)]
+    conditions += [("corruption", name, None) for name in (*constants.NAMES, None)]
     return Evaluation(conditions, hits, clean)
 
 

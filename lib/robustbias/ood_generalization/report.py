@@ -52,7 +52,7 @@ def corruption_table(table: pd.DataFrame) -> pd.DataFrame:
         "top1_relative": "relative to clean",
         "top1_conditional": "both right when clean",
     }
-    rows = matching(table, condition="all corruptions", metric=tuple(words))
+    rows = matching(table, scope="group", metric=tuple(words))
     return reader_table(rows.assign(column=rows["metric"].map(words)), list(words.values()))
 
 

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from robustbias import plotting
+from robustbias.claims import matching
 from robustbias.images import CueConflict
 from robustbias.plotting import CUES, MARKERS, PAIR, PALETTE
 from robustbias.shape_bias import published
@@ -77,7 +78,7 @@ def shape_bias_by_category(table: pd.DataFrame) -> Figure:
         (table["condition"] == "cue-conflict")
         & (table["aggregation"] == "mean")
         & (table["metric"] == "shape_bias")
-        & (table["category"] != "all")
+        & (table["scope"] == "category")
         & table["pair"]
     ]
     categories = sorted(rows["category"].unique(), reverse=True)
@@ -122,7 +123,7 @@ def shape_bias_summary(table: pd.DataFrame) -> Figure:
     displays = list(dict.fromkeys(table["display"]))
     names = list(dict.fromkeys(table.loc[table["pair"], "architecture"]))
     ticks = np.arange(len(names))
-    categories = table.loc[table["category"] != "all", "category"].unique()
+    categories = table.loc[table["scope"] == "category", "category"].unique()
     panel = (max(2.2, 5.6 / len(displays)), 2.3)
     figure, axes = plotting.canvas(2, len(displays), panel=panel, sharex=True, sharey="row")
     positions = plotting.offsets((*PAIR, "untrained"), 0.22)
@@ -133,7 +134,7 @@ def shape_bias_summary(table: pd.DataFrame) -> Figure:
         group = table[
             (table["display"] == display)
             & (table["metric"] == metric)
-            & (table["category"] == "all")
+            & (table["scope"] == "network")
             & (table["aggregation"] == "mean")
             & (table["pair"] | (table["regime"] == "untrained"))
         ]
@@ -144,7 +145,7 @@ def shape_bias_summary(table: pd.DataFrame) -> Figure:
             look = {"color": "#cccccc", "lw": 9, "zorder": 0, "label": "shuffled"}
             ax.vlines(x, null.low, null.high, **look)
         if display != PAINTED:  # people and ImageNet networks have not seen those
-            others = _published(categories, metric, "all").set_index("architecture")["value"]
+            others = _published(categories, metric, "model").set_index("architecture")["value"]
             look = {"marker": MARKERS["published"], "color": PALETTE["published"], "s": 22}
             values = others.reindex(names)
             ax.scatter(ticks - 0.36, values, label="same network, ImageNet", **look)
@@ -163,11 +164,9 @@ def shape_bias_summary(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def _published(categories, metric: str, category: str | None = None) -> pd.DataFrame:
-    """Published shape bias or coverage on these categories, over all or one by one."""
-    table = published.cue_conflict(tuple(categories))
-    one_by_one = table["category"] != "all"
-    return table[(table["metric"] == metric) & (one_by_one if category is None else ~one_by_one)]
+def _published(categories, metric: str, scope: str = "category") -> pd.DataFrame:
+    """Published shape bias or coverage on these categories, one by one or over all ("model")."""
+    return matching(published.cue_conflict(tuple(categories)), metric=metric, scope=scope)
 
 
 def dose_response(table: pd.DataFrame, *, architecture: str, side: int) -> Figure:
@@ -186,7 +185,7 @@ def dose_response(table: pd.DataFrame, *, architecture: str, side: int) -> Figur
         & table["regime"].isin(PAIR)
         & (table["condition"] == "cue-conflict")
         & (table["aggregation"] == "mean")
-        & (table["category"] == "all")
+        & (table["scope"] == "network")
     ].sort_values("eps")
     displays = list(dict.fromkeys(group["display"]))
     several = len(displays) > 1

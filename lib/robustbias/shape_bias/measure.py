@@ -201,8 +201,8 @@ def shape_bias(
     """Shape bias of every network on every display, with its nulls and the S-R difference.
 
     Rows, by `condition`:
-    - `cue-conflict`: metrics of `bias_and_coverage`, for every aggregation; `category` is "all" or
-      the category of the shape. Regime `untrained` is the null of a network that learned nothing.
+    - `cue-conflict`: metrics of `bias_and_coverage`, for every aggregation; scope `network`, or
+      `category` (of the shape). Regime `untrained` is the null of a network that learned nothing.
     - `shuffled`: shape bias and coverage of the same responses shuffled over the stimuli (mean
       and middle 95 %), the null of a network that ignores the image.
     - `paired`: `shape_bias_difference` and `coverage_difference`, R minus S of one architecture
@@ -226,8 +226,8 @@ def shape_bias(
             metrics=("shape_bias", "coverage"),
             draws=draws,
         )
-        for table in (overall.assign(category="all"), by_category):
-            rows.append(table.assign(condition="cue-conflict"))
+        for table, scope in ((overall, "network"), (by_category, "category")):
+            rows.append(table.assign(condition="cue-conflict", scope=scope))
         rows.append(_shuffled(group, generator))
         rows.append(_paired(study, group, overall, boot, generator))
     return tidy(pd.concat(rows, ignore_index=True))
@@ -249,7 +249,7 @@ def _shuffled(trials: pd.DataFrame, generator: torch.Generator, draws: int = 500
                 {
                     **dict(zip(BY, names, strict=True)),
                     "condition": "shuffled",
-                    "category": "all",
+                    "scope": "network",
                     "metric": metric,
                     "value": float(null[:, column].mean()),
                     "low": float(low[column]),
@@ -294,7 +294,7 @@ def _paired(
         ends = {"low": math.nan, "high": math.nan}
         rows.append({**shared, "metric": "exchange_p", **ends, "value": null.p})
     table = pd.concat([differences, pd.DataFrame(rows)], ignore_index=True)
-    return table.assign(condition="paired", category="all")
+    return table.assign(condition="paired", scope="network")
 
 
 def _shape_image(name: str) -> str:

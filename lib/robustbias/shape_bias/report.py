@@ -9,7 +9,7 @@ from robustbias.utils import Prose
 
 def headlines(table: pd.DataFrame) -> Headlines:
     """Shape bias on every display, with coverage and nulls where claims rest on it."""
-    rows = matching(table, category="all", aggregation="mean")
+    rows = matching(table, scope="network", aggregation="mean")
     primary = set(rows.loc[rows["decides"], "display"])
     displays = sorted(rows["display"].unique(), key=lambda name: name not in primary)
     numbers = {}
@@ -32,7 +32,7 @@ def shape_bias(table: pd.DataFrame) -> pd.DataFrame:
 
     `bias (sum)`: decisions by the summed instead of the mean probability of a category's classes.
     """
-    rows = table[(table["category"] == "all") & (table["pair"] | (table["regime"] == "untrained"))]
+    rows = table[(table["scope"] == "network") & (table["pair"] | (table["regime"] == "untrained"))]
     words = {
         ("cue-conflict", "mean", "shape_bias"): "shape bias",
         ("cue-conflict", "mean", "coverage"): "coverage",
