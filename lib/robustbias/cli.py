@@ -66,6 +66,35 @@ def doctor():
         print(f"{title}\n{table.to_string(index=False)}\n")
 
 
+Network = Annotated[str, typer.Argument(help="An entry of data_manifest/networks.")]
+
+
+@app.command()
+def check(
+    network: Network,
+    images: Annotated[int, typer.Option(min=1, help="Photographs of ImageNet to classify.")] = 2000,
+    device: Device = "auto",
+):
+    """Load a network, look at its probed layers, and compare its accuracy with the published one.
+
+    The accuracy is that on ImageNet's validation split, if it is here. Status 1 if one differs.
+    """
+    from robustbias import studies
+
+    chosen = studies.chosen_device(device)
+    table = images_doctor.checked(manifest.network(network), images, chosen)
+    print(table.to_string(index=False))
+    raise typer.Exit(int(not table["ok"].all()))
+
+
+@app.command()
+def convert(network: Network):
+    """Write a network's foreign weights as safetensors, which are read from then on."""
+    from robustbias.networks import zoo
+
+    print(zoo.convert(manifest.network(network)))
+
+
 @app.command()
 def train(
     study: Annotated[str, typer.Argument(help="An entry of data_manifest/studies.")],

@@ -553,13 +553,11 @@ def train_study(
     if unknown := [n for n in networks or () if n not in available]:
         raise UserError(f"study {name} has no network {unknown}; it has: {', '.join(available)}.")
     ours = [n for n in available if manifest.network(n).trained_here]
-    if foreign := [n for n in networks or () if n not in ours]:
+    if foreign := [n for n in networks or available if n not in ours and (networks or not ours)]:
         raise UserError(
             f"the weights of {', '.join(foreign)} are not made here but downloaded; run "
             f"`robustbias fetch {name}`."
         )
-    if not ours:
-        raise UserError(f"study {name} has no network that is trained here.")
     for chosen in networks or ours:
         entry = manifest.network(chosen)
         how = recipe(entry, study, variant, **overrides)

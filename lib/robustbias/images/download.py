@@ -328,13 +328,13 @@ def _weights(name: str, progress: bool) -> Path:
         known = ", ".join((*manifest.datasets(), *published))
         raise UserError(f"unknown data set or network {name!r}; known: {known}.")
     entry = manifest.network(name)
-    if (path := zoo.weights_path(entry)).is_file():
-        return path
+    path, here = zoo.original_path(entry), zoo.weights_path(entry)
+    if here.is_file() and (here != path or entry.archive or "://" not in entry.weights):
+        return here
     if "://" not in entry.weights:
         raise MissingData(
             f"the weights of {entry.name} are not downloaded; get them: {zoo.how_to_get(entry)}"
         )
-    path = zoo.original_path(entry)
     file = FileEntry(path.name, entry.weights, entry.sha256, entry.bytes, entry.md5)
     if not entry.archive:
         return downloaded(file, path.parent, progress=progress)

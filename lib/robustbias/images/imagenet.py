@@ -11,13 +11,13 @@ crops already and are at most resized, never cropped again.
 
 import functools
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Int64, UInt8
 from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
@@ -97,6 +97,22 @@ def count(folder: Path) -> int:
 def here(entry: DatasetEntry) -> bool:
     """Whether all images of a set in folders of classes are on this machine."""
     return count(manifest.data_directory() / entry.path) == sum(entry.images.values())
+
+
+def batches(
+    entry: DatasetEntry, size: int, n: int | None = None, seed: int = 0, batch: int = 200
+) -> Iterator[tuple[UInt8[Tensor, "b 3 size size"], Int64[Tensor, " b"]]]:
+    """n photographs (all when None) of a set of kind `imagenet`, with their ranks among the 1,000.
+
+    Raises:
+        MissingData, UserError: As `labelled`.
+    """
+    classes = class_names(entry.class_file)
+    paths, wnids, _ = _chosen(manifest.data_directory() / entry.path, classes, n, seed)
+    for start in range(0, len(paths), batch):
+        part = slice(start, start + batch)
+        labels = torch.tensor([classes.index(wnid) for wnid in wnids[part]])
+        yield torch.from_numpy(decoded(paths[part], size, _cropped)), labels
 
 
 def _present(folder: Path) -> None:

@@ -233,10 +233,8 @@ def _cleaned(state: Any, path: Path, normaliser: dict[str, tuple[float, ...]]) -
             f"{path} holds an object of {type(state).__name__} in place of weights; save its "
             "state_dict as safetensors."
         )
-    if not isinstance(state, dict) or not any(isinstance(v, Tensor) for v in state.values()):
-        raise UserError(f"{path} holds no named tensors; expected a state_dict.")
     cleaned: dict[str, Tensor] = {}
-    for full, value in state.items():
+    for full, value in state.items() if isinstance(state, dict) else ():
         # robustness saves the network twice, once inside its attacker
         if not isinstance(full, str) or "attacker" in full.split("."):
             continue
@@ -260,6 +258,8 @@ def _cleaned(state: Any, path: Path, normaliser: dict[str, tuple[float, ...]]) -
                 "save the state_dict of one network."
             )
         cleaned[name] = value
+    if not cleaned:
+        raise UserError(f"{path} holds no named tensors; expected a state_dict.")
     return cleaned
 
 
