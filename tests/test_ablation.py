@@ -267,9 +267,12 @@ def test_scores_are_crossed_with_what_units_detect(study):
     assert found.loc[("texture", "serves_shape"), "n"] == 2
     assert found.loc[("no concept", "shape_share"), "n"] == 5
     assert "color" not in found.index.get_level_values(0)  # one unit is no group
-    parts = {claim.id: claim for claim in claims.tested(crossed, "C6").claims}
-    assert parts["C6.serve"].interval.value == pytest.approx(shape / (shape + texture))
-    assert parts["C6.serve"].threshold == 0.25
+    part = crossed[(crossed["detects"] == "texture") & (crossed["metric"] == "shape_part")]
+    part = part.set_index("regime")["value"]
+    assert part["robust"] == pytest.approx(shape / (shape + texture))
+    serve, _ = claims.tested(crossed, "C6")
+    assert serve.interval.value == pytest.approx(part["robust"] - part["standard"])
+    assert serve.untestable == "2 units of S or R of an architecture, fewer than 20"
     with pytest.raises(UserError, match="unit 0 of cues in s has no label"):
         cue_units(study, scores, labels(study, {}).iloc[8:])
 

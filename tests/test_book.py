@@ -304,11 +304,20 @@ def test_publishing_keeps_chapters_and_renews_the_findings_in_the_readme(copied)
         "01_lines.ipynb", "02_more.ipynb",
     }  # fmt: skip
     readme = (copied / "README.md").read_text()
-    assert "| R is R in lines. (C9) | First | 0.30 [0.10, 0.50] **supported** |" in readme
+    assert "| R is R in lines. (C9) | 0.30 [0.10, 0.50] **supported** |" in readme
     assert "\nnone\n" not in readme
     run = command(copied, "robustbias", "publish", "second")
     assert run.returncode == 2
     assert "not executed on second: 01_lines, 02_more" in run.stderr
+
+
+def test_chapters_of_a_library_with_uncommitted_changes_are_not_published(copied):
+    path = copied / "_build/notebooks/first/02_more.ipynb"
+    path.write_text(path.read_text().replace("a" * 40, "a" * 12 + "+"))
+    run = command(copied, "robustbias", "publish", "first")
+    assert run.returncode == 2
+    assert "changes in lib/ that are not committed: 02_more; commit them" in run.stderr
+    assert not (copied / "book/first").exists()
 
 
 @pytest.fixture

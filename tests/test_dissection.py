@@ -368,11 +368,3 @@ def test_wrong_requests_are_refused(monkeypatch):
         dissected(network(), random_concepts(1), generator=seeded())
     with pytest.raises(UserError, match="share between 0 and 1"):
         dissected(network(), random_concepts(), share=1.5, generator=seeded())
-
-
-def rows(value: float, category: str, metric: str = "detectors") -> dict:
-    return {
-        "study": "toy", "architecture": "alexnet", "regime": "robust - standard",
-        "scope": "network", "metric": metric, "category": category,
-        "value": value, "low": value - 0.05, "high": value + 0.05, "n": 80,
-    }  # fmt: skip

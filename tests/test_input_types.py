@@ -142,6 +142,15 @@ def test_the_table_is_tidy_and_names_the_judge(table):
     assert 2.5 < chance["value"].item() < 4
 
 
+def test_concepts_of_detectors_leave_out_units_without_any(table):
+    own = table[(table["network"] == "toy-r") & (table["scope"] == "unit")]
+    concepts = own[own["metric"] == "concepts"]["value"]
+    means = table[(table["network"] == "toy-r") & (table["scope"] == "network")]
+    mean = means.set_index("metric").loc["concepts_of_detectors"]
+    assert 0 < mean["n"] == (concepts > 0).sum() < len(concepts)
+    assert mean["value"] == pytest.approx(concepts[concepts > 0].mean())
+
+
 def test_wrong_requests_are_refused(monkeypatch):
     with pytest.raises(UserError, match="k = 100 top images of 64"):
         input_types(study(monkeypatch), k=100)
@@ -151,31 +160,12 @@ def test_wrong_requests_are_refused(monkeypatch):
 
 def test_c5_is_judged_by_what_the_table_says_of_all_layers(table):
     found = {claim.id: claim for claim in claims.tested(table, "C5").claims}
-    assert set(found) == {"C5.concepts", "C5.classes", "C5.distance"}
+    assert set(found) == {"C5.classes", "C5.distance"}  # no unit of toy-s detects a concept
     assert found["C5.distance"].condition == "judged by an untrained network"
     difference = table[(table["regime"] == "robust - standard") & (table["scope"] == "network")]
     row = difference[difference["metric"] == "effective_classes"].iloc[0]
     assert found["C5.classes"].interval.value == row["value"]
     assert not found["C5.classes"].above
-
-
-def test_c4_reads_low_level_detectors_and_object_detectors():
-    shared = {
-        "study": "toy", "architecture": "alexnet", "regime": "robust - standard", "n": 80,
-        "scope": "network", "metric": "detectors",
-    }  # fmt: skip
-    rows = [
-        shared | {"category": "texture or color", "value": 0.2, "low": 0.1, "high": 0.3},
-        shared | {"category": "object", "value": -0.2, "low": -0.3, "high": -0.1},
-        shared | {"category": "scene", "value": 0.2, "low": 0.1, "high": 0.3},
-        shared | {"category": "object", "value": 0, "low": 0, "high": 0, "scope": "layer"},
-        shared | {"category": "object", "value": 0, "low": 0, "high": 0, "metric": "above_null"},
-    ]
-    found = claims.tested(pd.DataFrame(rows), "C4").claims
-    assert [(claim.id, claim.verdict) for claim in found] == [
-        ("C4.low", "supported"),
-        ("C4.object", "supported"),
-    ]
 
 
 def test_figures_and_summaries_show_the_tables_numbers(monkeypatch, table):

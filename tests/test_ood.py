@@ -288,8 +288,10 @@ def test_the_claims_read_the_absolute_differences(table):
 def test_where_stimuli_carry_a_category_alone_c2_is_judged_at_that_level(table):
     own = table[table["condition"] == "silhouettes"].copy()
     own["metric"] = own["metric"].str.replace("top1", "entry_level")
-    (claim,) = claims.tested(own, "C2").claims
+    (claim,) = claims.tested(own, "C2")
     assert claim.statistic.startswith("entry-level accuracy")
+    own = pd.concat([own, table[table["condition"] == "silhouettes"]])
+    assert [claim.primary for claim in claims.tested(own, "C2")] == [True, False]
 
 
 def test_published_cells_give_the_known_mean_corruption_errors():

@@ -118,6 +118,8 @@ def test_the_exchange_null_is_wide_for_alike_networks_and_far_from_unlike_ones()
     unlike = torch.stack([torch.ones(50), torch.zeros(50)], 1)
     null = stats.exchange_null(unlike, torch.ones(50, 2), clusters, generator=generator)
     assert null.value == 1.0
+    # (2 K - 50) / 50 with K binomial (50, .5), whose .975 quantile is 32; .95 would give .24
+    assert (null.low, null.high) == pytest.approx((-0.28, 0.28), abs=0.02)
     assert null.p == pytest.approx(1 / 10_001)
 
 

@@ -34,9 +34,9 @@ PARAMETERS = 'study: str = "first"  # a study\nn: int = 3\nscale: float = 1.0\ng
 FIGURE = "from matplotlib import pyplot\npyplot.plot([0, n])\npyplot.show()"
 RECORDS = """
 from IPython.display import display
-claim = {"id": "C9.LABEL", "statement": "R is R in LABEL.", "study": study,
-         "architecture": "alexnet", "condition": "", "beside": False,
-         "value": 0.3, "low": 0.1, "high": 0.5, "measured": "0.30 [0.10, 0.50]",
+claim = {"id": "C9.LABEL", "statement": "R is R in LABEL.", "source": "drawn", "study": study,
+         "architecture": "", "statistic": "length", "smallest": 0.05, "condition": "",
+         "value": 0.3, "low": 0.1, "high": 0.5, "n": 9, "measured": "0.30 [0.10, 0.50]",
          "verdict": "supported"}
 mime = "application/vnd.robustbias."
 display({"text/plain": "claims", mime + "claims+json": [claim]}, raw=True)

@@ -151,11 +151,16 @@ class Claim:
         condition = self.condition if self.condition not in self.statistic else ""
         text += f" ({', '.join(filter(None, [condition, self._smallest, self._p_text]))})."
         if self.verdict in ("undetermined", "no relevant effect"):
-            ends = f"[{self.interval.low:.2f}, {self.interval.high:.2f}]"
-            text += f" {'Ratios' if self.ratio else 'Effects'} beyond {ends} are excluded."
+            text += f" {'Ratios' if self.ratio else 'Effects'} beyond {self.ends} are excluded."
         if self.verdict != self.uncorrected:
             text += f" Without the correction for many statements it would be {self.uncorrected}."
         return text
+
+    @property
+    def ends(self) -> str:
+        """The ends of the interval, between which the effect lies."""
+        low, high = (round(end, 2) + 0.0 for end in (self.interval.low, self.interval.high))
+        return f"[{low:.2f}, {high:.2f}]"
 
     @property
     def _smallest(self) -> str:
@@ -163,8 +168,7 @@ class Claim:
 
     @property
     def _p_text(self) -> str:
-        p, word = (self.p, "p") if self.adjusted is None else (self.adjusted, "Holm p")
-        return f"{word} < 0.001" if p < 0.001 else f"{word} = {p:.2g}"
+        return f"p {p_text(self.p)}" if self.adjusted is None else f"Holm p {p_text(self.adjusted)}"
 
     @property
     def key(self) -> str:
@@ -189,6 +193,11 @@ class Claim:
         interval = Interval(*ends, record["n"])
         names = {field.name for field in dataclasses.fields(cls)} & set(record)
         return cls(interval=interval, **{name: record[name] for name in names})
+
+
+def p_text(p: float) -> str:
+    """A p as papers print it: = 0.021, < 0.001."""
+    return "< 0.001" if p < 0.001 else f"= {p:.2g}"
 
 
 def holm(p: Sequence[float]) -> list[float]:
@@ -340,26 +349,27 @@ class Statement:
         rows = self.rows(matching(table.reset_index(drop=True), **self.where))
         if rows.empty:
             return []
-        rows = rows.assign(primary=_primary(rows)).sort_values(
-            "primary", ascending=False, kind="stable"
+        means = rows[rows["mean_over"] == "replicates"] if "mean_over" in rows else rows.head(0)
+        rows = rows.assign(
+            primary=_primary(rows), several=rows["architecture"].isin(means["architecture"])
         )
+        rows = rows.sort_values("primary", ascending=False, kind="stable")
         claims = [self._claim(row, self._untestable(row, table)) for row in rows.to_dict("records")]
         if claims[0].primary:
             return claims
-        reason = "no effect is pooled over the architectures"
-        nothing = {"value": math.nan, "low": math.nan, "high": math.nan, "n": 0}
-        row = rows.iloc[0].to_dict() | nothing | {"architecture": "", "primary": True}
-        return [self._claim(row, reason), *claims]
+        nothing = {"value": math.nan, "low": math.nan, "high": math.nan, "n": 0, "primary": True}
+        row = rows.iloc[0].to_dict() | nothing | {"mean_over": "architectures"}
+        return [self._claim(row, "no effect is pooled over the architectures"), *claims]
 
     def _claim(self, row: dict[str, Any], untestable: str) -> Claim:
-        pooled = row.get("mean_over") == "architectures"
-        single = not row.get("mean_over") and pd.notna(row.get("replicate"))
+        mean, freedom = row.get("mean_over"), row.get("freedom", math.inf)
+        one_of_many = "mean_over" in row and mean not in ("architectures", "replicates")
         return Claim(
             self.id,
             self.statement,
             self.source,
             row["study"],
-            "" if pooled else row["architecture"],
+            "" if mean == "architectures" else row["architecture"],
             self.statistic.format(**row),
             Interval(row["value"], row["low"], row["high"], int(row["n"])),
             self.smallest,
@@ -368,9 +378,9 @@ class Statement:
             self.ratio,
             self.superiority,
             self.condition.format(**row),
-            str(int(row["replicate"])) if single else "",
+            str(int(row["replicate"])) if one_of_many and row["several"] else "",
             bool(row["primary"]),
-            row["freedom"] if math.isfinite(row.get("freedom", math.inf)) else None,
+            freedom if math.isfinite(freedom) else None,
             untestable,
         )
 
@@ -389,11 +399,16 @@ class Statement:
 
 
 def _primary(rows: pd.DataFrame) -> list[bool]:
-    """True for the one row that has the verdict: the pooled one; a single one needs no pooling."""
+    """True for the one row that has the verdict: the mean over architectures.
+
+    Where there is one architecture, the mean over its replicates, or the row of its only pair.
+    """
     chosen = rows[rows["primary"]] if "primary" in rows else rows
-    if "mean_over" in rows and rows["mean_over"].eq("architectures").any():
-        chosen = chosen[chosen["mean_over"] == "architectures"]
-    elif len(chosen.drop_duplicates("network")) > 1:
+    for mean in ("architectures", "replicates") if "mean_over" in rows else ():
+        if rows["mean_over"].eq(mean).any():
+            chosen = chosen[chosen["mean_over"] == mean]
+            break
+    if chosen["architecture"].nunique() > 1:
         chosen = chosen.head(0)
     return [label in chosen.index[:1] for label in rows.index]
 
@@ -425,16 +440,11 @@ def _by_reading(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(accuracy=readings, primary=readings == first)
 
 
-def _first_layer(rows: pd.DataFrame) -> pd.DataFrame:
-    """Layers come in the order of the network."""
-    rows = rows[rows["scope"] == "layer"]
-    return rows[rows["layer"] == rows.groupby("architecture")["layer"].transform("first")]
-
-
 _CHEN = "Chen, Agarwal and Nguyen 2020, arXiv 2006.09373"
 _ABSTRACT = f"{_CHEN}, abstract"
 _MADRY = f"{_CHEN}; Madry et al. 2018, arXiv 1706.06083"
 _ZHANG = "Zhang and Zhu 2019, arXiv 1905.09797"
+_ENGSTROM = "Engstrom et al. 2019, arXiv 1906.00945; not a claim of the paper"
 # For ImageNet's ResNet-50 R is not better on ImageNet-C (data_manifest/published.csv).
 _GAVRIKOV = (
     "ResNet-50, L2 eps 3, in paulgavrikov/biases_vs_generalization (CC BY-SA 4.0); not a claim of "
@@ -450,6 +460,7 @@ _RATIO = {"regime": "robust / standard"}
 _ABSOLUTE = ("entry_level_difference", "top1_difference")
 # both correct on the undistorted image
 _KEPT = ("entry_level_conditional_difference", "top1_conditional_difference")
+_VISUALISED = {"scope": "network", "condition": "visualisations"}
 SIGMA = 0.08  # of the noise the verdict is about: ImageNet-C's mildest
 _DISPLAY = "how the stylized photographs were made sets the share of decisions by shape"
 _LABEL = "texture is the category's label in this study"
@@ -523,8 +534,8 @@ STATEMENTS = (
         "C3.first", "smoother first filters",
         "R networks have smoother filters in the first layer.", _ABSTRACT,
         "total variation of first-layer filters, R over S",
-        _RATIO | {"condition": "filters", "metric": "tv_normalised"}, RATIO,
-        null=1.0, above=False, ratio=True, rows=_first_layer,
+        _RATIO | {"scope": "first layer", "condition": "filters", "metric": "tv_normalised"},
+        RATIO, null=1.0, above=False, ratio=True,
     ),
     Statement(
         "C3.filters", "smoother filters", "R networks have smoother filters over all layers.",
@@ -544,6 +555,26 @@ STATEMENTS = (
         f"noise gain at sigma {SIGMA:g}, R over S",
         _RATIO | {"scope": "network", "sigma": SIGMA, "metric": "noise_gain"}, RATIO,
         null=1.0, above=False, ratio=True,
+    ),
+    Statement(
+        "C3v.smooth", "smoother visualisations",
+        "What R's units respond to most is smoother than what S's units respond to most.",
+        _ENGSTROM, "total variation of visualisations, all layers, R over S",
+        _RATIO | _VISUALISED | {"metric": "tv_normalised"}, RATIO,
+        null=1.0, above=False, ratio=True,
+    ),
+    Statement(
+        "C3v.spectrum", "lower frequencies in visualisations",
+        "What R's units respond to most has less energy at high frequencies than S's.",
+        _ENGSTROM, "high-frequency share of visualisations, all layers, R over S",
+        _RATIO | _VISUALISED | {"metric": "high_frequency_share"}, RATIO,
+        null=1.0, above=False, ratio=True,
+    ),
+    Statement(
+        "C3v.likeness", "visualisations processed like images",
+        "R processes what its units respond to most more like natural images than S does.",
+        _ENGSTROM, "likeness of visualisations to natural images, all layers, R minus S",
+        _PAIR | _VISUALISED | {"metric": "likeness"}, SCORE,
     ),
     *(
         Statement(
@@ -602,6 +633,7 @@ TITLES = {
     "C2": "R does better without texture, S without shape",
     "C2c": "R does not withstand corruptions better as a whole",
     "C3": "R is smoother and blocks pixel noise",
+    "C3v": "what R's units respond to most is smooth and natural",
     "C4": "R's units detect textures and colours rather than objects",
     "C5": "R's units respond to fewer types of inputs",
     "C6": "texture detectors serve shape too, and R's units are generalists",

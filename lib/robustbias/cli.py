@@ -302,6 +302,21 @@ def explorer(
 
 
 @app.command()
+def visualise(
+    study: Annotated[str, typer.Argument(help="An entry of data_manifest/studies.")],
+    device: Device = "auto",
+):
+    """Draw what each unit of a study's S and R responds to most, where the weights are new."""
+    from robustbias import studies as studies_module
+    from robustbias.unit_explorer import sprites
+
+    loaded = studies_module.load(study, device=device)
+    for path in sprites.drawn(loaded):
+        print(path)
+    print(sprites.strip(loaded, loaded.entry.dose_architecture))
+
+
+@app.command()
 def decisions(
     study: Annotated[str, typer.Argument(help="An entry of data_manifest/studies.")],
     out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("_build/decisions"),

@@ -47,7 +47,7 @@ PACKAGE = Path(__file__).parent
 METADATA = b"robustbias"
 PROSE = ("title", "summary", "training")  # of a study; what training did is in the weights
 STUDY = "robustbias.studies"  # what hands a measure its images and networks
-VALUES = ("value", "low", "high", "n")
+VALUES = ("value", "low", "high", "freedom", "n")
 WHOLE = (
     "unit",
     "severity",

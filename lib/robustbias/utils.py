@@ -154,9 +154,8 @@ def stamp(path: Path) -> str:
 CLAIMS = "application/vnd.robustbias.claims+json"
 HEADLINES = "application/vnd.robustbias.headlines+json"
 PROVENANCE = "application/vnd.robustbias.provenance+json"
-
-
 TABLES = "application/vnd.robustbias.tables+json"
+EXPLORER = "application/vnd.robustbias.explorer+json"
 
 
 class Footer(dict):
@@ -202,3 +201,24 @@ class Prose(str):
 
     def _repr_markdown_(self) -> str:
         return str(self)
+
+
+class Html(str):
+    """A string of HTML; a notebook displays it."""
+
+    def _repr_html_(self) -> str:
+        return str(self)
+
+
+def unit_links(units: Iterable[tuple[str, str, str, int]]) -> Html:
+    """Links from a chapter to units in the explorer of the same study.
+
+    Args:
+        units: (architecture, regime, layer, number) of each.
+    """
+    links = []
+    for architecture, regime, layer, unit in units:
+        letter, place = REGIMES[regime][0], f"{layer}-{int(unit)}"
+        address = f"08_unit_explorer.html#unit-{architecture}-{letter.lower()}-{place}"
+        links.append(f"<a href='{address}'>{letter} {layer} {int(unit)}</a>")
+    return Html(f"<p>These units in the unit explorer: {', '.join(links)}.</p>")

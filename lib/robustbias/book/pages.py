@@ -183,7 +183,8 @@ def publish(study: str) -> list[Path]:
     """Copy a study's executed chapters to `book/STUDY/` and renew the findings in README.md.
 
     Raises:
-        UserError: The study is unknown, or a chapter was not executed on it.
+        UserError: The study is unknown, a chapter was not executed on it, or it was by a library
+            that differs from its commit.
     """
     manifest.study(study)
     folder, readme = edition.PUBLISHED / study, manifest.ROOT / "README.md"
@@ -194,12 +195,23 @@ def publish(study: str) -> list[Path]:
             raise UserError(
                 f"not executed on {study}: {', '.join(missing)}; run `make publish STUDY={study}`."
             )
+        if loose := [path.stem for path in executed if not _committed(path)]:
+            raise UserError(
+                f"executed with changes in lib/ that are not committed: {', '.join(loose)}; commit "
+                f"them, remove {executed[0].parent} and run `make publish STUDY={study}` again."
+            )
         text = readme.read_text(encoding="utf-8")
         renewed(text, "")  # raises without its marks, before anything is written
         published = _replaced(folder, executed)
         with atomic(readme) as partial:
             partial.write_text(renewed(text, findings(edition.contents([]))), encoding="utf-8")
     return [*published, readme]
+
+
+def _committed(notebook: Path) -> bool:
+    """Whether the commit in a notebook's footer names all code it was executed with."""
+    made = records(notebook, PROVENANCE)
+    return not any(str(facts.get("commit", "")).endswith("+") for facts in made)
 
 
 def _replaced(folder: Path, sources: list[Path]) -> list[Path]:

@@ -18,8 +18,9 @@ from nbformat.v4 import new_markdown_cell
 from robustbias import manifest
 from robustbias.book import pages
 from robustbias.book.edition import BUILD, PUBLISHED, Contents
-from robustbias.findings.measure import without_records
-from robustbias.utils import UserError
+from robustbias.findings.measure import records, without_records
+from robustbias.unit_explorer import files
+from robustbias.utils import EXPLORER, UserError
 
 # Browser scripts (widgets, mathematics) that let the pages work offline. They come from npm;
 # without it the pages load the same scripts from a CDN.
@@ -143,6 +144,8 @@ def stage(contents: Contents, conclusions: list[Path], folder: Path) -> Path:
     (made / "provenance.md").write_text(pages.provenance(contents), encoding="utf-8")
     for study, paths in contents.items():
         _stage_study(study, paths, folder / study)
+        for record in (each for path in paths for each in records(path, EXPLORER)):
+            files.written(files.unpacked(record), folder / "static" / "explorer" / study)
     for path in conclusions:
         nbformat.write(without_records(nbformat.read(path, as_version=4)), folder / path.name)
     _write_yaml(folder / "_toc.yml", _toc(folder / "_toc.yml", contents, conclusions))

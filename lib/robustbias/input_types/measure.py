@@ -101,7 +101,7 @@ def mean_distance(
 
 # metric -> regime of the network that gives the features
 EXTRACTORS = {"distance": "standard", "distance_robust": "robust"}
-METRICS = ("concepts", "effective_classes", *EXTRACTORS)
+METRICS = ("concepts", "concepts_of_detectors", "effective_classes", *EXTRACTORS)
 
 
 @measure(of=paired)
@@ -120,6 +120,8 @@ def input_types(
 
     Metrics, one row per unit (scope `unit`) without interval:
     - `concepts`: how many concepts it detects with an IoU above the threshold (`dissection`);
+      `concepts_of_detectors`, the same of units that detect any; neither where the study's images
+      have no masks and the argument `concepts` names no data set;
     - `effective_classes`: exp(entropy) of the classes among its k top held-out images; of their
       entry-level categories where there are fewer than k images per class (median), since k images
       of one class are then not to be had. Column `features` says "categories" in that case;
@@ -128,8 +130,7 @@ def input_types(
       its kind: the S of the study's last other architecture. `distance_robust` is the same by
       that architecture's R, since features of an S network may favour S networks. Where there is
       no other architecture, an untrained network of another seed gives `distance` alone.
-    All but the first are left out for units that respond to fewer than two images, and the first
-    where the study's images have no masks and `concepts` names no data set.
+    Classes and distances are left out for units that respond to fewer than two images.
 
     Rows of scope `layer` and `network`: means over their n units, with bootstraps over units;
     regime `robust - standard` the difference, units resampled separately. Scope `study`:
@@ -205,6 +206,8 @@ def input_types(
                 pd.DataFrame({"unit": range(count), **values}).assign(**named, layer=layer)
             )
     units = pd.concat(units, ignore_index=True)
+    if "concepts" in units:
+        units["concepts_of_detectors"] = units["concepts"].where(units["concepts"] > 0)
     metrics = [metric for metric in METRICS if metric in units]
     long = units.melt([*stats.NETWORK, "layer", "unit"], metrics, "metric").dropna(subset=["value"])
     rows = [long.assign(scope="unit", n=len(images)), _means(study, units, draws)]

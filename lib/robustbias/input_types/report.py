@@ -8,6 +8,7 @@ from robustbias.utils import REGIMES, Prose, architecture
 
 TYPES = {
     "concepts": "concepts",
+    "concepts_of_detectors": "concepts of detectors",
     "effective_classes": "effective classes",
     "distance": "distance by",
     "distance_robust": "distance by",

@@ -12,6 +12,7 @@ hook, and here none outlives its `with` block, errors included.
 """
 
 import contextlib
+import copy
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -78,20 +79,65 @@ def prefix(
 
 
 def preactivation(
-    network: Network, layer: str, pixels: Float[Tensor, "n 3 h w"]
+    network: Network, layer: str, pixels: Float[Tensor, "n 3 h w"], leak: float = 0.0
 ) -> Float[Tensor, "n u a b"]:
     """`prefix` without the ReLUs that end the layer, so that silent units have a gradient too.
+
+    Args:
+        leak: Share of the gradient that the other ReLUs pass on where they are silent; what they
+            put out does not change.
 
     Raises:
         UserError: An unknown layer.
     """
     before, _ = _parts(network, layer)
     traces = _TRACES[network.body]
-    if (key := f"{layer} before ReLU {network.body.training}") not in traces:
+    if (key := f"{layer} before ReLU {leak} {network.body.training}") not in traces:
         # containers are new, modules that compute are the network's
-        traces[key] = fx.GraphModule(before, before.graph)
+        traces[key] = fx.GraphModule(before, copy.deepcopy(before.graph))
         traces[key].set_submodule(layer, _without_last_relus(module(network, layer)))
+        if leak:
+            for part in (traces[key], traces[key].get_submodule(layer)):
+                _leaking(part, leak)
     return traces[key]((pixels - network.mean) / network.std)
+
+
+class _Leaky(torch.autograd.Function):
+    """A ReLU whose gradient is not 0 but `leak` where it is silent."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, leak: float) -> Tensor:
+        out = x.clamp_min(0)
+        ctx.save_for_backward(out)
+        ctx.leak = leak
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (out,) = ctx.saved_tensors
+        return torch.where(out > 0, gradient, ctx.leak * gradient), None
+
+
+def _leaking(part: nn.Module, leak: float) -> None:
+    """Replaces the ReLUs in a traced module."""
+
+    def leaky(x: Tensor) -> Tensor:
+        return _Leaky.apply(x, leak)
+
+    if not isinstance(part, fx.GraphModule):
+        return
+    for node in list(part.graph.nodes):
+        if _is_relu(part, node):
+            with part.graph.inserting_after(node):
+                other = part.graph.call_function(leaky, (node.all_input_nodes[0],))
+            node.replace_all_uses_with(other)
+            part.graph.erase_node(node)
+    part.recompile()
+
+
+def _is_relu(part: fx.GraphModule, node: fx.Node) -> bool:
+    on = part.get_submodule(node.target) if node.op == "call_module" else node.target
+    return isinstance(on, nn.ReLU) or on in (F.relu, torch.relu, "relu")
 
 
 def _without_last_relus(layer: nn.Module) -> nn.Module:
@@ -105,7 +151,7 @@ def _without_last_relus(layer: nn.Module) -> nn.Module:
     while ends:
         node = ends.pop()
         on = half.get_submodule(node.target) if node.op == "call_module" else node.target
-        if isinstance(on, nn.ReLU) or on in (F.relu, torch.relu, "relu"):
+        if _is_relu(half, node):
             node.replace_all_uses_with(node.all_input_nodes[0])
             half.graph.erase_node(node)
         elif on is torch.cat or isinstance(on, nn.Dropout):

@@ -3,7 +3,7 @@
 import itertools
 
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -11,6 +11,10 @@ from robustbias import plotting
 from robustbias.plotting import PAIR, PALETTE
 from robustbias.smooth_filters.measure import Responses
 from robustbias.utils import REGIMES, architecture
+
+Visualisations = dict[
+    str, tuple[Int64[Tensor, " n"], Float[Tensor, "n 3 h w"], Float[Tensor, " n"]]
+]
 
 POSITIONS = plotting.offsets(PAIR, 0.24)
 
@@ -113,5 +117,44 @@ def noise_gain(table: pd.DataFrame) -> Figure:
             rows, suffix = by_sigma[by_sigma["sigma"] == sigma], f", sigma {sigma:g}"
             plotting.layer_lines(ax, rows, POSITIONS, suffix=suffix, ls=style, ms=4)
         ax.set_yscale("log")
+    plotting.legend_below(figure)
+    return figure
+
+
+def visualisations(examples: Visualisations) -> Figure:
+    """What units respond to most, S above R, with the likeness of each picture to natural images.
+
+    Args:
+        examples: From `visualisation.examples`.
+    """
+    columns = max(len(units) for units, _, _ in examples.values())
+    figure, axes = plotting.canvas(len(examples), columns, panel=(0.9, 1.25))
+    for line, (regime, (units, pixels, likeness)) in zip(axes, examples.items(), strict=True):
+        for ax in line[len(units) :]:
+            ax.axis("off")
+        for ax, unit, picture, like in zip(
+            line, units.tolist(), plotting.channels_last(pixels), likeness.tolist(), strict=False
+        ):
+            plotting.picture(ax, picture)
+            ax.set_title(f"{unit}: {like:.2f}", size="x-small")
+        line[0].set_ylabel(REGIMES[regime], color=PALETTE[regime], size="small")
+    return figure
+
+
+def visualisations_by_layer(table: pd.DataFrame) -> Figure:
+    """Smoothness of visualisations and their likeness to natural images, by layer.
+
+    Args:
+        table: From `visualisation.visualised`.
+    """
+    figure, axes = plotting.layer_panels(
+        [plotting.layer_means(table, name) for name in ("tv_normalised", "likeness")],
+        ["TV / contrast of\nvisualisations", "likeness to\nnatural images"],
+        POSITIONS | {"untrained": 0.0},
+        panel=(3.4, 2.4),
+        style={"ms": 4},
+    )
+    for ax in axes[1]:
+        ax.axhline(0, color=plotting.REFERENCE, lw=0.8, ls="--")
     plotting.legend_below(figure)
     return figure

@@ -166,8 +166,9 @@ def smoothness(
 
     Rows of scope `unit` have no interval. Scope `layer`: the mean over a layer's n live units,
     with a bootstrap over units; regime `robust / standard` the ratio of two such means, and at
-    scope `network` the geometric mean of that ratio over layers. Units, not images,
-    are resampled: both networks see the same images and the same noise, and which units training
+    scope `network` the geometric mean of that ratio over layers; scope `first layer` repeats that
+    of the first, whatever its name, so that architectures can be averaged. Units, not images, are
+    resampled: both networks see the same images and the same noise, and which units training
     happened to make is the larger uncertainty.
 
     Args:
@@ -231,22 +232,8 @@ def _aggregates(
     about = about.assign(scope="layer")
     by_layer, ratio = stats.compared(study, about, boot, paired=False, by="/")
     tables = [stats.intervals(about, boot), stats.intervals(by_layer, ratio)]
-    wholes, means = [], []
-    for _, layers in by_layer.groupby(["network", "condition", "metric"], sort=False):
-        if layers["mean_over"].notna().any():
-            continue  # averaged again below, over layers first
-        means.append(
-            stats.Bootstrap(
-                ratio.value[layers.index].log().mean(0, keepdim=True).exp(),
-                ratio.resamples.T[layers.index].contiguous().log().mean(0).exp()[:, None],
-                NO_BOUNDS,
-            )
-        )
-        wholes.append(layers.iloc[:1].assign(scope="network", layer=None, n=layers["n"].sum()))
-    if wholes:
-        whole = pd.concat(wholes, ignore_index=True)
-        joined = stats.Bootstrap.joined(means)
-        tables.append(stats.intervals(*stats.averaged(study, whole, joined, paired=False)))
+    whole = stats.over_layers(study, by_layer, ratio, geometric=True)
+    tables.append(stats.intervals(*whole))
     return pd.concat(tables, ignore_index=True)
 
 
