@@ -101,12 +101,20 @@ def train(
     network: Annotated[
         list[str] | None, typer.Option(help="Only this network; may be given several times.")
     ] = None,
+    recipe: Annotated[
+        str, typer.Option(help="A table of the study's training parameters, instead of its own.")
+    ] = "",
+    settings: Settings = None,
     device: Device = "auto",
 ):
-    """Train a study's networks; an interrupted run goes on where it stopped."""
+    """Train a study's networks; an interrupted run goes on where it stopped.
+
+    With several GPUs: torchrun --standalone --nproc-per-node=8 --no-python robustbias train STUDY
+    """
     from robustbias import training
 
-    training.train_study(study, networks=network, device=device)
+    given = manifest.settings(settings)
+    training.train_study(study, networks=network, device=device, variant=recipe, **given)
 
 
 @app.command()

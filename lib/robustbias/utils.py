@@ -105,8 +105,13 @@ def reading(path: Path, kind: str, advice: str = "correct it or get it again") -
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
     """Only one process at a time is in a block with the lock file `path`; the others wait.
+
+    The operating system releases the lock of a process that was killed.
+
+    Args:
+        wait: False enters the block at once; it is told whether it holds the lock.
 
     Raises:
         UserError: The lock file cannot be written.
@@ -114,13 +119,16 @@ def locked(path: Path) -> Iterator[None]:
     lock = filelock.FileLock(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
+        lock.acquire(timeout=-1 if wait else 0)
+    except filelock.Timeout:
+        yield False
+        return
     except OSError as error:
         raise UserError(
             f"could not lock {path}: {error.strerror or error}; make its folder writable."
         ) from error
     try:
-        yield
+        yield True
     finally:
         lock.release()
 
