@@ -172,15 +172,14 @@ def test_figures_and_summaries_show_the_tables_numbers(monkeypatch, table):
     made = study(monkeypatch)
     dissected = dissection(made, draws=50)
     labels, images = unit_labels(dissected), concept_set(made)
-    figure = concepts_figures.detectors_by_layer(dissected, ["color"])
+    figure = concepts_figures.detectors(dissected, ["color"])
     own = dissected[(dissected["metric"] == "detectors") & (dissected["category"] == "color")]
     own = own[(own["network"] == "toy-r") & (own["scope"] == "layer")]
     lines = {c.get_label(): c.lines[0].get_ydata().tolist() for c in figure.axes[0].containers}
     assert lines["R (robust)"] == own["value"].tolist()
-    assert len(concepts_figures.best_iou(dissected).axes) == 1
-    types = input_types_figures.input_types_by_layer(table)
-    assert [ax.get_ylabel() for ax in types.axes][1].endswith("(by untrained)")
-    assert len(input_types_figures.input_types_by_unit(table).axes) == 1
+    assert figure.axes[1].get_xlabel() == "best IoU of a unit"
+    (ax,) = input_types_figures.classes_by_layer(table).axes
+    assert ax.get_ylabel().startswith("effective classes")
     chosen = {"architecture": "alexnet", "categories": ["color"], "k": 3}
     examples = unit_examples(made, dissected, labels, images, **chosen)
     assert examples.pixels.shape == (2, 3, 3, 16, 16)

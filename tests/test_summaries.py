@@ -26,7 +26,7 @@ def _toy(tmp_path, monkeypatch):
 
 def test_accuracy_has_a_line_a_network_and_a_column_a_radius():
     table = adversarial_training_report.accuracy(accuracy(toy_study.study(), n_images=20, steps=4))
-    assert list(table.columns) == ["clean", "eps 0.25", "eps 0.5", "eps 4"]
+    assert list(table.columns) == ["clean", "radius 0.25", "radius 0.5", "radius 4"]
     assert list(table.index) == [("AlexNet", "S (standard)"), ("AlexNet", "R (robust)")]
     assert table.loc[("AlexNet", "R (robust)"), "clean"] == "1.00 [0.84, 1.00]"
 

@@ -133,8 +133,8 @@ class Claim:
 
     @property
     def measured(self) -> str:
-        """Value and interval, with decimals enough to see on which side of `null` it lies."""
-        return self.interval.text(self.null)
+        """Value and interval."""
+        return str(self.interval)
 
     @property
     def network(self) -> str:

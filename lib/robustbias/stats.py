@@ -33,16 +33,12 @@ class Interval:
     high: float
     n: int
 
-    def text(self, threshold: float | None = None) -> str:
-        """Value and ends to two decimals, or to up to four that keep an end off the threshold."""
-        ends = [end for end in (self.low, self.high) if threshold is not None and end != threshold]
-        digits = 2
-        while digits < 4 and any(round(end, digits) == round(threshold, digits) for end in ends):
-            digits += 1
-        return f"{self.value:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
-
     def __str__(self) -> str:
-        return self.text()
+        """Value and ends to two decimals: three if the interval is shorter than 0.02, one from a
+        length of 2 and none from 20."""
+        length = self.high - self.low
+        digits = 3 if 0 < length < 0.02 else 2 if not length >= 2 else 1 if length < 20 else 0
+        return f"{self.value:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
 
 
 def wilson(successes: int, n: int, level: float = LEVEL) -> Interval:
@@ -492,6 +488,8 @@ def averaged(
         paired: Whether all were measured on the same n observations; else n adds up.
     """
     about = about.reset_index(drop=True).assign(mean_over=None)
+    if about.empty:  # no pair
+        return about, boot
     total = "min" if paired else "sum"
     network = [about[c] for c in ("study", "architecture", "regime", "eps", "pair")]
     members = _rows_by(zip(*network, _groups(about), strict=True))
@@ -590,4 +588,5 @@ def aggregate(
     difference, differences = compared(study, about, boot, paired=paired)
     difference["metric"] += suffix
     tables = [averaged(study, about, boot, paired=paired), (difference, differences)]
-    return pd.concat([intervals(*each) for each in tables], ignore_index=True)
+    parts = [intervals(*each) for each in tables]
+    return pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)

@@ -2,7 +2,8 @@
 
 import dataclasses
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 
 import pandas as pd
 import torch
@@ -22,7 +23,7 @@ from robustbias.studies import (
     pair_of,
     paired,
 )
-from robustbias.tables import measure, tidy
+from robustbias.tables import Part, measure, parts, tidy
 from robustbias.utils import UserError
 
 #     TV(a) = Σ |a[i+1, j] - a[i, j]| + Σ |a[i, j+1] - a[i, j]|          (anisotropic)
@@ -112,7 +113,7 @@ def map_smoothness(
         raise UserError(f"noise levels {sigmas}; expected positive standard deviations.")
     sums: dict[str, dict[str, Tensor]] = {layer: {} for layer in layers}
     with hooks.captured(network, layers) as maps:
-        for pixels, _ in images.batches(batch):
+        for pixels, _ in images.batches(hooks.fitting(network, images.pixels, batch, held=True)):
             network(pixels)
             clean = dict(maps)
             for layer, a in clean.items():
@@ -182,25 +183,34 @@ def smoothness(
     """
     generator = torch.Generator().manual_seed(study.seed)
     images = held_out_sample(study, n_images, generator)
-    units = []
-    for named, network, _ in networks_with_controls(study, images.pixels):
-        by_layer = {
-            ("filters", layer): filter_smoothness(filters, cutoff)
+
+    def measured(load: Callable[[], Network]) -> Part:
+        network = load()
+        values = {
+            f"filters\t{layer}\t{metric}": value
             for layer, filters in spatial_filters(network.body).items()
+            for metric, value in filter_smoothness(filters, cutoff).items()
         }
         noise = torch.Generator(images.pixels.device).manual_seed(study.seed)
         probed = map_smoothness(network, layers or network.layers, images, sigmas, generator=noise)
-        for layer, values in probed.items():
-            gains = {name: v for name, v in values.items() if name.startswith("noise_gain")}
-            by_layer["noise", layer] = gains
-            by_layer["maps", layer] = {k: v for k, v in values.items() if k not in gains}
-        units += [
-            pd.DataFrame({"unit": range(len(value)), "value": value.cpu().double().numpy()}).assign(
-                **named, layer=layer, condition=condition, metric=metric
-            )
-            for (condition, layer), values in by_layer.items()
-            for metric, value in values.items()
-        ]
+        for layer, metrics in probed.items():
+            for condition, gains in (("noise", True), ("maps", False)):
+                values |= {
+                    f"{condition}\t{layer}\t{metric}": value
+                    for metric, value in metrics.items()
+                    if metric.startswith("noise_gain") == gains
+                }
+        return values
+
+    networks = list(networks_with_controls(study, images.pixels))
+    tasks = {named["network"]: partial(measured, load) for named, load, _ in networks}
+    units = []
+    for (named, *_), part in zip(networks, parts(tasks).values(), strict=True):
+        for place, value in part.items():
+            condition, layer, metric = place.split("\t")
+            rows = {"unit": range(len(value)), "value": value.double().numpy()}
+            about = {"layer": layer, "condition": condition, "metric": metric}
+            units.append(pd.DataFrame(rows).assign(**named, **about))
     units = pd.concat(units)
     means = aggregates(study, units, generator, draws)
     table = pd.concat([units.assign(scope="unit"), means])

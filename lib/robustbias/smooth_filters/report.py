@@ -29,7 +29,7 @@ def smoothness_table(table: pd.DataFrame) -> pd.DataFrame:
     rows = pd.concat(parts).sort_values("architecture", kind="stable")
     rows = rows.assign(
         network=rows["architecture"].map(architecture),
-        text=[interval_text(row, 1.0) for row in rows.itertuples()],
+        text=[interval_text(row) for row in rows.itertuples()],
     )
     return pivoted(rows, ["network", "layers"], list(_COLUMNS.values()))
 

@@ -79,7 +79,8 @@ def top_images(
     device = next(network.parameters()).device
     index = torch.arange(len(pixels))
     with hooks.captured(network, layers) as maps:
-        for part, numbers in zip(pixels.split(batch), index.split(batch), strict=True):
+        size = hooks.fitting(network, pixels, batch, held=True)
+        for part, numbers in zip(pixels.split(size), index.split(size), strict=True):
             network(floats(part.to(device)))
             for layer in layers:
                 new = _strongest(maps[layer].cpu(), numbers, m)
