@@ -318,11 +318,8 @@ def visualise(
     from robustbias import studies as studies_module
     from robustbias.unit_explorer import sprites
 
-    loaded = studies_module.load(study, device=device)
-    for path in sprites.drawn(loaded):
+    for path in sprites.drawn(studies_module.load(study, device=device)):
         print(path)
-    if study == sprites.FRONT:
-        print(sprites.strip(loaded, loaded.entry.dose_architecture))
 
 
 @app.command()

@@ -168,6 +168,24 @@ def visualisations(examples: Visualisations) -> Described:
     )
 
 
+def strip(pictures: dict[str, Float[Tensor, "n 3 h w"]]) -> Described:
+    """What units respond to most, S above R.
+
+    Args:
+        pictures: From `visualisation.first_units`.
+    """
+    columns = max(len(each) for each in pictures.values())
+    figure, axes = plotting.canvas(len(pictures), columns, panel=(0.58, 0.62))
+    for line, (regime, pixels) in zip(axes, pictures.items(), strict=True):
+        for ax, picture in zip(line, plotting.channels_last(pixels), strict=True):
+            plotting.picture(ax, picture)
+        line[0].set_ylabel(REGIMES[regime][0], color=PALETTE[regime])
+    return figure.described(
+        "Two rows of small images: what units respond to most, the standard network above, the "
+        "robust one below."
+    )
+
+
 def visualisations_by_layer(table: pd.DataFrame) -> Described:
     """Smoothness of visualisations and their likeness to natural images, by layer.
 

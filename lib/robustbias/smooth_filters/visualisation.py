@@ -248,3 +248,17 @@ def examples(
         pixels, values = pictured(network, layer, units, natural, study.seed)
         found[regime] = units, pixels.cpu(), values["likeness"].cpu()
     return found
+
+
+def first_units(study: Study, *, architecture: str, n: int = 12) -> dict[str, Tensor]:
+    """{regime: visualisations, n 3 h w} of the deepest probed layer but one; needs no images.
+
+    Raises:
+        UserError: The study has no networks of this architecture.
+    """
+    found = {}
+    for regime, entry in pair_of(study, architecture).items():
+        network = study.network_named(entry.name).requires_grad_(False)
+        draw = {"generator": torch.Generator().manual_seed(study.seed), "bfloat16": True}
+        found[regime] = visualisations(network, network.layers[-2], torch.arange(n), **draw).cpu()
+    return found

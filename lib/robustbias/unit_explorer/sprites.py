@@ -19,15 +19,13 @@ from torchvision.utils import make_grid
 
 from robustbias.manifest import ROOT, NetworkEntry
 from robustbias.smooth_filters import visualisation
-from robustbias.studies import Study, held_out_sample, pair_of
+from robustbias.studies import Study, held_out_sample
 from robustbias.unit_explorer.measure import explored
 from robustbias.utils import atomic, reading
 
 FOLDER = ROOT / "book" / "static" / "visualisations"
-FRONT = "tiny-imagenet"  # the study whose strip is on the book's first page
 COLUMNS = 16  # pictures in a row of a sheet
 QUALITY = 45
-GAP = 4  # between pictures of a strip, in pixels
 N_IMAGES = 512  # held-out images that a visualisation's likeness is to
 
 
@@ -81,22 +79,6 @@ def drawn(study: Study) -> Iterator[Path]:
             facts = {"weights": network.weights_hash, "layers": layers}
             partial.write_text(json.dumps(facts, separators=(",", ":")) + "\n", encoding="utf-8")
         yield _facts(entry, study.name)
-
-
-def strip(study: Study, architecture: str, n: int = 12) -> Path:
-    """A picture of the first n units of the deepest probed layer but one, S above R."""
-    rows = []
-    for regime in ("standard", "robust"):
-        network = study.network_named(pair_of(study, architecture)[regime].name)
-        network.requires_grad_(False)
-        draw = {"generator": torch.Generator().manual_seed(study.seed), "bfloat16": True}
-        units = torch.arange(n)
-        rows.append(visualisation.visualisations(network, network.layers[-2], units, **draw))
-    picture = make_grid(torch.cat(rows).cpu(), nrow=n, padding=GAP, pad_value=1.0)
-    path = FOLDER / f"{study.name}.png"
-    with atomic(path) as partial:
-        to_pil_image(picture).save(partial, optimize=True)
-    return path
 
 
 def _rounded(values: Tensor) -> list[float | None]:
