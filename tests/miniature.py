@@ -56,7 +56,7 @@ EDITION = """
 execute: []
 parameters:
   imagenet:
-    01_adversarial_training: {n_images: 6, steps: 2, live_epochs: 1, live_images: 16}
+    01_adversarial_training: {n_images: 6, steps: 2, }
     02_shape_bias: {null_seeds: 1, n_examples: 4}
     03_ood_generalization: {n_images: 6, n_corrupted: 2, n_attacked: 2}
     04_smooth_filters: {n_images: 6}
