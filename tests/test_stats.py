@@ -103,17 +103,45 @@ def test_percentile_agrees_with_torch_quantile():
     )
 
 
-def test_the_exchange_null_is_wide_for_alike_networks_and_far_from_unlike_ones():
-    generator = seeded(4)
-    clusters = torch.arange(50)
-    alike = torch.rand(50, 2, generator=generator).round()
-    null = stats.exchange_null(alike, torch.ones(50, 2), clusters, generator=generator)
-    assert null.low <= null.value <= null.high
-    assert null.p > 0.05
-    unlike = torch.stack([torch.ones(50), torch.zeros(50)], 1)
-    null = stats.exchange_null(unlike, torch.ones(50, 2), clusters, generator=generator)
-    assert null.value == 1.0
-    assert null.p == pytest.approx(1 / 10_001)
+def test_a_crossed_bootstrap_is_a_loop_over_observations_of_both_counts():
+    generator = seeded(3)
+    first, second = torch.arange(24) % 4, torch.arange(24) // 4
+    over, under = torch.rand(24, 2, generator=generator), torch.ones(24, 2)
+    found = stats.crossed_ratios(over, under, first, second, generator=seeded(5), draws=30)
+    generator = seeded(5)
+    a = stats.resampled_counts(4, 30, generator)
+    b = stats.resampled_counts(6, 30, generator)
+    for r in range(30):
+        weights = [float(a[r, first[i]] * b[r, second[i]]) for i in range(24)]
+        expected = sum(w * x for w, x in zip(weights, over, strict=True)) / sum(weights)
+        torch.testing.assert_close(found.replicates[r], expected)
+    torch.testing.assert_close(found.value, over.mean(0))
+
+
+def test_clusters_within_clusters_are_resampled_by_the_larger_ones():
+    outer, inner = torch.arange(20) // 4, torch.arange(20)
+    over, under = torch.rand(20, 1, generator=seeded()), torch.ones(20, 1)
+    expected = stats.ratios(over, under, outer, generator=seeded(), draws=20).replicates
+    for order in ((outer, inner), (inner, outer)):
+        found = stats.crossed_ratios(over, under, *order, generator=seeded(), draws=20)
+        assert torch.equal(found.replicates, expected)
+
+
+def test_a_crossed_interval_covers_effects_of_both_kinds_of_clusters():
+    """Shape images and texture images as in the published set; the null value is 0.5."""
+    generator, inside = seeded(9), 0
+    first, second = torch.arange(330) % 110, torch.randint(33, (330,), generator=generator)
+    for _ in range(120):
+        a = 0.6 * torch.randn(110, generator=generator)
+        b = 0.6 * torch.randn(33, generator=generator)
+        odds = torch.rand(330, generator=generator).logit()
+        hits = (odds < a[first] + b[second]).float()[:, None]
+        boot = stats.crossed_ratios(
+            hits, torch.ones_like(hits), first, second, generator=generator, draws=400
+        )
+        low, high = boot.interval()
+        inside += int(low <= 0.5 <= high)
+    assert 0.92 <= inside / 120 <= 1.0
 
 
 def test_ten_thousand_resamples_of_a_study_cost_well_under_a_second():

@@ -157,9 +157,10 @@ class Threat:
 class StudyEntry:
     """A choice of images, network pairs and threat model.
 
-    `decides` is the display of the cue conflicts (`measures.conflict`) that decides claims about
-    shape bias; "" lets every display have its say. `replicates` are those of its networks that
-    chapters look at. `subset` chooses among the data set's classes ("" for the source's choice).
+    `decides` is the display of the cue conflicts (`shape_bias.measure.displays`) that decides
+    claims about shape bias; "" lets every display have its say. `collage` lists the scales of
+    texture in collages. `replicates` are those of its networks that chapters look at. `subset`
+    chooses among the data set's classes ("" for the source's choice).
     """
 
     name: str
@@ -176,6 +177,7 @@ class StudyEntry:
     training: dict[str, Any] = dataclasses.field(default_factory=dict)
     world: dict[str, Any] = dataclasses.field(default_factory=dict)
     painting: dict[str, Any] = dataclasses.field(default_factory=dict)
+    collage: tuple[float, ...] = ()
     decides: str = ""
     replicates: tuple[int, ...] = (0,)
     subset: str = ""

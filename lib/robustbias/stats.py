@@ -164,45 +164,42 @@ def ratios(
     return Bootstrap(over.sum(0) / under.sum(0), (counts @ over) / (counts @ under))
 
 
-@dataclass(frozen=True)
-class Null:
-    """An observed value, the middle 95 % of its null distribution, and a two-sided p."""
-
-    value: float
-    low: float
-    high: float
-    p: float
-
-
-def exchange_null(
-    numerators: Float[Tensor, "n 2"],
-    denominators: Float[Tensor, "n 2"],
-    clusters: Int64[Tensor, " n"],
+def crossed_ratios(
+    numerators: Float[Tensor, "n m"],
+    denominators: Float[Tensor, "n m"],
+    first: Int64[Tensor, " n"],
+    second: Int64[Tensor, " n"],
     *,
     generator: torch.Generator,
     draws: int = DRAWS,
-) -> Null:
-    """Difference of two ratios when the two labels are exchanged at random, cluster by cluster.
+) -> Bootstrap:
+    """Ratios of sums, one a column, bootstrapped over two kinds of clusters that cross.
 
-    If the two networks were alike, which of them gave which answers would not matter.
-    p = (1 + #{|null| >= |observed|}) / (1 + draws).
+        ratio_r = sum_i a[r, first_i] b[r, second_i] numerator_i / (the same of denominator_i)
+
+    a and b are how often clusters of each kind are drawn. Both kinds vary at once, so intervals
+    are somewhat wide where the rest of the variance dominates. Where every cluster of one kind
+    lies within one of the other, resampling the larger ones resamples both.
 
     Args:
-        numerators: The two networks' numerators on the same observations.
-        denominators: Likewise.
+        numerators: One row an observation, finite.
+        denominators: Same rows and columns, at least 0.
+        first: Index of the first kind's cluster that each observation belongs to.
+        second: Likewise.
+
+    Source: Owen 2007, doi:10.1214/07-AOAS122 (the pigeonhole bootstrap).
     """
-    over, under = cluster_sums(numerators, clusters), cluster_sums(denominators, clusters)
-    kept = torch.randint(2, (draws, len(over)), generator=generator).float()
-
-    def exchanged(side: Tensor, column: int) -> Tensor:
-        return kept @ side[:, column] + (1 - kept) @ side[:, 1 - column]
-
-    null = exchanged(over, 0) / exchanged(under, 0) - exchanged(over, 1) / exchanged(under, 1)
-    null = null.nan_to_num(nan=0.0)
-    observed = float(over[:, 0].sum() / under[:, 0].sum() - over[:, 1].sum() / under[:, 1].sum())
-    extreme = int((null.abs() >= abs(observed) - 1e-6).sum())
-    low, high = (float(percentile(null[:, None], share)) for share in (0.025, 0.975))
-    return Null(observed, low, high, (1 + extreme) / (1 + draws))
+    kinds = [clusters.cpu().unique(return_inverse=True)[1] for clusters in (first, second)]
+    sizes = [len(index.unique()) for index in kinds]
+    cells = len(torch.stack(kinds, 1).unique(dim=0))
+    if cells in sizes:
+        outer = kinds[0] if cells == sizes[1] else kinds[1]
+        return ratios(numerators, denominators, outer, generator=generator, draws=draws)
+    counts = torch.ones(draws, len(first))
+    for index, size in zip(kinds, sizes, strict=True):
+        counts *= resampled_counts(size, draws, generator)[:, index]
+    over, under = numerators.float().cpu(), denominators.float().cpu()
+    return Bootstrap(over.sum(0) / under.sum(0), (counts @ over) / (counts @ under))
 
 
 # Tables of estimates: one row per column of a bootstrap, then R minus S.

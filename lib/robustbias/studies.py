@@ -199,11 +199,11 @@ def load(
     entry = dataclasses.replace(entry, architectures=chosen)
     networks = (manifest.network(n) for n in manifest.networks(name))
     here = (e for e in networks if zoo.weights_path(e).is_file())
-    painter = entry.painting.get("painter")  # makes images; no comparison uses it
+    painters = entry.painting.get("painters", ())  # they make images; no comparison uses them
     entries = tuple(
         e
         for e in here
-        if e.architecture in chosen and e.replicate in entry.replicates and e.name != painter
+        if e.architecture in chosen and e.replicate in entry.replicates and e.name not in painters
     )
     return Study(entry, entries, seed, chosen_device(device))
 
@@ -300,14 +300,14 @@ def networks_with_controls(
 ) -> Iterator[tuple[dict[str, Any], zoo.Network, int]]:
     """(columns that describe it, network, repeat), architecture by architecture.
 
-    First the networks trained on both cues, then the random-initialisation controls (regime
-    `untrained`), numbered by `repeat`.
+    First the networks trained on both cues of the study's own images, then the
+    random-initialisation controls (regime `untrained`), numbered by `repeat`.
 
     Args:
         pixels: Images that the controls' BatchNorm statistics are taken from.
         controls: Random initialisations per architecture.
     """
-    entries = [entry for entry in study.entries if entry.cue == "both"]
+    entries = [entry for entry in study.entries if entry.cue == "both" and not entry.world]
     for architecture in dict.fromkeys(entry.architecture for entry in entries):
         for entry in entries:
             if entry.architecture == architecture:
