@@ -122,7 +122,7 @@ def test_a_difference_of_equal_networks_is_zero_in_every_resample():
     for boot in corruption_error.paired(
         hits, clean, torch.tensor([1, 0]), generator=seeded(), draws=100
     ).values():
-        assert boot.difference([0, 2, 4], [1, 3, 5]).replicates.abs().max() == 0
+        assert boot.difference([0, 2, 4], [1, 3, 5]).resamples.abs().max() == 0
 
 
 def test_the_mean_corruption_error_is_a_mean_of_ratios():
@@ -151,9 +151,9 @@ def test_a_resample_without_errors_of_the_reference_leaves_a_finite_interval():
         Bootstrap(value, replicates), 0, ("fog",), 1, 10
     )
     assert mean.value.tolist() == pytest.approx([100, 500])
-    assert mean.replicates[:, 0].tolist() == [100] * 3
-    assert mean.replicates[:, 1].tolist() == pytest.approx([1000, 250, 0])  # half an error in 10
-    assert torch.equal(each.replicates, mean.replicates)
+    assert mean.resamples[:, 0].tolist() == [100] * 3
+    assert mean.resamples[:, 1].tolist() == pytest.approx([1000, 250, 0])  # half an error in 10
+    assert torch.equal(each.resamples, mean.resamples)
 
 
 def test_a_reference_that_makes_no_error_is_refused():

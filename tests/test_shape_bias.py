@@ -83,7 +83,7 @@ def test_the_clusters_of_a_stimulus_are_its_shape_image_and_its_texture_image():
         generator=seeded(),
     )
     assert rows(table, metric="shape_bias")["value"].tolist() == [0.5]
-    replicates = boot.replicates[:, 0]  # textures make no difference here
+    replicates = boot.resamples[:, 0]  # textures make no difference here
     assert set(replicates.tolist()) == {0.0, 0.5, 1.0}
     assert (replicates == 0.5).float().mean() == pytest.approx(0.5, abs=0.02)
     _, boot = bias_and_coverage(  # every texture image in one stimulus: within the shape image
@@ -91,7 +91,7 @@ def test_the_clusters_of_a_stimulus_are_its_shape_image_and_its_texture_image():
         ["subj"],
         generator=seeded(),
     )
-    assert sorted(set(boot.replicates[:, 0].tolist())) == pytest.approx([0, 1 / 3, 1 / 2])
+    assert sorted(set(boot.resamples[:, 0].tolist())) == pytest.approx([0, 1 / 3, 1 / 2])
 
 
 def test_ranks_are_those_of_a_literal_loop_and_tied_classes_share_theirs():

@@ -1,6 +1,8 @@
 """Intervals are checked against scipy, against loops, and by how often they cover the truth."""
 
+import importlib.util
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -37,7 +39,7 @@ def test_replicates_equal_a_loop_that_concatenates_the_drawn_clusters():
     boot = stats.ratios(numerators, denominators, clusters, generator=seeded(3), draws=50)
     counts = stats.resampled_counts(3, 50, seeded(3))
     members = [clusters == label for label in (2, 7, 9)]
-    for replicate, count in zip(boot.replicates, counts, strict=True):
+    for replicate, count in zip(boot.resamples, counts, strict=True):
         drawn = torch.cat(
             [numerators[m].repeat(int(c), 1) for m, c in zip(members, count, strict=True)]
         )
@@ -103,47 +105,6 @@ def test_percentile_agrees_with_torch_quantile():
     )
 
 
-def test_a_crossed_bootstrap_is_a_loop_over_observations_of_both_counts():
-    generator = seeded(3)
-    first, second = torch.arange(24) % 4, torch.arange(24) // 4
-    over, under = torch.rand(24, 2, generator=generator), torch.ones(24, 2)
-    found = stats.crossed_ratios(over, under, first, second, generator=seeded(5), draws=30)
-    generator = seeded(5)
-    a = stats.resampled_counts(4, 30, generator)
-    b = stats.resampled_counts(6, 30, generator)
-    for r in range(30):
-        weights = [float(a[r, first[i]] * b[r, second[i]]) for i in range(24)]
-        expected = sum(w * x for w, x in zip(weights, over, strict=True)) / sum(weights)
-        torch.testing.assert_close(found.replicates[r], expected)
-    torch.testing.assert_close(found.value, over.mean(0))
-
-
-def test_clusters_within_clusters_are_resampled_by_the_larger_ones():
-    outer, inner = torch.arange(20) // 4, torch.arange(20)
-    over, under = torch.rand(20, 1, generator=seeded()), torch.ones(20, 1)
-    expected = stats.ratios(over, under, outer, generator=seeded(), draws=20).replicates
-    for order in ((outer, inner), (inner, outer)):
-        found = stats.crossed_ratios(over, under, *order, generator=seeded(), draws=20)
-        assert torch.equal(found.replicates, expected)
-
-
-def test_a_crossed_interval_covers_effects_of_both_kinds_of_clusters():
-    """Shape images and texture images as in the published set; the null value is 0.5."""
-    generator, inside = seeded(9), 0
-    first, second = torch.arange(330) % 110, torch.randint(33, (330,), generator=generator)
-    for _ in range(120):
-        a = 0.6 * torch.randn(110, generator=generator)
-        b = 0.6 * torch.randn(33, generator=generator)
-        odds = torch.rand(330, generator=generator).logit()
-        hits = (odds < a[first] + b[second]).float()[:, None]
-        boot = stats.crossed_ratios(
-            hits, torch.ones_like(hits), first, second, generator=generator, draws=400
-        )
-        low, high = boot.interval()
-        inside += int(low <= 0.5 <= high)
-    assert 0.92 <= inside / 120 <= 1.0
-
-
 def test_ten_thousand_resamples_of_a_study_cost_well_under_a_second():
     generator = seeded()
     decided = torch.rand(1200, 40, generator=generator).round()
@@ -163,3 +124,70 @@ def test_an_end_is_never_rounded_onto_the_threshold_it_is_compared_with():
     assert interval.text(threshold=0.0) == "0.090 [0.003, 0.170]"
     assert interval.text(threshold=0.5) == "0.09 [0.00, 0.17]"
     assert Interval(0.0, 0.0, 0.1, 9).text(threshold=0.0) == "0.00 [0.00, 0.10]"
+
+
+def test_crossed_resamples_equal_a_literal_loop():
+    generator = seeded(2)
+    a, b = torch.cartesian_prod(torch.arange(5), torch.arange(3)).T
+    values, weights = torch.rand(15, 2, generator=generator), torch.rand(15, 2, generator=generator)
+    boot = stats.crossed_ratios(values, weights, a, b, generator=seeded(4), draws=30)
+    fixed = seeded(4)
+    by_row = stats.resampled_counts(5, 30, fixed)
+    by_column = stats.resampled_counts(3, 30, fixed)
+    for resample, rows, columns in zip(boot.resamples, by_row, by_column, strict=True):
+        over, under = torch.zeros(2), torch.zeros(2)
+        for i in range(15):
+            count = rows[a[i]] * columns[b[i]]
+            over += count * values[i]
+            under += count * weights[i]
+        torch.testing.assert_close(resample, over / under)
+    torch.testing.assert_close(boot.value, values.sum(0) / weights.sum(0))
+
+
+def simulated(name: str, studies: int = 300) -> float:
+    """Share of simulated studies whose interval covers the truth (benchmarks/coverage.py)."""
+    place = Path(__file__).parents[1] / "benchmarks" / "coverage.py"
+    spec = importlib.util.spec_from_file_location("coverage_simulation", place)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    simulate, *arguments = module.kinds()[name]
+    return module.covered(simulate, tuple(arguments), studies)[0]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "5 shape images",
+        "10 x 10 shapes and textures",
+        "110 x 33 shapes and textures",
+        "3 trainings, 1 architecture(s), sd 0.02",
+        "5 trainings, 1 architecture(s), sd 0.1",
+        "3 trainings, 3 architecture(s), sd 0.1",
+        "20 units",
+    ],
+)
+def test_intervals_cover_the_truth_as_often_as_they_say(name):
+    assert simulated(name) == pytest.approx(0.95, abs=0.055)  # three standard errors, and .017
+
+
+def test_images_alone_make_an_interval_of_trainings_too_narrow():
+    """What single trainings look like: 3 whose spread is left out cover far less than 95 %."""
+    generator, covered = seeded(), 0
+    for _ in range(200):
+        values = 0.1 * torch.randn(3, generator=generator) + 0.4 * torch.randn(
+            200, 3, generator=generator
+        )
+        boot = stats.ratios(
+            values, torch.ones(200, 3), torch.arange(200), generator=generator, draws=300
+        )
+        low, high = boot.mean([[0, 1, 2]], trainings=False).interval()
+        covered += int(low[0] <= 0 <= high[0])
+    assert covered < 160
+
+
+def test_one_training_per_architecture_leaves_the_interval_of_the_images():
+    values = torch.rand(50, 2, generator=seeded(1))
+    boot = stats.ratios(values, torch.ones(50, 2), torch.arange(50), generator=seeded(2))
+    mean = boot.mean([[0], [1]], trainings=True)
+    for ours, theirs in zip(mean.interval(), boot.interval(), strict=True):
+        torch.testing.assert_close(ours, theirs)

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from robustbias import studies
-from robustbias.studies import described, pairs
+from robustbias.studies import described, pair_of
 from robustbias.unit_explorer.data import UnitData, unit_data
 
 CONCEPTS = (("object", "dog"), ("object", "cat"), ("texture", "dots"))
@@ -14,7 +14,7 @@ def units() -> UnitData:
     """Nothing is measured: the IoU of unit u with concept q is (u * 7 + q) % 10 / 100."""
     study = studies.load("iconworld", device="cpu", architectures=["alexnet"])
     dissection, ablation = [], []
-    for entry in pairs(study)["alexnet"].values():
+    for entry in pair_of(study, "alexnet").values():
         about = {**described(study, entry), "low": float("nan"), "high": float("nan")}
         for layer, units in zip(LAYERS, (9, 36), strict=True):
             for u in range(units):

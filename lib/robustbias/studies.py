@@ -116,10 +116,10 @@ class Study:
         return _loaded(name, str(self.device))
 
     def network(self, architecture: str, regime: str) -> zoo.Network:
-        """The S or the R (of the study's radius) of an architecture."""
-        for entry in self.entries:
-            if entry.pair and (entry.architecture, entry.regime) == (architecture, regime):
-                return self.network_named(entry.name)
+        """The S or the R (of the study's radius) of an architecture's first replicate."""
+        pair = first_pairs(self).get(architecture, {})
+        if regime in pair:
+            return self.network_named(pair[regime].name)
         present = sorted({f"{e.architecture} {e.regime}" for e in self.entries})
         raise UserError(
             f"study {self.name} has no {regime} {architecture} here; it has: {', '.join(present)}."
@@ -172,6 +172,7 @@ def load(
     seed: int = 0,
     device: str = "auto",
     architectures: tuple[str, ...] | list[str] | None = None,
+    replicates: tuple[int, ...] | list[int] | None = None,
     world: dict[str, Any] | None = None,
 ) -> Study:
     """The study of that name.
@@ -179,6 +180,8 @@ def load(
     Args:
         device: cpu, cuda or auto (cuda where there is one).
         architectures: Some of the study's, all when None.
+        replicates: Numbers of the trainings to look at, the study's when None. `seed` has no part
+            in them: it draws images and resamples.
         world: Parameters of the embedded world to change, for instance {"texture_contrast": 0.05}.
 
     Raises:
@@ -196,7 +199,9 @@ def load(
         if unknown := sorted(set(world) - valid):
             raise UserError(f"unknown world parameter(s) {unknown}; known: {sorted(valid)}.")
         entry = dataclasses.replace(entry, world=entry.world | world)
-    entry = dataclasses.replace(entry, architectures=chosen)
+    entry = dataclasses.replace(
+        entry, architectures=chosen, replicates=tuple(replicates or entry.replicates)
+    )
     networks = (manifest.network(n) for n in manifest.networks(name))
     here = (e for e in networks if zoo.weights_path(e).is_file())
     painters = entry.painting.get("painters", ())  # they make images; no comparison uses them
@@ -245,28 +250,41 @@ def described(study: Study, entry: NetworkEntry) -> dict[str, Any]:
         "study": study.name,
         "network": entry.name,
         "architecture": entry.architecture,
+        "replicate": entry.replicate,
         "regime": entry.regime,
         "eps": entry.eps,
         "pair": bool(entry.pair),
     }
 
 
-def pairs(study: Study) -> dict[str, dict[str, NetworkEntry]]:
-    """{architecture: {"standard": entry, "robust": entry}}, without those not on this machine."""
-    by_architecture: dict[str, dict[str, NetworkEntry]] = {}
+def pairs(study: Study) -> dict[tuple[str, int], dict[str, NetworkEntry]]:
+    """{(architecture, replicate): {"standard": entry, "robust": entry}}, of networks that are here.
+
+    Ordered by architecture as in the manifest, then by replicate.
+    """
+    found: dict[tuple[str, int], dict[str, NetworkEntry]] = {}
     for entry in study.entries:
         if entry.pair:
-            by_architecture.setdefault(entry.architecture, {})[entry.regime] = entry
-    return by_architecture
+            found.setdefault((entry.architecture, entry.replicate), {})[entry.regime] = entry
+    order = list(study.entry.architectures)
+    return dict(sorted(found.items(), key=lambda item: (order.index(item[0][0]), item[0][1])))
+
+
+def first_pairs(study: Study) -> dict[str, dict[str, NetworkEntry]]:
+    """{architecture: {"standard": entry, "robust": entry}} of each one's first replicate here."""
+    first: dict[str, dict[str, NetworkEntry]] = {}
+    for (architecture, _), pair in pairs(study).items():
+        first.setdefault(architecture, pair)
+    return first
 
 
 def pair_of(study: Study, architecture: str) -> dict[str, NetworkEntry]:
-    """{"standard": entry, "robust": entry} of one architecture.
+    """{"standard": entry, "robust": entry} of one architecture, of its first replicate.
 
     Raises:
         UserError: The study has no networks of this architecture.
     """
-    by_architecture = pairs(study)
+    by_architecture = first_pairs(study)
     if architecture not in by_architecture:
         names = ", ".join(by_architecture) or "none; train some first"
         raise UserError(f"no {architecture!r} networks in this study; here are: {names}.")
@@ -312,10 +330,12 @@ def networks_with_controls(
         for entry in entries:
             if entry.architecture == architecture:
                 yield described(study, entry), study.network_named(entry.name), 0
-        if pair := pairs(study).get(architecture):
+        if pair := first_pairs(study).get(architecture):
             entry = pair.get("standard") or pair["robust"]
             control = {"network": f"untrained-{architecture}", "regime": "untrained"}
-            columns = described(study, entry) | control | {"eps": 0.0, "pair": False}
+            columns = (
+                described(study, entry) | control | {"eps": 0.0, "pair": False, "replicate": None}
+            )
             for repeat in range(controls):
                 network = zoo.untrained(entry, study.seed + repeat).to(study.device)
                 yield columns, zoo.calibrated(network, pixels), repeat

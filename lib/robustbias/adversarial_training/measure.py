@@ -334,7 +334,7 @@ def live_pair(
     quick = {"epochs": epochs, "seed": study.seed, "test_every": 1, "test_images": 100}
     quick |= {"batch": 32, "rate": 0.1, "steps": 2, "test_eps": radius} | recipe
     tables = []
-    for regime, entry in pairs(study)[architecture].items():
+    for regime, entry in pair_of(study, architecture).items():
         eps = radius if regime == "robust" else 0.0
         how = training.recipe(entry, study.entry, **quick | {"eps": eps})
         network = zoo.untrained(entry, study.seed).to(study.device)

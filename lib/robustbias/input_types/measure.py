@@ -15,10 +15,11 @@ from robustbias.networks.zoo import Network, calibrated
 from robustbias.studies import (
     CALIBRATION,
     Study,
+    first_pairs,
     held_out_sample,
     networks_with_controls,
+    pair_of,
     paired,
-    pairs,
 )
 from robustbias.tables import measure, tidy
 from robustbias.utils import UserError
@@ -185,14 +186,14 @@ def _feature_extractors(
     study: Study, architecture: str, images: Images
 ) -> dict[str, tuple[zoo.Network, str, str]]:
     """Metric -> the network whose features `distance` compares, its name, and its kind."""
-    others = [p for name, p in pairs(study).items() if name != architecture and len(p) == 2]
+    others = [p for name, p in first_pairs(study).items() if name != architecture and len(p) == 2]
     if others:
         chosen = {metric: others[-1][regime] for metric, regime in EXTRACTORS.items()}
         return {
             metric: (study.network_named(entry.name), entry.name, "SR"[entry.regime == "robust"])
             for metric, entry in chosen.items()
         }
-    entry = next(iter(pairs(study)[architecture].values()))
+    entry = next(iter(pair_of(study, architecture).values()))
     network = zoo.untrained(entry, study.seed + 1).to(study.device)
     name = f"untrained {architecture}"
     return {"distance": (calibrated(network, images.pixels), name, "an untrained network")}

@@ -243,8 +243,8 @@ def tabled(
         for group, condition, severity in conditions
         for entry, n in zip(networks(study), counts.tolist(), strict=True)
     )
-    with_images = about["n"].to_numpy().nonzero()[0]
-    boot = Bootstrap(boot.value[with_images], boot.replicates[:, with_images])
+    with_images = about["n"].to_numpy().nonzero()[0].tolist()
+    boot = boot.columns(with_images)
     about = about.iloc[with_images].reset_index(drop=True)
     return stats.aggregate(study, about, boot, paired=True, suffix="_difference")
 
@@ -317,7 +317,7 @@ def ood(
     table, accuracies = rows(study, evaluation, generator, draws)
     top1 = accuracies["top1"]
     cells = slice(len(CELLS) * len(networks(study)))
-    top1 = stats.Bootstrap(top1.value[cells], top1.replicates[:, cells])
+    top1 = top1.columns(cells)
     levels = len(constants.SEVERITIES)
     errors = error_rows(study, top1, "corruption", constants.NAMES, levels, len(few))
     return tidy(pd.concat([*tables, table, errors], ignore_index=True))

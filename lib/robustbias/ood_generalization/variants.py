@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from robustbias import manifest, stats
+from robustbias import manifest
 from robustbias.images import Images, imagenet
 from robustbias.images.corruptions import constants
 from robustbias.ood_generalization.measure import (
@@ -112,7 +112,7 @@ def _cells(
     table, accuracies = rows(study, evaluation, generator)
     part = slice(len(CELLS) * len(networks(study)))
     top1 = accuracies["top1"]
-    top1 = stats.Bootstrap(top1.value[part], top1.replicates[:, part])
+    top1 = top1.columns(part)
     levels = len(constants.SEVERITIES)
     errors = error_rows(study, top1, name, constants.NAMES, levels, len(hits))
     return pd.concat([table, errors], ignore_index=True)

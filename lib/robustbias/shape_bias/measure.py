@@ -29,8 +29,7 @@ from robustbias.utils import UserError
 AGGREGATIONS = ("mean", "sum")
 STIMULI, STYLIZED, COLLAGE = "stimuli", "stylized", "collage"  # kinds of displays
 METRICS = ("shape_bias", "coverage", "shape", "texture", "neither", "shape_mrr", "texture_mrr")
-BY = ["study", "network", "architecture", "regime", "eps", "pair"]
-BY += ["display", "kind", "painter", "level", "decides", "aggregation"]
+BY = [*stats.NETWORK, "display", "kind", "painter", "level", "decides", "aggregation"]
 
 
 def entry_level(
@@ -212,7 +211,10 @@ def bias_and_coverage(
         The long table, and the bootstrap whose columns are its rows.
     """
     row, stimuli = pd.factorize(trials["stimulus"])
-    index = torch.from_numpy(row), torch.tensor(trials.groupby(by, sort=False).ngroup().values)
+    index = (
+        torch.from_numpy(row),
+        torch.tensor(trials.groupby(by, sort=False, dropna=False).ngroup().values),
+    )
     groups = trials[by].drop_duplicates(ignore_index=True)
 
     parts = {kind: trials["decision"] == kind for kind in ("shape", "texture", "neither")}
@@ -227,10 +229,14 @@ def bias_and_coverage(
 
     over, under = (torch.cat([summed(_PARTS[m][side]) for m in metrics], 1) for side in (0, 1))
     images = [name.split("-") for name in (cues(name).stem for name in stimuli)]
-    clusters = (
+    shapes, textures = (
         torch.from_numpy(pd.factorize(np.array(kind))[0]) for kind in zip(*images, strict=True)
     )
-    boot = stats.crossed_ratios(over, under, *clusters, generator=generator, draws=draws)
+    options = {"generator": generator, "draws": draws}
+    if len(textures.unique()) == len(stimuli):  # each within one shape image
+        boot = stats.ratios(over, under, shapes, **options)
+    else:
+        boot = stats.crossed_ratios(over, under, shapes, textures, **options)
     about = pd.concat([groups.assign(metric=name) for name in metrics], ignore_index=True)
     return stats.intervals(about.assign(n=under.sum(0).long().numpy()), boot), boot
 
@@ -280,7 +286,8 @@ def shape_bias(
 
 def _by_category(trials: pd.DataFrame) -> pd.DataFrame:
     """Shape bias and coverage by category of the shape, without intervals."""
-    groups = trials.assign(category=trials["shape"]).groupby([*BY, "category"], sort=False)
+    groups = trials.assign(category=trials["shape"])
+    groups = groups.groupby([*BY, "category"], sort=False, dropna=False)
     counts = groups["decision"].value_counts().unstack(fill_value=0)
     counts = counts.reindex(columns=["shape", "texture", "neither"], fill_value=0)
     decided, n = counts["shape"] + counts["texture"], counts.sum(axis=1)
@@ -324,7 +331,7 @@ def _shifts(study: Study, overall: pd.DataFrame, boot: stats.Bootstrap) -> pd.Da
         styles = torch.tensor(curves["robust"]["level"].to_numpy())
         at = [curves[regime].index.tolist() for regime in ("standard", "robust")]
         value = style_shift(*(boot.value[None, index] for index in at), styles)
-        replicates = style_shift(*(boot.replicates[:, index] for index in at), styles)
+        replicates = style_shift(*(boot.resamples[:, index] for index in at), styles)
         shift = stats.Bootstrap(value, replicates[:, None], None)
         columns = {"network": f"{pair['robust'].name} - {pair['standard'].name}"}
         columns |= {"regime": "robust - standard", "metric": "style_shift"}
@@ -337,7 +344,7 @@ def _shuffled(trials: pd.DataFrame, generator: torch.Generator, draws: int = 500
     """Shape bias and coverage of each network's responses, shuffled over the stimuli."""
     rows = []
     trained = trials[(trials["regime"] != "untrained") & (trials["aggregation"] == "mean")]
-    for names, answers in trained.groupby(BY):
+    for names, answers in trained.groupby(BY, dropna=False):
         codes = pd.concat([answers[c] for c in ("object_response", "shape", "texture")])
         answer, shape, texture = torch.tensor(pd.factorize(codes)[0]).chunk(3)
         shuffled = answer[torch.rand(draws, len(answers), generator=generator).argsort(1)]
@@ -399,7 +406,7 @@ def contrast_sweep(study: Study, *, draws: int = stats.DRAWS) -> pd.DataFrame:
     architectures = {entry.architecture for entry in series}
     own = [
         entry
-        for name, pair in pairs(study).items()
+        for (name, _), pair in pairs(study).items()
         if name in architectures
         for entry in pair.values()
     ]

@@ -16,11 +16,11 @@ from robustbias.networks import hooks
 from robustbias.networks.zoo import Network
 from robustbias.studies import (
     Study,
+    first_pairs,
     held_out_sample,
     networks_with_controls,
     pair_of,
     paired,
-    pairs,
 )
 from robustbias.tables import measure, tidy
 from robustbias.utils import UserError
@@ -221,7 +221,7 @@ def _aggregates(
     for _, layers in by_layer.groupby(["network", "condition", "metric"], sort=False):
         mean = stats.Bootstrap(
             ratio.value[layers.index].log().mean(0, keepdim=True).exp(),
-            ratio.replicates.T[layers.index].contiguous().log().mean(0).exp()[:, None],
+            ratio.resamples.T[layers.index].contiguous().log().mean(0).exp()[:, None],
             NO_BOUNDS,
         )
         whole = layers.iloc[:1].assign(layer="all", n=layers["n"].sum())
@@ -251,7 +251,7 @@ def first_filters(study: Study) -> dict[tuple[str, str], Float[Tensor, "u 3 h w"
         (architecture, regime): next(
             iter(spatial_filters(study.network_named(pair[regime].name)).values())
         ).cpu()
-        for architecture, pair in pairs(study).items()
+        for architecture, pair in first_pairs(study).items()
         for regime in ("standard", "robust")
         if regime in pair
     }

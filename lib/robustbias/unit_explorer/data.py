@@ -260,7 +260,7 @@ def complete_pairs(study: Study) -> dict[str, dict[str, NetworkEntry]]:
     """Architecture -> its S and R, of architectures with both on this machine."""
     return {
         name: {regime: pair[regime] for regime in SIDES}
-        for name, pair in studies.pairs(study).items()
+        for name, pair in studies.first_pairs(study).items()
         if len(pair) == 2
     }
 
