@@ -10,6 +10,8 @@ Source: Geirhos et al. 2019, arXiv 1811.12231; ranks: Kim et al. 2026, arXiv 260
 """
 
 import dataclasses
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -83,32 +85,46 @@ class Display(NamedTuple):
     stimuli: CueConflict
 
 
+def _listed(
+    study: Study, sizes: tuple[int, ...] | list[int] | None = None
+) -> dict[str, tuple[str, float, str, Callable[[], CueConflict]]]:
+    """Kind, level, painter of each display of the study's entry, and what makes its stimuli."""
+    source, entry = study.source, study.entry
+    listed = {
+        f"{size} px": (STIMULI, size, "", partial(source.cue_conflict, size))
+        for size in sizes or entry.sizes
+    }
+    for name in entry.painting.get("painters", ()):
+        painter = manifest.network(name).regime
+        for style in entry.painting["styles"]:
+            label = f"stylized, {painter} painter, weight {style:g}"
+            make = partial(source.stylized_conflict, name, style)
+            listed[label] = (STYLIZED, style, painter, make)
+    for scale in entry.collage:
+        label = COLLAGE if scale == 1 else f"{COLLAGE}, tiles x {scale:g}"
+        listed[label] = (COLLAGE, scale, "", partial(source.collage_conflict, scale))
+    if entry.decides not in ("", *listed):
+        raise UserError(
+            f"study {study.name} is decided by {entry.decides!r}; expected one of the "
+            f"displays of its stimuli: {', '.join(listed)}."
+        )
+    return listed
+
+
 def displays(study: Study, sizes: tuple[int, ...] | list[int] | None = None) -> dict[str, Display]:
     """The study's cue conflicts by display, all that its entry lists.
 
     Raises:
         UserError: The study is decided by a display it does not have.
     """
-    source, entry = study.source, study.entry
-    conflicts = {
-        f"{size} px": Display(STIMULI, size, "", source.cue_conflict(size))
-        for size in sizes or entry.sizes
-    }
-    for name in entry.painting.get("painters", ()):
-        painter = manifest.network(name).regime
-        for style in entry.painting["styles"]:
-            stimuli = source.stylized_conflict(name, style)
-            label = f"stylized, {painter} painter, weight {style:g}"
-            conflicts[label] = Display(STYLIZED, style, painter, stimuli)
-    for scale in entry.collage:
-        label = COLLAGE if scale == 1 else f"{COLLAGE}, tiles x {scale:g}"
-        conflicts[label] = Display(COLLAGE, scale, "", source.collage_conflict(scale))
-    if entry.decides not in ("", *conflicts):
-        raise UserError(
-            f"study {study.name} is decided by {entry.decides!r}; expected one of the "
-            f"displays of its stimuli: {', '.join(conflicts)}."
-        )
-    return conflicts
+    listed = _listed(study, sizes)
+    return {name: Display(*about, make()) for name, (*about, make) in listed.items()}
+
+
+def deciding(study: Study) -> CueConflict:
+    """The cue conflicts of the first display that decides claims about shape bias."""
+    listed = _listed(study)
+    return listed[study.entry.decides or next(iter(listed))][-1]()
 
 
 @stored
@@ -366,6 +382,20 @@ def _shuffled(trials: pd.DataFrame, generator: torch.Generator, draws: int = 500
                 }
             )
     return pd.DataFrame(rows)
+
+
+def deciding_bias(study: Study, *, draws: int = stats.DRAWS) -> pd.DataFrame:
+    """Shape bias of every network trained on both cues, on `deciding`, with intervals."""
+    pixels, conditions = _conditions(study, deciding(study))
+    trials = [
+        _trials(study, network, pixels, conditions).assign(**named)
+        for named, network, _ in networks_with_controls(study, pixels, 0)
+    ]
+    trials = pd.concat(trials, ignore_index=True)
+    generator = torch.Generator().manual_seed(study.seed)
+    options = {"generator": generator, "metrics": ("shape_bias",), "draws": draws}
+    trials = trials[trials["aggregation"] == "mean"]
+    return bias_and_coverage(trials, [*stats.NETWORK], **options)[0]
 
 
 COLUMNS = ["study", "network", "architecture", "regime", "cue", "metric"]
