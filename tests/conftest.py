@@ -1,6 +1,7 @@
 """Fixtures every test may use."""
 
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -23,3 +24,27 @@ def image_cache(tmp_path, monkeypatch) -> Path:
     """An empty cache of decoded images, for this test alone."""
     monkeypatch.setenv("ROBUSTBIAS_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
+
+
+@pytest.fixture
+def counted(record_property):
+    """Reports how many faults a test tried and how many left all whole; the others fail it."""
+
+    def count(tried: int, survived: int) -> None:
+        for name, n in (("tried", tried), ("survived", survived), ("lost", tried - survived)):
+            record_property(name, int(n))
+        assert survived == tried
+
+    return count
+
+
+def pytest_terminal_summary(terminalreporter):
+    """The counts of the faults, by test."""
+    counts: dict[str, Counter] = {}
+    for report in [*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")]:
+        if report.user_properties:
+            name = report.nodeid.partition("::")[2].partition("[")[0]
+            counts.setdefault(name, Counter()).update(dict(report.user_properties))
+    for name, n in counts.items():
+        words = ", ".join(f"{what} {n[what]}" for what in ("tried", "survived", "lost"))
+        terminalreporter.write_line(f"{name}: {words}")

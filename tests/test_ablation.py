@@ -208,7 +208,7 @@ def study():
 
 def test_scores_are_counts_of_changed_decisions(study):
     table = ablation(study, n_each=4, draws=100)
-    own = table[(table["network"] == "r") & (table["unit"] >= 0)]
+    own = table[(table["network"] == "r") & (table["scope"] == "unit")]
     wide = own.pivot(index="unit", columns="metric", values="value")
     assert set(own["n"]) == {4}
     # silencing the left half's channel c can only change decisions for c by shape, and so on
@@ -221,7 +221,8 @@ def test_scores_are_counts_of_changed_decisions(study):
     assert (wide.loc[6:, ["shape_score", "texture_score", "clean_score"]] == 0).all(axis=None)
     assert wide.loc[6:, "generality"].isna().all()
     assert (wide["shape_share"] == wide["shape_score"] / 4).all()
-    everywhere = table[(table["network"] == "r") & (table["layer"] == "all")].set_index("metric")
+    of_network = table[(table["network"] == "r") & (table["scope"] == "network")]
+    everywhere = of_network.set_index("metric")
     assert everywhere.loc["shape_share", "value"] == pytest.approx(wide["shape_share"].mean())
     assert everywhere.loc["shape_share", "n"] == 8
     assert {"shape_margin", "texture_margin", "clean_margin"} <= set(everywhere.index)
@@ -240,7 +241,7 @@ def test_scores_are_crossed_with_what_units_detect(study):
     scores = ablation(study, n_each=4, draws=100)
     crossed = cue_units(study, scores, labels(study, {0: "texture", 1: "texture", 7: "color"}))
     found = crossed[crossed["network"] == "r"].set_index(["detects", "metric"])
-    units = scores[(scores["network"] == "r") & (scores["unit"] >= 0)]
+    units = scores[(scores["network"] == "r") & (scores["scope"] == "unit")]
     units = units.pivot(index="unit", columns="metric", values="value").loc[[0, 1]]
     serving = (units["shape_score"] > 0).mean()
     shape, texture = units["shape_score"].sum(), units["texture_score"].sum()

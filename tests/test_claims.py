@@ -79,7 +79,7 @@ def shape_rows(displays=("64 px",), decides="") -> pd.DataFrame:
                     "study": "toy", "architecture": "alexnet", "regime": regime, "pair": True,
                     "eps": 0.5, "display": display, "decides": decides in ("", display),
                     "condition": condition, "metric": metric,
-                    "aggregation": aggregation, "category": "all", "value": value,
+                    "aggregation": aggregation, "scope": "network", "value": value,
                     "low": value - 0.1, "high": value + 0.1, "n": 99,
                 })  # fmt: skip
     return pd.DataFrame(rows)

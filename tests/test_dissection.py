@@ -231,15 +231,18 @@ def test_a_planted_detector_gets_its_label(monkeypatch):
 
 def test_the_table_is_tidy_and_counts_dead_units_in_the_denominator(monkeypatch):
     table = dissection(planted_study(monkeypatch), share=0.02, draws=50)
-    assert set(table["network"]) == {
-        "toy-s", "toy-r", "untrained-alexnet", "toy-r - toy-s", "concepts",
+    assert set(table["network"].dropna()) == {
+        "toy-s", "toy-r", "untrained-alexnet", "toy-r - toy-s",
     }  # fmt: skip
+    assert table.loc[table["network"].isna(), "scope"].eq("concept").all()
     units = table[(table["network"] == "toy-s") & (table["metric"] == "iou")]
     assert len(units) == (6 + 5) * 4
-    shares = table[(table["unit"] == -1) & (table["metric"] == "detectors")]
-    own = shares[(shares["network"] == "toy-r") & (shares["category"] == "any")].set_index("layer")
+    shares = table[table["scope"].isin(["layer", "network"]) & (table["metric"] == "detectors")]
+    assert shares["unit"].isna().all()
+    own = shares[(shares["network"] == "toy-r") & (shares["category"] == "any")]
+    own = own.set_index(own["layer"].fillna(own["scope"]))
     assert own.loc["relu", "n"] == 6
-    assert own.loc["all", "n"] == 11
+    assert own.loc["network", "n"] == 11
     best = labels(table)
     share = best[best["network"] == "toy-r"].groupby("layer")["detector"].mean()
     assert own.loc["relu", "value"] == pytest.approx(share["relu"])
@@ -355,7 +358,7 @@ def test_wrong_requests_are_refused(monkeypatch):
 
 def rows(value: float, category: str, metric: str = "detectors") -> dict:
     return {
-        "study": "toy", "architecture": "alexnet", "regime": "robust - standard", "layer": "all",
-        "unit": -1, "metric": metric, "category": category, "value": value, "low": value - 0.05,
-        "high": value + 0.05, "n": 80,
+        "study": "toy", "architecture": "alexnet", "regime": "robust - standard",
+        "scope": "network", "metric": metric, "category": category,
+        "value": value, "low": value - 0.05, "high": value + 0.05, "n": 80,
     }  # fmt: skip

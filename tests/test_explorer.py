@@ -96,7 +96,7 @@ def test_the_first_layer_has_the_tv_of_its_filter_and_others_have_none(alexnet, 
     name = entry(alexnet, "standard").name
     where = {"network": name, "condition": "filters", "metric": "tv_normalised"}
     rows = selected(tables["smoothness"], **where)
-    rows = rows[rows["unit"] >= 0]
+    rows = rows[rows["scope"] == "unit"]
     first = rows[rows["layer"] == rows["layer"].iloc[0]].set_index("unit")["value"]
     tv = alexnet.layer(name, "features.1").set_index("unit")["filter_tv"]
     assert tv.tolist() == first.tolist()

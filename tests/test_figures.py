@@ -154,17 +154,18 @@ def test_the_corruption_sheet_has_a_picture_for_every_cell_or_none_at_all(show):
 
 def rows(regime: str, **columns) -> dict:
     network = {"network": REGIMES.get(regime, regime), "regime": regime}
-    return {**NETWORK, **network, "unit": -1, "sigma": 0.0, "n": 5, **columns}
+    return {**NETWORK, **network, "scope": "layer", "sigma": None, "n": 5, **columns}
 
 
 @pytest.fixture
 def smooth() -> pd.DataFrame:
-    kinds = [("filters", "tv_normalised", 0.0), ("filters", "high_frequency_share", 0.0),
-             ("maps", "tv_normalised", 0.0), ("maps", "tv_per_pixel", 0.0),
+    kinds = [("filters", "tv_normalised", None), ("filters", "high_frequency_share", None),
+             ("maps", "tv_normalised", None), ("maps", "tv_per_pixel", None),
              ("noise", "noise_gain", 0.08)]  # fmt: skip
     made = []
-    for (condition, metric, sigma), layer in itertools.product(kinds, ("conv1", "conv2", "all")):
+    for (condition, metric, sigma), layer in itertools.product(kinds, ("conv1", "conv2", None)):
         shared = {"condition": condition, "metric": metric, "sigma": sigma, "layer": layer}
+        shared["scope"] = "layer" if layer else "network"
         value = {"conv1": 1.0, "conv2": 3.0}.get(layer)
         ratio = {"value": 0.5, "low": 0.4, "high": 0.9}
         made.append(rows("robust / standard", **shared, **ratio))
@@ -214,22 +215,21 @@ def test_responses_show_the_image_and_the_maps_of_both_networks():
 def scores() -> pd.DataFrame:
     metrics = {"shape_share": 0.5, "texture_share": 0.25, "relative_generality": 0.9}
     made = []
-    for regime, layer in itertools.product(REGIMES, ("conv1", "all")):
+    for regime, scope in itertools.product(REGIMES, ("layer", "network")):
+        layer = "conv1" if scope == "layer" else None
         made += [
-            rows(regime, layer=layer, metric=metric, value=value, low=0.1, high=1.0)
+            rows(regime, scope=scope, layer=layer, metric=metric, value=value, low=0.1, high=1.0)
             for metric, value in metrics.items()
         ]
     for regime, kind in itertools.product(REGIMES, ("shape", "texture", "clean")):
         value = {"metric": f"{kind}_margin", "value": 0.3, "low": 0.2, "high": 0.4}
-        made.append(rows(regime, layer="all", **value))
-    for regime, unit in itertools.product(REGIMES, (-1, 0, 1)):
-        for cue in ("shape", "texture"):
-            value = {-1: 0.0, 0: 0.2, 1: 0.4}[unit]
-            made.append(rows(regime, layer="conv1", unit=unit, metric=f"{cue}_alone", value=value))
-    for regime, unit in itertools.product(REGIMES, (0, 1)):
-        for cue in ("shape", "texture"):
-            one = {"layer": "conv1", "unit": unit, "metric": f"{cue}_share", "value": 0.5 * unit}
-            made.append(rows(regime, **one))
+        made.append(rows(regime, scope="network", **value))
+    for regime, cue in itertools.product(REGIMES, ("shape", "texture")):
+        made.append(rows(regime, layer="conv1", metric=f"{cue}_all_silenced", value=0.0))
+        for unit in (0, 1):
+            one = {"scope": "unit", "layer": "conv1", "unit": unit}
+            made.append(rows(regime, **one, metric=f"{cue}_alone", value=0.2 + 0.2 * unit))
+            made.append(rows(regime, **one, metric=f"{cue}_share", value=0.5 * unit))
     return pd.DataFrame(made)
 
 
@@ -242,7 +242,7 @@ def test_scores_by_layer_follow_the_order_of_the_network():
     values = {"stem": 0.3, "middle": 0.2, "end": 0.1}  # from the first layer to the last
     metrics = ("shape_share", "texture_share", "relative_generality")
     units = [
-        rows(regime, layer=layer, unit=0, metric="shape_share", value=0.0)
+        rows(regime, scope="unit", layer=layer, unit=0, metric="shape_share", value=0.0)
         for regime, layer in itertools.product(REGIMES, values)
     ]
     means = [
@@ -257,7 +257,7 @@ def test_scores_by_layer_follow_the_order_of_the_network():
 
 
 def test_every_unit_is_a_point_near_its_scores(scores):
-    units = scores[(scores["unit"] >= 0) & ~scores["metric"].str.endswith("alone")]
+    units = scores[(scores["scope"] == "unit") & ~scores["metric"].str.endswith("alone")]
     detects = units["unit"].map({0: "no concept", 1: "texture"})
     figure = units_and_cues_figures.unit_scores(units.assign(detects=detects))
     (texture,) = [c for c in figure.axes[0].collections if c.get_label() == "detects texture"]
@@ -276,7 +276,7 @@ def test_serving_units_are_drawn_by_what_they_detect():
     made = [
         rows(regime, detects=detects, metric=metric, value=value, low=0.0, high=1.0)
         for regime in REGIMES
-        for detects, value in (("texture", 0.8), ("no concept", 0.5), ("all", 0.6))
+        for detects, value in (("texture", 0.8), ("no concept", 0.5), (None, 0.6))
         for metric in ("serves_shape", "serves_texture", "shape_share")
     ]
     table = pd.DataFrame(made)
@@ -294,10 +294,10 @@ def test_attribution_is_drawn_by_region_and_says_when_it_is_not_there():
         for regime in REGIMES
         for region, value in (("inside", 2.0), ("contour", 1.5), ("outside", 0.5))
     ]  # fmt: skip
-    gap = {"metric": "completeness_error", "method": "integrated gradients", "region": "all"}
+    gap = {"metric": "completeness_error", "method": "integrated gradients"}
     made.append(rows("standard", **gap, value=0.031, low=0.0, high=0.1))
     table = pd.DataFrame(made)
-    (ax,) = units_and_cues_figures.attribution_regions(table[table["region"] != "all"]).axes
+    (ax,) = units_and_cues_figures.attribution_regions(table[table["region"].notna()]).axes
     assert drawn(ax)["S (standard)"] == [2.0, 1.5, 0.5]
     assert "3.1 % at most (AlexNet, S (standard)" in units_and_cues_report.attribution(table)
     empty = table.iloc[:0]

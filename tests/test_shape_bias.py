@@ -48,7 +48,7 @@ def trials(*answers: tuple[str, str]) -> pd.DataFrame:
 
 def test_a_network_that_sees_only_the_shape_has_bias_one_and_full_coverage():
     table = rows(shape_bias(toy_study.study(), draws=200), condition="cue-conflict")
-    table = rows(table, category="all", aggregation="mean")
+    table = rows(table, scope="network", aggregation="mean")
     for regime, bias in (("standard", 0.0), ("robust", 1.0)):
         own = rows(table, regime=regime)
         assert rows(own, metric="shape_bias")["value"].tolist() == [bias]
@@ -111,7 +111,7 @@ def test_ranks_are_those_of_a_literal_loop_and_tied_classes_share_theirs():
 
 
 def test_cue_scores_are_mean_reciprocal_ranks():
-    table = rows(shape_bias(toy_study.study(), draws=50), condition="cue-conflict", category="all")
+    table = rows(shape_bias(toy_study.study(), draws=50), condition="cue-conflict", scope="network")
     table = rows(table, aggregation="mean", network="toy-r").set_index("metric")["value"]
     assert table["shape_mrr"] == 1.0  # R looks at the shape's half alone
     shown = rows(conflict_trials(toy_study.study()), network="toy-r", aggregation="mean")
@@ -144,7 +144,7 @@ def test_every_display_of_the_entry_is_measured_and_one_decides():
     )
     study = toy_study.study(source=Displayed(), entry=entry)
     table = shape_bias(study, draws=50)
-    overall = rows(table, condition="cue-conflict", category="all", metric="shape")
+    overall = rows(table, condition="cue-conflict", scope="network", metric="shape")
     levels = overall.groupby("kind")["level"].unique().map(list).to_dict()
     assert levels == {"stimuli": [8], "stylized": [1, 4], "collage": [0.5, 1]}
     assert set(rows(overall, decides=True)["display"]) == {"collage"}
@@ -237,7 +237,7 @@ def test_answers_of_neither_cue_are_in_the_coverage_and_not_in_the_ratio():
 )
 def test_the_quoted_counts_give_the_published_shape_biases(model, bias):
     categories = tuple(published._csv("published_cue_conflict.csv")["shape"].unique())
-    table = rows(published.cue_conflict(categories), model=model, category="all")
+    table = rows(published.cue_conflict(categories), model=model, scope="model")
     assert len(categories) == 16
     assert rows(table, metric="shape_bias")["value"].item() == pytest.approx(bias, abs=5e-5)
     assert rows(table, metric="coverage")["n"].item() % 1200 == 0
@@ -261,7 +261,7 @@ def test_shuffled_answers_follow_neither_cue_more_than_the_other():
 
 def test_an_untrained_network_that_always_says_the_same_is_reported_with_its_coverage():
     table = rows(shape_bias(toy_study.study(), draws=200), regime="untrained", aggregation="mean")
-    found = rows(table, category="all").set_index("metric")
+    found = rows(table, scope="network").set_index("metric")
     assert found.loc["shape_bias", "value"] == 0.5
     assert found.loc["coverage", "value"] == pytest.approx(2 / 3)
     assert found.loc["coverage", "n"] == 3 * 12
@@ -271,8 +271,8 @@ def test_per_category_counts_sum_to_the_whole():
     table = rows(shape_bias(toy_study.study(), draws=50), aggregation="mean", metric="shape_bias")
     own = rows(table, condition="cue-conflict", network="toy-r")
     assert (
-        own.loc[own["category"] != "all", "n"].sum()
-        == own.loc[own["category"] == "all", "n"].item()
+        own.loc[own["scope"] == "category", "n"].sum()
+        == own.loc[own["scope"] == "network", "n"].item()
     )
 
 

@@ -171,6 +171,20 @@ def test_a_changed_cell_of_a_table_is_named(tmp_path, changed, line):
     assert f"toy (alexnet), seed 0: toy(n=4): column {line}" in verify.report(rows)[0]
 
 
+def test_a_changed_layout_is_said_and_the_results_are_compared_all_the_same(tmp_path):
+    old, new = store(tmp_path / "a", ROWS), store(tmp_path / "b", [])
+    path = next(new.rglob("*.parquet"))
+    made = tables.read(path).attrs["provenance"]
+    table = pd.DataFrame(ROWS, columns=["unit", "answer", "value"])
+    table = table.assign(unit=pd.array([None, 2, 3], "Int64"), scope="unit")
+    for value, differing in ((0.5, 0), (0.6, 1)):
+        table.loc[0, "value"] = value
+        tables.write(table, path, made)
+        rows = verify.compared_tables(old, new, 1e-6)
+        assert (rows["numbers"].sum(), rows["differing"].sum()) == (2, differing)
+        assert set(rows.loc[rows["new"] == "a column", "name"]) == {"scope"}
+
+
 def test_a_table_that_only_one_store_has_is_named_and_missed_only_in_the_new(tmp_path):
     old, new = store(tmp_path / "a", ROWS), store(tmp_path / "b", ROWS, arguments={"n": 5})
     rows = verify.compared_tables(old, new, 1e-6)

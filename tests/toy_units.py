@@ -18,7 +18,7 @@ def units() -> UnitData:
         about = {**described(study, entry), "low": float("nan"), "high": float("nan")}
         for layer, units in zip(LAYERS, (9, 36), strict=True):
             for u in range(units):
-                unit = {**about, "layer": layer, "unit": u}
+                unit = {**about, "scope": "unit", "layer": layer, "unit": u}
                 dissection.append(row(unit, "activation_threshold", 0.5))
                 for q, (category, concept) in enumerate(CONCEPTS):
                     pair = {**unit, "category": category, "concept": concept}
@@ -31,4 +31,4 @@ def units() -> UnitData:
 
 
 def row(about: dict, metric: str, value: float) -> dict:
-    return {"category": "", "concept": "", **about, "metric": metric, "value": value, "n": 60}
+    return {**about, "metric": metric, "value": value, "n": 60}

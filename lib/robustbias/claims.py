@@ -202,7 +202,7 @@ def _finest_labels(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _first_layer(rows: pd.DataFrame) -> pd.DataFrame:
     """Layers come in the order of the network."""
-    return rows[rows["layer"] != "all"].drop_duplicates("architecture")
+    return rows[rows["scope"] == "layer"].drop_duplicates("architecture")
 
 
 _CHEN = "Chen, Agarwal and Nguyen 2020, arXiv 2006.09373"
@@ -215,8 +215,8 @@ _GAVRIKOV = (
     "the paper"
 )
 _COST = {"metric": "top1_difference"}
-_BIAS = {"aggregation": "mean", "category": "all", "pair": True}
-_PAIR = {"regime": "robust - standard", "layer": "all"}
+_BIAS = {"aggregation": "mean", "scope": "network", "pair": True}
+_PAIR = {"regime": "robust - standard", "scope": "network"}
 _RATIO = {"regime": "robust / standard"}
 _KEPT = {"metric": "top1_conditional_difference"}  # both correct on the undistorted image
 SIGMA = 0.08  # of the noise the verdict is about: ImageNet-C's mildest
@@ -285,19 +285,19 @@ STATEMENTS = (
     Statement(
         "C3.filters", "R networks have smoother filters over all layers.", _ABSTRACT,
         "total variation of filters, all layers, R over S",
-        _RATIO | {"layer": "all", "condition": "filters", "metric": "tv_normalised"},
+        _RATIO | {"scope": "network", "condition": "filters", "metric": "tv_normalised"},
         threshold=1.0, above=False,
     ),
     Statement(
         "C3.maps", "R networks have smoother activation maps than S networks.", _ABSTRACT,
         "total variation of activation maps, R over S",
-        _RATIO | {"layer": "all", "condition": "maps", "metric": "tv_normalised"},
+        _RATIO | {"scope": "network", "condition": "maps", "metric": "tv_normalised"},
         threshold=1.0, above=False,
     ),
     Statement(
         "C3.noise", "R networks let less pixel-wise noise through than S networks.", _ABSTRACT,
         f"noise gain at sigma {SIGMA:g}, R over S",
-        _RATIO | {"layer": "all", "sigma": SIGMA, "metric": "noise_gain"},
+        _RATIO | {"scope": "network", "sigma": SIGMA, "metric": "noise_gain"},
         threshold=1.0, above=False,
     ),
     Statement(
@@ -336,7 +336,7 @@ STATEMENTS = (
         "C6.generalists",
         "R units are generalists: they serve both cues more evenly than S units.", _ABSTRACT,
         "relative generality of units, R minus S",
-        {"regime": "robust - standard", "detects": "all", "metric": "relative_generality"},
+        {"regime": "robust - standard", "scope": "network", "metric": "relative_generality"},
     ),
 )  # fmt: skip
 

@@ -194,7 +194,7 @@ def verify(
         typer.Option(metavar="OLD=NEW", help="A name in that store that has changed since."),
     ] = None,
     tolerance: Annotated[float, typer.Option(help="Largest relative deviation.")] = 1e-6,
-    jobs: Annotated[int, typer.Option(help="Chapters executed at a time.")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, help="Chapters executed at a time.")] = 1,
     stored: Annotated[
         bool, typer.Option("--stored", help="Take tables from the table store; measure none again.")
     ] = False,
@@ -209,6 +209,8 @@ def verify(
     from robustbias.book import edition
     from robustbias.book import verify as book_verify
 
+    if not 0 <= tolerance < 1:  # NaN, which nothing exceeds, neither
+        raise UserError(f"--tolerance {tolerance}: expected a share, at least 0 and below 1.")
     if against and not study:
         raise UserError(
             "--against has the notebooks of one study: name it, verify STUDY --against."
@@ -241,7 +243,9 @@ def verify(
 
 @app.command()
 def explorer(
-    port: Annotated[int, typer.Option(help="The next free one is used if it is taken.")] = 8866,
+    port: Annotated[
+        int, typer.Option(min=1, max=65535, help="The next free one is used if it is taken.")
+    ] = 8866,
     browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True,
 ):
     """Serve the unit explorer, live, on this machine."""
@@ -293,7 +297,9 @@ def main() -> None:
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         _stop(f"{place}{error.strerror or error}.", 2)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as stop:  # typer makes the first the second, silently
+        if getattr(stop, "code", 130) != 130:
+            raise
         _stop("interrupted.", 130)
 
 

@@ -400,8 +400,8 @@ def checked(
         elif reason := _impossible(name, kinds[name], value):
             wrong.append(f"{name} = {value!r} is not {reason}")
     if wrong:
-        valid = ", ".join(f"{name}: {_kind(value)} = {value!r}" for name, value in known.items())
-        raise UserError(f"parameters of {owner}: {'; '.join(wrong)}. Valid: {valid}.")
+        valid = ", ".join(f"{name}: {_kind(kinds[name])} = {known[name]!r}" for name in known)
+        raise UserError(f"parameters of {owner}: {'; '.join(wrong)}. Valid: {valid or 'none'}.")
     return given
 
 

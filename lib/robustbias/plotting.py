@@ -69,6 +69,16 @@ def canvas(
     return figure, axes
 
 
+def per_architecture(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows of one architecture each: means over its trainings where there are several."""
+    if "mean_over" not in table:
+        return table
+    rows = table[table["architecture"].notna()]
+    kinds = pd.MultiIndex.from_frame(rows[["architecture", "regime", "eps"]])
+    means = rows["mean_over"] == "replicates"
+    return rows[means | ~kinds.isin(kinds[means])]
+
+
 def architecture_panels(
     table: pd.DataFrame, labels: Sequence[str] = ("",), *, label_size: str = "medium", **options
 ) -> tuple[Figure, list[tuple[pd.DataFrame, np.ndarray]]]:
@@ -91,8 +101,7 @@ def layer_means(table: pd.DataFrame, metric: str) -> pd.DataFrame:
     """Rows of a metric's means over the units of each layer, of S, R and untrained networks."""
     return table[
         (table["metric"] == metric)
-        & (table["unit"] == -1)
-        & (table["layer"] != "all")
+        & (table["scope"] == "layer")
         & table["regime"].isin(list(REGIMES))
     ]
 
@@ -145,7 +154,7 @@ def regime_points(
     ax: Axes,
     rows: pd.DataFrame,
     column: str,
-    order: Sequence[str],
+    order: Sequence[Any],
     positions: dict[str, float],
     *,
     suffix: str = "",

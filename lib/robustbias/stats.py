@@ -7,7 +7,7 @@ resampled clusters, so a difference between two of its columns is a paired diffe
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Any
 
@@ -118,8 +118,29 @@ class Bootstrap:
 
     def columns(self, chosen: list[int] | slice | Tensor) -> "Bootstrap":
         """Some of the columns, in that order."""
-        stretch = None if self.stretch is None else self.stretch[chosen]
-        return Bootstrap(self.value[chosen], self.resamples[:, chosen], self.bounds, stretch)
+        extra = [getattr(self, name) for name in _EXTRA]
+        extra = [None if each is None else each[chosen] for each in extra]
+        return Bootstrap(self.value[chosen], self.resamples[:, chosen], self.bounds, *extra)
+
+    @staticmethod
+    def joined(parts: list["Bootstrap"]) -> "Bootstrap":
+        """The columns of all parts, whose bounds are those of the first."""
+        extra = {}
+        for name, plain in _EXTRA.items():
+            given = [getattr(part, name) for part in parts]
+            if any(each is not None for each in given):
+                extra[name] = torch.cat(
+                    [
+                        torch.full_like(part.value, plain) if each is None else each
+                        for part, each in zip(parts, given, strict=True)
+                    ]
+                )
+        return Bootstrap(
+            torch.cat([part.value for part in parts]),
+            torch.cat([part.resamples for part in parts], 1),
+            parts[0].bounds,
+            **extra,
+        )
 
     def mean(self, groups: list[list[int]], *, trainings: bool) -> "Bootstrap":
         """The mean of each group of columns.
@@ -129,6 +150,8 @@ class Bootstrap:
         are few, which the resamples hold already. Else the groups' variances from training add
         up, with Satterthwaite's degrees of freedom.
         """
+        if not groups:
+            return self.columns([])
         value = torch.stack([self.value[group].mean() for group in groups])
         resamples = torch.stack([self.resamples[:, group].mean(1) for group in groups], 1)
         variance, shared = torch.zeros(len(groups)), torch.zeros(len(groups))
@@ -195,6 +218,10 @@ class Bootstrap:
         total = (images - self.shared).clamp_min(0) + self.training
         freedom = (total**2 / (self.training**2 / self.freedom)).nan_to_num(nan=torch.inf)
         return total.sqrt(), freedom
+
+
+# fields of a bootstrap with a value per column, and what stands for None
+_EXTRA = {"stretch": 1.0, "training": 0.0, "freedom": torch.inf, "shared": 0.0}
 
 
 def _variance(resamples: Float[Tensor, "r m"]) -> Float[Tensor, " m"]:
@@ -323,8 +350,8 @@ def _t_over_z(freedom: Float[Tensor, " m"]) -> Float[Tensor, " m"]:
     return _t((1 + LEVEL) / 2, freedom) / NormalDist().inv_cdf((1 + LEVEL) / 2)
 
 
-# Tables of estimates. `mean_over` says what a row averages: "" for one network or one pair,
-# "replicates" for all trainings of an architecture (also where there is one), "architectures".
+# Tables of estimates. `mean_over` says what a row averages: missing for one network or one pair,
+# "replicates" for all trainings of an architecture (where there are several), "architectures".
 
 NETWORK = ("study", "network", "architecture", "replicate", "regime", "eps", "pair")
 
@@ -363,12 +390,7 @@ def over_units(
         )
         columns = {"metric": list(metrics), "n": finite.sum(0).numpy()}
         tables.append(pd.DataFrame(columns).assign(**about))
-    boot = Bootstrap(
-        torch.cat([boot.value for boot in boots]),
-        torch.cat([boot.resamples for boot in boots], 1),
-        bounds,
-        torch.cat([boot.stretch for boot in boots]),
-    )
+    boot = replace(Bootstrap.joined(boots), bounds=bounds)
     return pd.concat(tables, ignore_index=True), boot
 
 
@@ -382,7 +404,7 @@ def intervals(about: pd.DataFrame, boot: Bootstrap) -> pd.DataFrame:
 def compared(
     study: Study, about: pd.DataFrame, boot: Bootstrap, *, paired: bool, by: str = "-"
 ) -> tuple[pd.DataFrame, Bootstrap]:
-    """R minus S of every pair, for each group that both have.
+    """R minus S of every pair, of every architecture and of the study, for each group both have.
 
     Args:
         about: One row per column of `boot`: `network`, `n` and what distinguishes the groups.
@@ -390,7 +412,8 @@ def compared(
         by: "-" for the difference, "/" for the ratio.
 
     Returns:
-        The rows of R with `network` and `regime` as "R - S", and their bootstrap.
+        The rows of R with `network` and `regime` as "R - S", and their bootstrap; then the means
+        as from `averaged`.
     """
     groups = _groups(about)
     at = {key: i for i, key in enumerate(zip(about["network"], groups, strict=True))}
@@ -407,7 +430,7 @@ def compared(
     if not paired:
         table["n"] += about["n"].to_numpy()[standard]
     relation = boot.difference if by == "-" else boot.ratio
-    return table.reset_index(drop=True), relation(robust, standard)
+    return averaged(study, table.reset_index(drop=True), relation(robust, standard), paired=paired)
 
 
 def averaged(
@@ -421,52 +444,45 @@ def averaged(
     Args:
         paired: Whether all were measured on the same n observations; else n adds up.
     """
-    about = about.reset_index(drop=True).assign(mean_over="")
-    total = "first" if paired else "sum"
-    network = ["study", "architecture", "regime", "eps", "pair"]
-    keys = pd.Series(list(zip(*(about[c] for c in network), _groups(about), strict=True)))
-    members = [rows.tolist() for rows in keys.groupby(keys, sort=False).groups.values()]
-    if not members:
-        return about, boot
+    about = about.reset_index(drop=True).assign(mean_over=None)
+    total = "min" if paired else "sum"
+    network = [about[c] for c in ("study", "architecture", "regime", "eps", "pair")]
+    members = _rows_by(zip(*network, _groups(about), strict=True))
     means = boot.mean(members, trainings=True)
     rows = about.iloc[[group[0] for group in members]].assign(
         mean_over="replicates",
         replicate=None,
         network=[_common(about["network"].iloc[group]) for group in members],
         n=[about["n"].iloc[group].agg(total) for group in members],
-    ).reset_index(drop=True)  # fmt: skip
-    tables, boots = [about, rows], [boot, means]
+    )
+    several = [i for i, group in enumerate(members) if len(group) > 1]
     wanted = {architecture for architecture, _ in pairs(study)}
-    of_pairs = rows[rows["pair"].astype(bool)]
-    keys = pd.Series(
-        list(zip(of_pairs["regime"], _groups(of_pairs), strict=True)), of_pairs.index, dtype=object
-    )
+    of_pairs = rows["pair"].astype(bool).to_numpy().nonzero()[0]
+    keys = list(zip(rows["regime"], _groups(rows), strict=True))
     whole = [
-        group.tolist()
-        for group in keys.groupby(keys, sort=False).groups.values()
-        if set(rows["architecture"].iloc[group]) == wanted and len(group) == len(wanted)
+        [int(of_pairs[i]) for i in group]
+        for group in _rows_by(keys[i] for i in of_pairs)
+        if len(group) == len(wanted) == rows["architecture"].iloc[of_pairs[group]].nunique() > 1
     ]
-    if whole:
-        boots.append(means.mean(whole, trainings=False))
-        tables.append(
-            rows.iloc[[group[0] for group in whole]].assign(
-                mean_over="architectures",
-                network=None,
-                architecture=None,
-                n=[rows["n"].iloc[group].agg(total) for group in whole],
-            )
-        )
-    m = [len(table) for table in tables]
-    none = [torch.zeros(m[0]), torch.full((m[0],), torch.inf)]
-    return pd.concat(tables, ignore_index=True), Bootstrap(
-        torch.cat([boot.value for boot in boots]),
-        torch.cat([boot.resamples for boot in boots], 1),
-        boot.bounds,
-        None if boot.stretch is None else torch.cat([boot.stretch for boot in boots]),
-        torch.cat([none[0], *(mean.training for mean in boots[1:])]),
-        torch.cat([none[1], *(mean.freedom for mean in boots[1:])]),
-        torch.cat([none[0], *(mean.shared for mean in boots[1:])]),
+    pooled = rows.iloc[[group[0] for group in whole]].assign(
+        mean_over="architectures",
+        network=None,
+        architecture=None,
+        n=[rows["n"].iloc[group].agg(total) for group in whole],
     )
+    boots = [means.columns(several), means.mean(whole, trainings=False)]
+    return (
+        pd.concat([t for t in (about, rows.iloc[several], pooled) if len(t)], ignore_index=True),
+        Bootstrap.joined([boot, *(each for each in boots if len(each.value))]),
+    )
+
+
+def _rows_by(keys: Iterable[tuple]) -> list[list[int]]:
+    """Positions of equal keys, in the order of their first."""
+    at: dict[tuple, list[int]] = {}
+    for position, key in enumerate(keys):
+        at.setdefault(key, []).append(position)
+    return list(at.values())
 
 
 def _groups(about: pd.DataFrame) -> list[tuple]:
@@ -486,11 +502,13 @@ def aggregate(
 ) -> pd.DataFrame:
     """Value, interval and n of every group, then R minus S of each group that both have.
 
+    Each with the means over replicates and architectures (`averaged`).
+
     Args:
         about, boot, paired: As in `compared`.
         suffix: Follows the metric's name in the rows of differences.
     """
     difference, differences = compared(study, about, boot, paired=paired)
     difference["metric"] += suffix
-    tables = [intervals(about, boot), intervals(difference, differences)]
-    return pd.concat(tables, ignore_index=True)
+    tables = [averaged(study, about, boot, paired=paired), (difference, differences)]
+    return pd.concat([intervals(*each) for each in tables], ignore_index=True)

@@ -4,6 +4,11 @@ key = sha256(measure, arguments, study entry, seed, image digest, weights hashes
 
 A changed argument, image, weight or line of the core package is another key, so a stored table is
 never stale. Provenance travels inside the parquet file, in its schema metadata.
+
+Tables are long: one row per thing measured. Columns that do not apply to a row are missing (None,
+NaN) in it. Where rows differ in what they are about, `scope` names the finest column that
+identifies the row: `unit` (layer and unit are given), `layer` (all units of that layer; the unit is
+missing), `network` (the layer is missing too), and so on.
 """
 
 import ast
@@ -35,6 +40,11 @@ METADATA = b"robustbias"
 PROSE = ("title", "summary", "training")  # of a study; what training did is in the weights
 STUDY = "robustbias.studies"  # what hands a measure its images and networks
 VALUES = ("value", "low", "high", "n")
+WHOLE = (
+    "unit",
+    "severity",
+    "replicate",
+)  # columns of whole numbers, even where some rows have none
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef)
 
 
@@ -292,6 +302,7 @@ def tidy(rows: list[dict] | pd.DataFrame) -> pd.DataFrame:
         ValueError: two rows describe the same condition.
     """
     table = pd.DataFrame(rows)
+    table = table.astype({name: "Int64" for name in WHOLE if name in table})
     names = [column for column in table.columns if column not in VALUES]
     repeated = table.duplicated(names)
     if repeated.any():

@@ -37,24 +37,31 @@ def atomic(path: Path) -> Iterator[Path]:
     Raises:
         UserError: The disk refused the write (full, read-only); nothing is left behind.
     """
-    path, folder = Path(path), None
+    path = Path(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(path.parent)
-        folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=f"{_PARTIAL}{os.getpid()}-"))
-        partial = folder / path.name
-        yield partial
-        partial.chmod(0o644)  # readable to others, whatever wrote it
-        os.replace(partial, path)
+        with scratch(path.parent) as folder:
+            partial = folder / path.name
+            yield partial
+            partial.chmod(0o644)  # readable to others, whatever wrote it
+            os.replace(partial, path)
     except (OSError, safetensors.SafetensorError) as error:
         # safetensors reports a full disk as a different error
         raise UserError(
             f"could not write {path}: {getattr(error, 'strerror', None) or error}. "
             "Nothing was left half-written; free some space or choose another folder and try again."
         ) from error
+
+
+@contextlib.contextmanager
+def scratch(parent: Path) -> Iterator[Path]:
+    """A hidden folder below `parent`, made and removed; what killed processes left there goes."""
+    parent.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(parent)
+    folder = Path(tempfile.mkdtemp(dir=parent, prefix=f"{_PARTIAL}{os.getpid()}-"))
+    try:
+        yield folder
     finally:
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 _PARTIAL = f".partial-{platform.node()}-"

@@ -71,7 +71,8 @@ def execute(chapter: Path, study: str, parameters: dict[str, Any], out: Path) ->
                 kernel_name="python3",
                 cwd=str(chapter.parent),
                 progress_bar=sys.stderr.isatty(),
-                extra_arguments=["--log-level=ERROR"],  # no warning per run about local ports
+                # no warning per run about local ports, no traceback of a kernel that Ctrl-C ended
+                extra_arguments=["--log-level=CRITICAL"],
             )
         except (PapermillExecutionError, DeadKernelError) as error:
             os.replace(partial, failed)

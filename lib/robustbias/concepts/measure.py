@@ -59,20 +59,20 @@ def dissection(
 ) -> pd.DataFrame:
     """Every unit of S, R and an untrained network against every concept, and shares of detectors.
 
-    Rows with `unit` 0 and up, without interval:
+    Rows of scope `unit`, without interval:
     - `iou`, `null_iou` (masks of another image) for every category and concept; `ceiling`, the
       largest IoU that the areas of unit and concept allow. n is the number of images.
     - `activation_threshold`, and `share_above`, the share of activations above it.
 
-    Rows with `unit` -1: shares of all units of a layer (or of layer `all`, in which wide layers
-    weigh more), dead ones included, that are labelled with a concept of the category (or of `any`,
+    Rows of scope `layer` and `network` (in which wide layers weigh more): shares of all units,
+    dead ones included, that are labelled with a concept of the category (or of `any`,
     or `texture or color`). Metrics: `detectors` (largest IoU above `threshold`), `null_detectors`
     (the same by null IoU), `above_null` (largest IoU above every null IoU of the layer), and the
     number `unique` of different concepts among the labels, without interval. Intervals are
     bootstraps over units: the images are the same for all networks, the units are what training
     happened to make. Regime `robust - standard` is the difference, units resampled separately.
 
-    Rows of network `concepts`: `pixel_share` of each concept on images that carry its category.
+    Rows of scope `concept`: `pixel_share` of each concept on images that carry its category.
 
     Args:
         n_images: Images of the concept set; all of it when None.
@@ -90,7 +90,7 @@ def dissection(
         generator = torch.Generator().manual_seed(study.seed)
         options = {"share": share, "memory": memory, "generator": generator}
         for layer, counts in dissected(network, images, layers, **options).items():
-            rows.append(_unit_rows(counts, images).assign(**named, layer=layer))
+            rows.append(_unit_rows(counts, images).assign(**named, scope="unit", layer=layer))
             units.append(_detectors(counts, images, threshold).assign(**named, layer=layer))
     rows.append(_shares(study, pd.concat(units), images, draws))
     return tidy(pd.concat(rows, ignore_index=True))
@@ -103,7 +103,7 @@ def labels(table: pd.DataFrame, threshold: float = THRESHOLD) -> pd.DataFrame:
         table: From `dissection`.
         threshold: IoU above which the unit is a detector.
     """
-    units = table[table["unit"] >= 0]
+    units = table[table["scope"] == "unit"]
     iou = units[units["metric"] == "iou"]
     best = iou.loc[iou.groupby(UNIT, sort=False)["value"].idxmax()]
     null = units[units["metric"] == "null_iou"].groupby(UNIT, sort=False)["value"].max()
@@ -137,7 +137,7 @@ def _unit_rows(counts: Dissected, images: Concepts) -> pd.DataFrame:
         "share_above": counts.above / counts.positions,
     }
     for metric, values in per_unit.items():
-        about = {"unit": np.arange(units), "category": "", "concept": "", "metric": metric}
+        about = {"unit": np.arange(units), "metric": metric}
         rows.append(pd.DataFrame(about | {"value": values.double().cpu().numpy()}))
     return pd.concat(rows, ignore_index=True).assign(n=len(images))
 
@@ -154,8 +154,7 @@ def _concept_rows(study: Study, images: Concepts) -> pd.DataFrame:
         for c in [images.categories.index(category)]
         if carried[c]
     ]
-    about = {"study": study.name, "network": "concepts", "architecture": "", "regime": "concepts"}
-    about |= {"eps": 0.0, "pair": False, "layer": "", "unit": -1, "metric": "pixel_share"}
+    about = {"study": study.name, "pair": False, "scope": "concept", "metric": "pixel_share"}
     return pd.DataFrame(rows).assign(**about, n=len(images))
 
 
@@ -181,6 +180,15 @@ def _detectors(counts: Dissected, images: Concepts, threshold: float) -> pd.Data
 METRICS = ("detectors", "null_detectors", "above_null")
 
 
+def scopes(units: pd.DataFrame) -> list[tuple[dict[str, str], pd.DataFrame]]:
+    """(columns, units) of every layer of every network, then of every network."""
+    layers = units.groupby(["network", "layer"], sort=False)
+    networks = units.groupby("network", sort=False)
+    return [({"scope": "layer", "layer": layer}, table) for (_, layer), table in layers] + [
+        ({"scope": "network"}, table) for _, table in networks
+    ]
+
+
 def _shares(study: Study, units: pd.DataFrame, images: Concepts, draws: int) -> pd.DataFrame:
     """Shares of units by category, layer by layer and over all, and R minus S."""
     groups = {c: (c,) for c in images.categories}
@@ -189,10 +197,8 @@ def _shares(study: Study, units: pd.DataFrame, images: Concepts, draws: int) -> 
         groups["texture or color"] = ("texture", "color")
     generator = torch.Generator().manual_seed(study.seed)
     columns = [(metric, group) for metric in METRICS for group in groups]
-    sets = [(layer, table) for (_, layer), table in units.groupby(["network", "layer"], sort=False)]
-    sets += [("all", table) for _, table in units.groupby("network", sort=False)]
     shares, rows = [], []
-    for layer, table in sets:
+    for scope, table in scopes(units):
         hits = [
             table[metric]
             & table["null_category" if metric == "null_detectors" else "category"].isin(
@@ -200,7 +206,7 @@ def _shares(study: Study, units: pd.DataFrame, images: Concepts, draws: int) -> 
             )
             for metric, group in columns
         ]
-        shared = table.iloc[0][list(stats.NETWORK)].to_dict() | {"layer": layer}
+        shared = table.iloc[0][list(stats.NETWORK)].to_dict() | scope
         shares.append((shared, columns, torch.from_numpy(np.stack(hits, 1)).float(), None))
         detectors = table[table["detectors"]]
         for group, categories in groups.items():
@@ -210,7 +216,7 @@ def _shares(study: Study, units: pd.DataFrame, images: Concepts, draws: int) -> 
     about, boot = stats.over_units(shares, generator=generator, draws=draws)
     metric, about["category"] = zip(*about["metric"], strict=True)
     table = stats.aggregate(study, about.assign(metric=metric), boot, paired=False)
-    return pd.concat([table, pd.DataFrame(rows)], ignore_index=True).assign(unit=-1, concept="")
+    return pd.concat([table, pd.DataFrame(rows)], ignore_index=True)
 
 
 @dataclasses.dataclass(frozen=True)

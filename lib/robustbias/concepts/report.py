@@ -9,7 +9,7 @@ from robustbias.utils import REGIMES, Prose
 
 def detectors(table: pd.DataFrame) -> pd.DataFrame:
     """Share of all units that detect a category, and how many concepts they detect; by network."""
-    rows = matching(table, unit=-1, layer="all", regime=tuple(REGIMES))
+    rows = matching(table, scope="network", regime=tuple(REGIMES))
     shares = matching(rows, metric="detectors")
     anything = matching(rows, category="any")
     shares = pd.concat(
@@ -27,7 +27,7 @@ def detectors(table: pd.DataFrame) -> pd.DataFrame:
 
 def null_labels(table: pd.DataFrame) -> pd.DataFrame:
     """Share of all units whose best IoU lies above every null IoU of their layer, by category."""
-    rows = matching(table, unit=-1, layer="all", metric="above_null", regime=tuple(REGIMES))
+    rows = matching(table, scope="network", metric="above_null", regime=tuple(REGIMES))
     return reader_table(rows.assign(column=rows["category"]))
 
 

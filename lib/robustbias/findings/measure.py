@@ -11,6 +11,7 @@ from nbformat import NotebookNode
 from robustbias import manifest, studies, utils
 from robustbias.book import edition
 from robustbias.claims import joint
+from robustbias.tables import VALUES
 from robustbias.utils import CLAIMS, HEADLINES, PROVENANCE, TABLES, Footer, UserError
 
 # An executed chapter carries its claims, headline numbers, provenance and summaries of its tables
@@ -47,7 +48,8 @@ def results(notebook: Path) -> dict[tuple[str, str], float | str]:
     """Every number, verdict and table digest in a notebook, by (kind, name).
 
     Kinds: claim, headline, glue, output (printed tables and sentences, by their position), table
-    (summaries of measured tables) and digest. The provenance record is left out: its commit,
+    (summaries of the results in measured tables, without the columns that identify rows, whose
+    layout may change) and digest. The provenance record is left out: its commit,
     seconds and versions are no results. So are pictures and widgets: they draw the tables.
     """
     values: dict[tuple[str, str], float | str] = {}
@@ -66,8 +68,8 @@ def results(notebook: Path) -> dict[tuple[str, str], float | str]:
                 name = call(table)
                 add("digest", name, {"": table["digest"]})
                 add("table", name, {"rows": table["rows"]})
-                for column, statistics in table["columns"].items():
-                    add("table", f"{name}: {column}", statistics)
+                for column in set(VALUES) & set(table["columns"]):
+                    add("table", f"{name}: {column}", table["columns"][column])
         elif CLAIMS in data:
             for claim in data[CLAIMS]:
                 name = " ".join(

@@ -9,7 +9,6 @@ import shutil
 import stat
 import struct
 import tarfile
-import tempfile
 import warnings
 import zipfile
 import zlib
@@ -24,7 +23,7 @@ from robustbias import manifest
 from robustbias.images.doctor import complete, folder, holdings
 from robustbias.manifest import DatasetEntry, FileEntry
 from robustbias.networks import zoo
-from robustbias.utils import MissingData, UserError, sha256
+from robustbias.utils import MissingData, UserError, locked, scratch, sha256
 
 # -- --------------------------------------------------------------------------------------------
 # One file from the web: retried, resumed where the server allows, verified, whole or absent.
@@ -88,8 +87,10 @@ def downloaded(file: FileEntry, folder: Path, *, progress: bool = True) -> Path:
             raise ValueError(f"{url} gave a web page instead of {file.name}")
 
     by_hand = f"Try again later, or put the file at {folder / file.name} by hand."
+    lock = manifest.ROOT / "_build" / "locks" / f"{file.name}.lock"  # of NAME.part
     try:
-        path = Path(store.fetch(file.name, downloader=stream))
+        with locked(lock):
+            path = Path(store.fetch(file.name, downloader=stream))
     except requests.RequestException as error:
         raise UserError(f"could not download {file.url}: {error}. {by_hand}") from error
     except ValueError as error:
@@ -263,16 +264,19 @@ def fetch(name: str, progress: bool = True) -> Path:
         raise UserError(f"{place} is there but not complete: {_counted(entry, place)}. "
                         f"Move it away and run `robustbias fetch {name}` again.")  # fmt: skip
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=place.parent, prefix=f".{place.name}.") as staging:
-            whole = Path(staging) / place.name
+        with scratch(place.parent) as staging:
+            whole = staging / place.name
             _fill(whole, entry, progress)
             if not complete(entry, whole):
                 raise UserError(
                     f"the download of {name} is not complete: {_counted(entry, whole)}."
                 )
-            shutil.rmtree(place, ignore_errors=True)  # an empty folder, by the check above
-            whole.rename(place)
+            try:
+                whole.rename(place)  # also onto an empty folder
+            except OSError:
+                if not (place.is_dir() and complete(entry)):
+                    raise
+                # else another process was faster
     except OSError as error:
         raise UserError(
             f"could not write to {place}: {error.strerror or error}. Nothing is half-written; "

@@ -27,13 +27,13 @@ def input_types_by_layer(table: pd.DataFrame) -> Figure:
     metrics = [metric for metric in METRICS if metric in set(table["metric"])]
     labels = []
     for metric in metrics:
-        judge = table.loc[table["metric"] == metric, "judge"].iloc[0]
-        judge = judge.removeprefix("an ").removesuffix(" network")
-        labels.append(METRICS[metric] + (f"\n(by {judge})" if judge else ""))
+        judges = table.loc[table["metric"] == metric, "judge"].dropna()
+        judges = judges.str.removeprefix("an ").str.removesuffix(" network")
+        labels.append("\n".join([METRICS[metric], *(f"(by {judge})" for judge in judges[:1])]))
     figure, axes = plotting.layer_panels(
         [plotting.layer_means(table, m) for m in metrics], labels, **BY_LAYER
     )
-    chance = table.loc[table["regime"] == "chance", "value"].iloc[0]
+    chance = table.loc[table["metric"] == "effective_classes_chance", "value"].iloc[0]
     for line, metric in zip(axes, metrics, strict=True):
         level = chance if metric == "effective_classes" else 1.0
         for ax in line:
@@ -49,7 +49,7 @@ def input_types_by_unit(table: pd.DataFrame) -> Figure:
     Args:
         table: From `measure.input_types`.
     """
-    units = table[(table["unit"] >= 0) & (table["metric"] == "effective_classes")]
+    units = table[(table["scope"] == "unit") & (table["metric"] == "effective_classes")]
     figure, panels = plotting.architecture_panels(
         units, ["share of units"], panel=(2.6, 2.5), sharex=True, sharey=True
     )

@@ -6,7 +6,7 @@ from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
 from robustbias import stats
-from robustbias.concepts.measure import THRESHOLD, UNIT, dissection
+from robustbias.concepts.measure import THRESHOLD, UNIT, dissection, scopes
 from robustbias.concepts.netdissect import MEMORY, SHARE
 from robustbias.images import Images, floats
 from robustbias.networks import hooks, zoo
@@ -115,7 +115,7 @@ def input_types(
 ) -> pd.DataFrame:
     """Types of inputs per unit of S, R and an untrained network, and R minus S.
 
-    Metrics, one row per unit (`unit` 0 and up) without interval:
+    Metrics, one row per unit (scope `unit`) without interval:
     - `concepts`: how many concepts it detects with an IoU above the threshold (`dissection`);
     - `effective_classes`: exp(entropy) of the classes among its k top held-out images;
     - `distance`: how unlike each other those images are to a third network, neither S nor R of
@@ -125,9 +125,9 @@ def input_types(
       no other architecture, an untrained network of another seed gives `distance` alone.
     All but the first are left out for units that respond to fewer than two images.
 
-    Rows with `unit` -1: means over the n units of a layer, or of layer `all`, with bootstraps over
-    units; regime `robust - standard` the difference, units resampled separately. Network `chance`:
-    the effective classes of k images drawn at random.
+    Rows of scope `layer` and `network`: means over their n units, with bootstraps over units;
+    regime `robust - standard` the difference, units resampled separately. Scope `study`:
+    `effective_classes_chance`, the effective classes of k images drawn at random.
 
     Args:
         k: Top images, those with the largest activation anywhere.
@@ -147,7 +147,7 @@ def input_types(
         study, n_images=concept_images, concepts=concepts, layers=layers, share=SHARE,
         threshold=threshold, memory=MEMORY, draws=draws,
     )  # fmt: skip
-    iou = detection[(detection["unit"] >= 0) & (detection["metric"] == "iou")]
+    iou = detection[(detection["scope"] == "unit") & (detection["metric"] == "iou")]
     n_concepts = iou.assign(met=iou["value"] > threshold).groupby(UNIT, sort=False)["met"].sum()
     units, vectors, names = [], {}, {}
     for named, network, _ in networks_with_controls(study, images.pixels[:CALIBRATION]):
@@ -174,11 +174,11 @@ def input_types(
     units = pd.concat(units, ignore_index=True)
     metrics = [metric for metric in METRICS if metric in units]
     long = units.melt([*stats.NETWORK, "layer", "unit"], metrics, "metric").dropna(subset=["value"])
-    rows = [long.assign(n=len(images)), _means(study, units, draws)]
+    rows = [long.assign(scope="unit", n=len(images)), _means(study, units, draws)]
     rows.append(_chance(study, images.labels.cpu(), k, generator))
     table = pd.concat(rows, ignore_index=True)
     keys = zip(table["architecture"], table["metric"], strict=True)
-    said = [names.get(key, ("", "")) for key in keys]
+    said = [names.get(key, (None, None)) for key in keys]
     return tidy(table.assign(features=[name for name, _ in said], judge=[kind for _, kind in said]))
 
 
@@ -204,16 +204,14 @@ def _means(study: Study, units: pd.DataFrame, draws: int) -> pd.DataFrame:
 
     A resample without responding units says nothing and counts as the mean itself.
     """
-    sets = [(layer, table) for (_, layer), table in units.groupby(["network", "layer"], sort=False)]
-    sets += [("all", table) for _, table in units.groupby("network", sort=False)]
     groups = []
-    for layer, table in sets:
+    for scope, table in scopes(units):
         values = torch.tensor(table.reindex(columns=METRICS).values, dtype=torch.float)
-        shared = table.iloc[0][list(stats.NETWORK)].to_dict() | {"layer": layer}
+        shared = table.iloc[0][list(stats.NETWORK)].to_dict() | scope
         groups.append((shared, METRICS, values, None))
     generator = torch.Generator().manual_seed(study.seed)
     about, boot = stats.over_units(groups, generator=generator, draws=draws, bounds=None)
-    table = stats.aggregate(study, about, boot, paired=False).assign(unit=-1)
+    table = stats.aggregate(study, about, boot, paired=False)
     return table.dropna(subset=["value"])
 
 
@@ -224,9 +222,8 @@ def _chance(
     index = torch.rand(1000, len(labels), generator=generator).topk(k, dim=1).indices
     drawn = effective_classes(labels, index, torch.ones_like(index, dtype=torch.bool))
     row = {
-        "study": study.name, "network": "chance", "architecture": "", "regime": "chance",
-        "eps": 0.0, "pair": False, "layer": "all", "unit": -1,
-        "metric": "effective_classes", "value": float(drawn.mean()),
+        "study": study.name, "pair": False, "scope": "study",
+        "metric": "effective_classes_chance", "value": float(drawn.mean()),
         "low": float(drawn.quantile(0.025)), "high": float(drawn.quantile(0.975)), "n": k,
     }  # fmt: skip
     return pd.DataFrame([row])

@@ -16,19 +16,19 @@ TYPES = {
 
 def input_types_table(table: pd.DataFrame) -> pd.DataFrame:
     """Means over all units of the probed layers, with intervals; by network."""
-    rows = matching(table, unit=-1, layer="all", regime=tuple(REGIMES))
-    words = rows["metric"].map(TYPES) + " " + rows["judge"]
+    rows = matching(table, scope="network", regime=tuple(REGIMES))
+    words = rows["metric"].map(TYPES) + " " + rows["judge"].fillna("")
     return reader_table(rows.assign(column=words.str.strip()))
 
 
 def feature_extractors(table: pd.DataFrame) -> Prose:
     """The networks whose features give the distances, in a sentence."""
-    named = table[table["features"] != ""].drop_duplicates(["architecture", "metric"])
+    named = table[table["features"].notna()].drop_duplicates(["architecture", "metric"])
     lines = [
         f"{architecture(name)}: {' and '.join(features)}"
         for name, features in named.groupby("architecture", sort=False)["features"]
     ]
-    chance = matching(table, regime="chance").iloc[0]
+    chance = matching(table, metric="effective_classes_chance").iloc[0]
     return Prose(
         f"Judges of likeness: {'; '.join(lines)}. {chance['n']} images drawn at random show "
         f"{chance['value']:.1f} effective classes (middle 95 %: {chance['low']:.1f} to "

@@ -57,7 +57,7 @@ def accuracy_by_distortion(table: pd.DataFrame) -> Figure:
     Args:
         table: From `measure.ood`.
     """
-    rows = judged(table[table["group"].isin(["clean", "distortion"])])
+    rows = judged(plotting.per_architecture(table[table["group"].isin(["clean", "distortion"])]))
     order = conditions(rows)[::-1]
     panel = (2.5, 0.24 * len(order) + 0.9)
     figure, panels = plotting.architecture_panels(rows, panel=panel, sharey=True)
@@ -82,6 +82,7 @@ def distortion_readings(table: pd.DataFrame) -> Figure:
         table: From `measure.ood`.
     """
     group = table[(table["regime"] == "robust - standard") & (table["group"] == "distortion")]
+    group = plotting.per_architecture(group)
     order = conditions(group)[::-1]
     positions = plotting.offsets(list(dict.fromkeys(group["architecture"])), -0.22)
     figure, axes = plotting.canvas(1, 3, panel=(2.3, 0.24 * len(order) + 0.9), sharey=True)
@@ -111,7 +112,7 @@ def suppression_profile(table: pd.DataFrame) -> Figure:
     Args:
         table: From `measure.suppression`.
     """
-    rows = table[table["metric"] == "retained"]
+    rows = plotting.per_architecture(table[table["metric"] == "retained"])
     sweeps = list(dict.fromkeys(rows.loc[rows["level"] > 0, "method"]))
     single = list(dict.fromkeys(rows.loc[rows["level"] == 0, "method"]))
     figure, panels = plotting.architecture_panels(
@@ -141,6 +142,7 @@ def noise_channels(table: pd.DataFrame) -> Figure:
     """
     rows = table[table["regime"].isin(PAIR)]
     bands = rows[(rows["metric"] == "sensitivity") & rows["pair"]]
+    bands, rows = plotting.per_architecture(bands), rows[rows["mean_over"].isna()]
     names = list(dict.fromkeys(bands["architecture"]))
     figure, axes = plotting.canvas(1, len(names) + 1, panel=(2.5, 2.6))
     octaves = sorted(bands["octave"].unique())
@@ -170,7 +172,7 @@ def corruption_heat(table: pd.DataFrame) -> Figure:
     cells = table[
         (table["metric"] == "top1_difference")
         & (table["group"] == "corruption")
-        & (table["severity"] > 0)
+        & (table["scope"] == "severity")
     ]
     panels = {
         architecture(name): group.pivot(index="condition", columns="severity", values="value")

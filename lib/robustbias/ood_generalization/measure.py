@@ -45,7 +45,8 @@ from robustbias.studies import (
 from robustbias.tables import measure, tidy
 from robustbias.utils import UserError
 
-Condition = tuple[str, str, int]  # group, condition, severity (0 where there are none)
+# group, condition (None for all of a group), severity (None where there is none)
+Condition = tuple[str, str | None, int | None]
 Correctness = dict[str, Tensor]  # decision -> n x m, images by networks
 
 
@@ -150,7 +151,6 @@ def correctness(
     return {decision: torch.cat(part) for decision, part in parts.items()}
 
 
-ALL = "all corruptions"
 REFERENCE = "alexnet"  # the architecture whose standard network's errors are 100 in a mCE
 
 
@@ -207,10 +207,10 @@ def error_rows(
         accuracy, entries.index(reference), corruptions, severities, n
     )
     counts = torch.full((len(entries),), n)
-    each = [(group, name, 0) for name in corruptions]
+    each = [(group, name, None) for name in corruptions]
     tables = [
         tabled(study, one_by_one, each, "ce", counts, reference.name),
-        tabled(study, mean, [(group, ALL, 0)], "mce", counts, reference.name),
+        tabled(study, mean, [(group, None, None)], "mce", counts, reference.name),
     ]
     return pd.concat(tables, ignore_index=True)
 
@@ -232,7 +232,7 @@ def tabled(
     conditions: list[Condition],
     metric: str,
     counts: Tensor,
-    reference: str = "",
+    reference: str | None = None,
 ) -> pd.DataFrame:
     """One row per network and condition, and one per pair and condition for R minus S.
 
@@ -246,7 +246,8 @@ def tabled(
             "group": group,
             "condition": condition,
             "severity": severity,
-            "removes": removed(condition),
+            "scope": "severity" if severity else "condition" if condition else "group",
+            "removes": (condition and removed(condition)) or None,
             "reference": reference,
             "metric": metric,
             "n": n,
@@ -276,14 +277,15 @@ def ood(
 ) -> pd.DataFrame:
     """Accuracy of S and R of every architecture under every distortion and corruption.
 
-    Additional columns: `group`, `condition`, `severity` (1 to 5; 0 for a mean over
-    severities, and where there are none), `removes` (what a distortion takes away), `reference`.
+    Additional columns: `group`, `condition`, `severity` (1 to 5), `scope` (the finest of these
+    three that is one and not a mean over several), `removes` (what a distortion takes away),
+    `reference`.
 
     - `clean`, `distortion`: held-out images as they are, under `images.distortions` and, where the
       source has them, as silhouettes, edges, stylized or texture alone (`STIMULI` there); under an
       attack at the training radius on each network (`adversarial`, top-1 alone).
     - `corruption`: the 15 of ImageNet-C at 5 severities, the mean over severities of each, and of
-      all (`all corruptions`).
+      all (scope `group`).
 
     Metrics, for `top1` and, where classes are grouped, `entry_level`: DECISION, DECISION_relative
     and DECISION_conditional (`corruption_error`), each also as R minus S (_difference). `ce` and
@@ -313,7 +315,7 @@ def ood(
     draws = min(draws, RESAMPLED // len(images))
     clean = correctness(study, images)
     as_is = Evaluation(
-        [("clean", "clean", 0)], {d: h[:, None].float() for d, h in clean.items()}, clean
+        [("clean", "clean", None)], {d: h[:, None].float() for d, h in clean.items()}, clean
     )
     plain = {metric for decision in clean for metric in (decision, f"{decision}_difference")}
     table, _ = rows(study, as_is, generator, draws)
@@ -343,7 +345,7 @@ def _distorted(study: Study, images: Images, clean: Correctness) -> list[Evaluat
         change = partial(distorted, name=name, generator=_generator(study, name))
         hits.append(correctness(study, images, change))
     stacked = {d: torch.stack([hit[d] for hit in hits], 1).float() for d in clean}
-    evaluations = [Evaluation([("distortion", name, 0) for name in DISTORTIONS], stacked, clean)]
+    evaluations = [Evaluation([("distortion", name, None) for name in DISTORTIONS], stacked, clean)]
     for name, displayed, index in stimuli(study.source, images):
         by_category = displayed.classes != images.classes
         found = correctness(study, displayed.to(study.device), by_category=by_category)
@@ -352,7 +354,7 @@ def _distorted(study: Study, images: Images, clean: Correctness) -> list[Evaluat
         base = {
             decision: clean[decision][index] if paired else clean[decision] for decision in found
         }
-        evaluations.append(Evaluation([("distortion", name, 0)], found, base, paired=paired))
+        evaluations.append(Evaluation([("distortion", name, None)], found, base, paired=paired))
     return evaluations
 
 
@@ -377,7 +379,9 @@ def _attacked(
             hits.append((network(attacked).argmax(1) == labels).cpu())
     stacked = {"top1": torch.stack(hits, 1)[:, None].float()}
     return [
-        Evaluation([("distortion", ADVERSARIAL, 0)], stacked, {"top1": clean["top1"][: len(few)]})
+        Evaluation(
+            [("distortion", ADVERSARIAL, None)], stacked, {"top1": clean["top1"][: len(few)]}
+        )
     ]
 
 
@@ -396,7 +400,7 @@ def _corrupted(study: Study, images: Images, clean: Correctness) -> Evaluation:
         levels = cells.unflatten(1, (len(constants.NAMES), -1)).mean(2)
         hits[decision] = torch.cat([cells, levels, levels.mean(1, keepdim=True)], 1)
     conditions = [("corruption", name, severity) for name, severity in CELLS]
-    conditions += [("corruption", name, 0) for name in (*constants.NAMES, ALL)]
+    conditions += [("corruption", name, None) for name in (*constants.NAMES, None)]
     return Evaluation(conditions, hits, clean)
 
 
@@ -429,7 +433,7 @@ def suppression(study: Study, *, n_images: int = 1300, draws: int = stats.DRAWS)
     over, under = torch.cat(hits, 1), clean.repeat(1, len(hits))
     index = torch.arange(len(images))
     boot = stats.ratios(over, under, index, generator=generator, draws=draws)
-    conditions = [("suppression", name, 0) for name in SUPPRESSIONS]
+    conditions = [("suppression", name, None) for name in SUPPRESSIONS]
     counts = torch.full((clean.shape[1],), len(images))
     table = tabled(study, boot, conditions, "retained", counts)
     named = [SUPPRESSIONS[name] for name in table["condition"]]
@@ -530,6 +534,7 @@ def explained(table: pd.DataFrame, *, draws: int = 10_000, seed: int = 0) -> pd.
         table: From `noise_channels`.
     """
     wide = table[table["regime"].isin(["standard", "robust"]) & table["octave"].isna()]
+    wide = wide[wide["mean_over"].isna()]
     wide = wide.pivot(index=["network", "regime"], columns="metric", values="value")
     wide = wide.dropna().reset_index()
     bias = torch.tensor(wide["shape_bias"].to_numpy(float))

@@ -4,7 +4,7 @@ import pandas as pd
 
 from robustbias.claims import Headlines, matching
 from robustbias.images.distortions import STIMULI
-from robustbias.plotting import interval_text, pivoted, reader_table
+from robustbias.plotting import interval_text, per_architecture, pivoted, reader_table
 from robustbias.shape_bias import published
 from robustbias.utils import REGIMES, Prose, architecture
 
@@ -42,7 +42,7 @@ def texture_less(table: pd.DataFrame) -> pd.DataFrame:
     """
     names = ["clean", *(name for name, (_, lost) in STIMULI.items() if lost == "texture")]
     words = {"top1": "top-1", "entry_level": "entry-level"}
-    rows = matching(table, metric=tuple(words), condition=tuple(names))
+    rows = per_architecture(matching(table, metric=tuple(words), condition=tuple(names)))
     if set(rows["metric"]) == {"top1"}:
         return reader_table(rows.assign(column=rows["condition"]), names)
     columns = [f"{name}, {word}" for name in names for word in words.values()]
@@ -53,7 +53,7 @@ def texture_less(table: pd.DataFrame) -> pd.DataFrame:
 
 def suppression_table(table: pd.DataFrame) -> pd.DataFrame:
     """Accuracy kept, R minus S, under every suppression: one column per architecture."""
-    rows = matching(table, metric="retained_difference")
+    rows = per_architecture(matching(table, metric="retained_difference"))
     rows = rows.assign(column=rows["architecture"].map(architecture))
     rows["text"] = [interval_text(row) for row in rows.itertuples()]
     return pivoted(rows, ["removes", "condition"])
@@ -68,7 +68,7 @@ def channel_table(table: pd.DataFrame) -> pd.DataFrame:
         "shape_bias": "shape bias",
     }
     rows = table[table["pair"] & table["regime"].isin(["standard", "robust"])]
-    rows = matching(rows, metric=tuple(words))
+    rows = per_architecture(matching(rows, metric=tuple(words)))
     return reader_table(rows.assign(column=rows["metric"].map(words)), list(words.values()))
 
 
@@ -92,8 +92,8 @@ def explained(table: pd.DataFrame) -> Prose:
 
 def folders(table: pd.DataFrame) -> pd.DataFrame:
     """Top-1 of S and R on each folder of photographs; means over corruptions where it has some."""
-    rows = matching(table, metric=("top1", "mce"), severity=0)
-    rows = rows[(rows["condition"] == rows["group"]) | (rows["condition"] == "all corruptions")]
+    rows = per_architecture(matching(table, metric=("top1", "mce")))
+    rows = rows[(rows["condition"] == rows["group"]) | (rows["scope"] == "group")]
     words = {"top1": "", "mce": ", mCE"}
     return reader_table(rows.assign(column=rows["group"] + rows["metric"].map(words)))
 
@@ -106,13 +106,13 @@ def corruption_table(table: pd.DataFrame) -> pd.DataFrame:
         "top1_relative": "relative to clean",
         "top1_conditional": "both correct when clean",
     }
-    rows = matching(table, condition="all corruptions", metric=tuple(words))
+    rows = per_architecture(matching(table, scope="group", metric=tuple(words)))
     return reader_table(rows.assign(column=rows["metric"].map(words)), list(words.values()))
 
 
 def reference(table: pd.DataFrame) -> Prose:
     """Which network's errors the mCE is in per cent of."""
-    errors = matching(table, metric="mce")
+    errors = matching(table, metric="mce").dropna(subset="architecture")
     id = matching(errors, network=errors["reference"].iloc[0])["architecture"].iloc[0]
     note = " This study has no AlexNet here, so its mCE cannot be compared with those of others."
     return Prose(
@@ -136,7 +136,7 @@ def absent(table: pd.DataFrame) -> Prose:
 def wins(table: pd.DataFrame) -> Prose:
     """How many corruptions R or S resists better, by the intervals of the corruption error."""
     lines = []
-    differences = matching(table, metric="ce_difference")
+    differences = per_architecture(matching(table, metric="ce_difference"))
     for name, rows in differences.groupby("architecture", sort=False):
         better = list(rows.loc[rows["high"] < 0, "condition"].str.replace("_", " "))
         worse = list(rows.loc[rows["low"] > 0, "condition"].str.replace("_", " "))

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from robustbias import plotting
+from robustbias.claims import matching
 from robustbias.plotting import CUES, MARKERS, PAIR, PALETTE
 from robustbias.shape_bias import published
 from robustbias.shape_bias.measure import STIMULI, STYLIZED, Display
@@ -82,7 +83,8 @@ def shape_bias_by_category(table: pd.DataFrame) -> Figure:
     Args:
         table: From `measure.shape_bias`.
     """
-    rows = table[(table["metric"] == "shape_bias") & (table["category"] != "all") & table["pair"]]
+    rows = table[(table["metric"] == "shape_bias") & (table["scope"] == "category")]
+    rows = plotting.per_architecture(rows[rows["pair"]])
     rows = rows[rows["display"] == rows["display"].iloc[0]].assign(
         low=lambda rows: rows["value"], high=lambda rows: rows["value"]
     )
@@ -122,8 +124,9 @@ def display_curves(table: pd.DataFrame, metric: str = "shape_bias") -> Figure:
         table: From `measure.shape_bias`.
         metric: shape_bias, or another one of `measure.METRICS`.
     """
-    rows = table[(table["condition"] == "cue-conflict") & (table["category"] == "all")]
+    rows = table[(table["condition"] == "cue-conflict") & (table["scope"] == "network")]
     rows = rows[(rows["metric"] == metric) & (rows["aggregation"] == "mean") & rows["pair"]]
+    rows = plotting.per_architecture(rows)
     kinds = rows.groupby(["kind", "painter"], sort=False)["level"].nunique()
     kinds = [kind for kind, levels in kinds.items() if levels > 1]
     if not kinds:
@@ -182,10 +185,11 @@ def shape_bias_summary(table: pd.DataFrame) -> Figure:
     Args:
         table: From `measure.shape_bias`.
     """
+    table = plotting.per_architecture(table)
     displays = one_of_each_kind(table)
     names = list(dict.fromkeys(table.loc[table["pair"], "architecture"]))
     ticks = np.arange(len(names))
-    categories = table.loc[table["category"] != "all", "category"].unique()
+    categories = table.loc[table["scope"] == "category", "category"].unique()
     panel = (max(2.2, 5.6 / len(displays)), 2.3)
     figure, axes = plotting.canvas(2, len(displays), panel=panel, sharex=True, sharey="row")
     positions = plotting.offsets((*PAIR, "untrained"), 0.22)
@@ -196,7 +200,7 @@ def shape_bias_summary(table: pd.DataFrame) -> Figure:
         group = table[
             (table["display"] == display)
             & (table["metric"] == metric)
-            & (table["category"] == "all")
+            & (table["scope"] == "network")
             & (table["aggregation"] == "mean")
             & (table["pair"] | (table["regime"] == "untrained"))
         ]
@@ -207,7 +211,7 @@ def shape_bias_summary(table: pd.DataFrame) -> Figure:
             look = {"color": "#cccccc", "lw": 9, "zorder": 0, "label": "shuffled"}
             ax.vlines(x, null.low, null.high, **look)
         if STIMULI in set(group["kind"]):  # all that people and ImageNet networks have seen
-            others = _published(categories, metric, "all").set_index("architecture")["value"]
+            others = _published(categories, metric, "model").set_index("architecture")["value"]
             look = {"marker": MARKERS["published"], "color": PALETTE["published"], "s": 22}
             values = others.reindex(names)
             ax.scatter(ticks - 0.36, values, label="same network, ImageNet", **look)
@@ -226,11 +230,9 @@ def shape_bias_summary(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def _published(categories, metric: str, category: str | None = None) -> pd.DataFrame:
-    """Published shape bias or coverage on these categories, over all or one by one."""
-    table = published.cue_conflict(tuple(categories))
-    one_by_one = table["category"] != "all"
-    return table[(table["metric"] == metric) & (one_by_one if category is None else ~one_by_one)]
+def _published(categories, metric: str, scope: str = "category") -> pd.DataFrame:
+    """Published shape bias or coverage on these categories, one by one or over all ("model")."""
+    return matching(published.cue_conflict(tuple(categories)), metric=metric, scope=scope)
 
 
 def dose_response(table: pd.DataFrame, *, architecture: str, side: int) -> Figure:
@@ -249,7 +251,7 @@ def dose_response(table: pd.DataFrame, *, architecture: str, side: int) -> Figur
         & table["regime"].isin(PAIR)
         & (table["condition"] == "cue-conflict")
         & (table["aggregation"] == "mean")
-        & (table["category"] == "all")
+        & (table["scope"] == "network")
     ].sort_values("eps")
     displays = one_of_each_kind(group)
     several = len(displays) > 1

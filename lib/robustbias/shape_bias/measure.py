@@ -91,7 +91,7 @@ def _listed(
     """Kind, level, painter of each display of the study's entry, and what makes its stimuli."""
     source, entry = study.source, study.entry
     listed = {
-        f"{size} px": (STIMULI, size, "", partial(source.cue_conflict, size))
+        f"{size} px": (STIMULI, float(size), "", partial(source.cue_conflict, size))
         for size in sizes or entry.sizes
     }
     for name in entry.painting.get("painters", ()):
@@ -268,8 +268,8 @@ def shape_bias(
     """Shape bias of every network on every display, with its nulls and the S-R difference.
 
     Rows, by `condition`:
-    - `cue-conflict`: metrics of `bias_and_coverage`; `category` is "all" or, for the displays that
-      decide, the category of the shape. A category has too few images for an interval, so those
+    - `cue-conflict`: metrics of `bias_and_coverage`; scope `network` or, for the displays that
+      decide, `category` (of the shape). A category has too few images for an interval, so those
       rows have none. Regime `untrained` is the null of a network that learned nothing.
     - `shuffled`: shape bias and coverage of the same responses shuffled over the stimuli (mean
       and middle 95 %), the null of a network that ignores the image; for the displays that decide.
@@ -287,13 +287,13 @@ def shape_bias(
     for _, group in trials.groupby(["kind", "painter"], sort=False):
         options = {"generator": generator, "metrics": METRICS, "draws": draws}
         overall, boot = bias_and_coverage(group, BY, **options)
-        rows.append(overall.assign(condition="cue-conflict", category="all"))
         about = overall.drop(columns=["value", "low", "high"])
-        differences = stats.intervals(*stats.compared(study, about, boot, paired=True))
-        differences["metric"] += "_difference"
-        differences["n"] = group["stimulus"].nunique()
-        shifts = _shifts(study, overall, boot)
-        rows.append(pd.concat([differences, shifts]).assign(condition="paired", category="all"))
+        table = stats.aggregate(study, about, boot, paired=True, suffix="_difference")
+        paired = table["metric"].str.endswith("_difference")
+        table.loc[paired, "n"] = group["stimulus"].nunique()
+        table["condition"] = np.where(paired, "paired", "cue-conflict")
+        rows.append(table.assign(scope="network"))
+        rows.append(_shifts(study, overall, boot))
         if not (deciding := group[group["decides"]]).empty:
             rows.append(_by_category(deciding[deciding["aggregation"] == "mean"]))
             rows.append(_shuffled(deciding, generator))
@@ -312,7 +312,7 @@ def _by_category(trials: pd.DataFrame) -> pd.DataFrame:
         pd.DataFrame({"value": value, "n": n}).reset_index().assign(metric=metric)
         for metric, (value, n) in values.items()
     ]
-    return pd.concat(rows).assign(condition="cue-conflict")
+    return pd.concat(rows).assign(condition="cue-conflict", scope="category")
 
 
 def style_shift(
@@ -351,6 +351,7 @@ def _shifts(study: Study, overall: pd.DataFrame, boot: stats.Bootstrap) -> pd.Da
         shift = stats.Bootstrap(value, replicates[:, None], None)
         columns = {"network": f"{pair['robust'].name} - {pair['standard'].name}"}
         columns |= {"regime": "robust - standard", "metric": "style_shift"}
+        columns |= {"condition": "paired", "scope": "network"}
         columns |= {"display": STYLIZED, "level": np.nan, "n": int(curves["robust"]["n"].sum())}
         rows.append(stats.intervals(curves["robust"].head(1).assign(**columns), shift))
     return pd.concat(rows) if rows else table.head(0)
@@ -373,7 +374,7 @@ def _shuffled(trials: pd.DataFrame, generator: torch.Generator, draws: int = 500
                 {
                     **dict(zip(BY, names, strict=True)),
                     "condition": "shuffled",
-                    "category": "all",
+                    "scope": "network",
                     "metric": metric,
                     "value": float(null[:, column].mean()),
                     "low": float(low[column]),

@@ -3,13 +3,14 @@
 import pandas as pd
 
 from robustbias.claims import Headlines, matching
-from robustbias.plotting import interval_text, pivoted, reader_table
+from robustbias.plotting import interval_text, per_architecture, pivoted, reader_table
 from robustbias.utils import Prose, architecture
 
 
 def headlines(table: pd.DataFrame) -> Headlines:
     """Both cues' shares of all answers, shape bias and nulls on the displays that decide."""
-    rows = matching(table, category="all", aggregation="mean", decides=True)
+    table = per_architecture(table)
+    rows = matching(table, scope="network", aggregation="mean", decides=True)
     displays, numbers = list(rows["display"].unique()), {}
     for display in displays:
         where = f", {display}" if len(displays) > 1 else ""
@@ -40,7 +41,7 @@ def shape_bias(table: pd.DataFrame) -> pd.DataFrame:
     Of S, R and the untrained, on the displays that decide. `bias (sum)`: decisions by the summed
     instead of the mean probability of a category's classes; `shuffled`: answers permuted.
     """
-    rows = table[(table["category"] == "all") & table["decides"]]
+    rows = per_architecture(table[(table["scope"] == "network") & table["decides"]])
     rows = rows[rows["pair"] | (rows["regime"] == "untrained")]
     words = {("cue-conflict", "mean", metric): word for metric, word in COLUMNS.items()} | {
         ("cue-conflict", "sum", "shape_bias"): "bias (sum)",
@@ -54,7 +55,7 @@ def shape_bias(table: pd.DataFrame) -> pd.DataFrame:
 
 def differences(table: pd.DataFrame) -> pd.DataFrame:
     """R minus S of each metric, on every display."""
-    rows = matching(table, condition="paired", aggregation="mean")
+    rows = per_architecture(matching(table, condition="paired", aggregation="mean"))
     words = {f"{metric}_difference": word for metric, word in COLUMNS.items()}
     rows = matching(rows, metric=tuple(words))
     rows = rows.assign(column=rows["metric"].map(words))

@@ -107,7 +107,7 @@ def noise_gain(table: pd.DataFrame) -> Figure:
     figure, panels = plotting.architecture_panels(
         plotting.layer_means(table, "noise_gain"), ["noise gain"], panel=(3.2, 3.0), sharey=True
     )
-    sigmas = sorted(table.loc[table["condition"] == "noise", "sigma"].unique(), reverse=True)
+    sigmas = sorted(table["sigma"].dropna().unique(), reverse=True)
     for by_sigma, (ax,) in panels:
         for style, sigma in zip(itertools.cycle(("-", "--", ":", "-.")), sigmas, strict=False):
             rows, suffix = by_sigma[by_sigma["sigma"] == sigma], f", sigma {sigma:g}"

@@ -161,11 +161,11 @@ def smoothness(
 
     `condition` says of what: `filters` (layers are convolutions), `maps` or `noise` (layers are
     the probed ones). Metrics: `tv`, `tv_per_pixel`, `tv_normalised`, `high_frequency_share` (of
-    filters), `noise_gain` (column `sigma`, 0 elsewhere).
+    filters), `noise_gain` (with a `sigma`).
 
-    Rows by `unit`: 0 and up a unit, without interval; -1 the mean over a layer's n live units,
-    with a bootstrap over units; regime `robust / standard` the ratio of two such
-    means, and under layer `all` the geometric mean of that ratio over layers. Units, not images,
+    Rows of scope `unit` have no interval. Scope `layer`: the mean over a layer's n live units,
+    with a bootstrap over units; regime `robust / standard` the ratio of two such means, and at
+    scope `network` the geometric mean of that ratio over layers. Units, not images,
     are resampled: both networks see the same images and the same noise, and which units training
     happened to make is the larger uncertainty.
 
@@ -200,9 +200,11 @@ def smoothness(
             for (condition, layer), values in by_layer.items()
             for metric, value in values.items()
         ]
-    table = pd.concat([*units, _aggregates(study, pd.concat(units), generator, draws)])
+    units = pd.concat(units)
+    aggregates = _aggregates(study, units, generator, draws)
+    table = pd.concat([units.assign(scope="unit"), aggregates])
     split = table["metric"].str.split(" ")  # noise_gain 0.08 -> metric and sigma
-    sigma = pd.to_numeric(split.str[1]).fillna(0.0)
+    sigma = pd.to_numeric(split.str[1])
     return tidy(table.assign(metric=split.str[0], sigma=sigma).reset_index(drop=True))
 
 
@@ -216,17 +218,26 @@ def _aggregates(
         shared = layer.iloc[0].drop(["unit", "metric", "value"]).to_dict()
         groups.append((shared, wide.columns, torch.tensor(wide.values), None))
     about, boot = stats.over_units(groups, generator=generator, draws=draws, bounds=NO_BOUNDS)
+    about = about.assign(scope="layer")
     by_layer, ratio = stats.compared(study, about, boot, paired=False, by="/")
     tables = [stats.intervals(about, boot), stats.intervals(by_layer, ratio)]
+    wholes, means = [], []
     for _, layers in by_layer.groupby(["network", "condition", "metric"], sort=False):
-        mean = stats.Bootstrap(
-            ratio.value[layers.index].log().mean(0, keepdim=True).exp(),
-            ratio.resamples.T[layers.index].contiguous().log().mean(0).exp()[:, None],
-            NO_BOUNDS,
+        if layers["mean_over"].notna().any():
+            continue  # averaged again below, over layers first
+        means.append(
+            stats.Bootstrap(
+                ratio.value[layers.index].log().mean(0, keepdim=True).exp(),
+                ratio.resamples.T[layers.index].contiguous().log().mean(0).exp()[:, None],
+                NO_BOUNDS,
+            )
         )
-        whole = layers.iloc[:1].assign(layer="all", n=layers["n"].sum())
-        tables.append(stats.intervals(whole, mean))
-    return pd.concat(tables, ignore_index=True).assign(unit=-1)
+        wholes.append(layers.iloc[:1].assign(scope="network", layer=None, n=layers["n"].sum()))
+    if wholes:
+        whole = pd.concat(wholes, ignore_index=True)
+        joined = stats.Bootstrap.joined(means)
+        tables.append(stats.intervals(*stats.averaged(study, whole, joined, paired=False)))
+    return pd.concat(tables, ignore_index=True)
 
 
 @dataclasses.dataclass(frozen=True)

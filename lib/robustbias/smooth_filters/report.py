@@ -17,13 +17,14 @@ _COLUMNS = {
 
 def smoothness_table(table: pd.DataFrame) -> pd.DataFrame:
     """R over S, value [95 % interval]: per architecture, the first layer and the mean of all."""
-    ratios = matching(table, regime="robust / standard", sigma=(0.0, SIGMA))
+    ratios = matching(table, regime="robust / standard")
+    ratios = ratios[ratios["sigma"].isna() | (ratios["sigma"] == SIGMA)]
     keys = zip(ratios["condition"], ratios["metric"], strict=True)
     ratios = ratios.assign(column=[_COLUMNS.get(key) for key in keys]).dropna(subset=["column"])
     first = ratios.groupby(["architecture", "condition"])["layer"].transform("first")
     parts = [
         ratios[ratios["layer"] == first].assign(layers="first"),
-        matching(ratios, layer="all").assign(layers="all (geometric mean)"),
+        matching(ratios, scope="network").assign(layers="all (geometric mean)"),
     ]
     rows = pd.concat(parts).sort_values("architecture", kind="stable")
     rows = rows.assign(

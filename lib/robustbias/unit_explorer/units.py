@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from robustbias.claims import matching
 from robustbias.concepts.measure import labels
 from robustbias.utils import UserError
 
@@ -77,10 +78,7 @@ def joined(tables: dict[str, pd.DataFrame], networks: Iterable[str]) -> pd.DataF
     Raises:
         UserError: A table has two values of one result for one unit.
     """
-    tables = {
-        name: table[table["network"].isin(list(networks)) & (table["unit"] >= 0)]
-        for name, table in tables.items()
-    }
+    tables = {name: _units(table, networks) for name, table in tables.items()}
     if "smoothness" in tables:
         tables["smoothness"] = _first_filters(tables["smoothness"])
     units = labels(tables["dissection"])
@@ -92,6 +90,12 @@ def joined(tables: dict[str, pd.DataFrame], networks: Iterable[str]) -> pd.DataF
         units = _merged(units, RESULTS[-1].rows(tables, "n_decisions", "n"))
         units["shape_minus_texture"] = units["shape_score"] - units["texture_score"]
     return units.sort_values(KEYS).reset_index(drop=True)
+
+
+def _units(table: pd.DataFrame, networks: Iterable[str]) -> pd.DataFrame:
+    """The rows about units of these networks; all of them have a number."""
+    rows = matching(table, scope="unit", network=tuple(networks))
+    return rows.astype({"unit": int})
 
 
 def _first_filters(table: pd.DataFrame) -> pd.DataFrame:
@@ -124,7 +128,7 @@ def best_concepts(dissection: pd.DataFrame, networks: Iterable[str]) -> pd.DataF
 
     Columns: network, layer, unit, category, concept, iou, null (null IoU of that concept).
     """
-    units = dissection[dissection["network"].isin(list(networks)) & (dissection["unit"] >= 0)]
+    units = _units(dissection, networks)
     keys = [*KEYS, "category", "concept"]
     iou, null = (
         units.loc[units["metric"] == metric, [*keys, "value"]].rename(columns={"value": name})

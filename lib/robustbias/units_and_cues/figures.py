@@ -72,7 +72,7 @@ def scores_by_layer(table: pd.DataFrame) -> Figure:
         "relative_generality": "relative\ngenerality",
     }
     # unit rows are in the order of the layers, means are not
-    order = table.loc[table["unit"] >= 0, ["architecture", "layer"]].drop_duplicates()
+    order = table.loc[table["scope"] == "unit", ["architecture", "layer"]].drop_duplicates()
     figure, axes = plotting.layer_panels(
         [order.merge(plotting.layer_means(table, metric)) for metric in metrics],
         list(metrics.values()),

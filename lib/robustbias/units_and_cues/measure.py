@@ -46,20 +46,21 @@ def ablation(
     of any unit. So those by its rarer cue are drawn with the study's seed, spread over shape
     images, and each is matched with the decision by the other cue whose margin is nearest.
 
-    Rows of `unit` 0 and up, without interval; n is the number of images of the kind:
+    Rows of scope `unit`, without interval; n is the number of images of the kind:
     - `shape_score`, `texture_score`, `clean_score`: decisions that change when the unit is
       silenced; `shape_share`, ... the same over n.
     - `generality`: 1 - |s - t| / (s + t) of the shape and texture score, NaN where both are 0, and
       `generality_null`, its mean under the permutation null (as many changes of random images).
     - `shape_alone`, `texture_alone`: share of decisions that stay when all other units of the
-      layer are silenced (of `unit` -1: when all are).
+      layer are silenced.
 
-    Rows of `unit` -1:
-    - means over the units of a layer, or of layer `all`, with intervals over units and differences
-      of R and S: see `unit_means`. Relative generality is 1 where changes fall on the images
-      at random, whichever cue decides them.
-    - `shape_margin`, ... (layer `all`): mean margin of the network's decisions on the images of the
-      kind, with an interval over images.
+    Rows of scope `layer` and `network`:
+    - `shape_all_silenced`, `texture_all_silenced`: share that stays when all units of a layer are.
+    - means over units, with intervals over units and differences of R and S: see `unit_means`.
+      Relative generality is 1 where changes fall on the images at random, whichever cue decides
+      them.
+    - `shape_margin`, ... (of a network): mean margin of its decisions on the images of the kind,
+      with an interval over images.
 
     Cost: 5 n_each images through what follows each layer, for every unit of it.
 
@@ -105,7 +106,7 @@ def ablation(
                 scores = _unit_table(network, layer, pixels, answer)
                 rows.append(scores.assign(**columns, layer=layer))
     units = pd.concat(rows, ignore_index=True)
-    means = unit_means(study, units[units["unit"] >= 0], "layer", draws).assign(unit=-1)
+    means = unit_means(study, units[units["scope"] == "unit"], "layer", draws)
     return tidy(pd.concat([units, *margins, means], ignore_index=True))
 
 
@@ -119,7 +120,7 @@ def _margins(study: Study, chosen: dict[str, Kind]) -> pd.DataFrame:
         generator=torch.Generator().manual_seed(study.seed),
     )
     about = pd.DataFrame({"metric": [f"{kind}_margin" for kind in KINDS], "n": len(margin)})
-    return stats.intervals(about.assign(layer="all", unit=-1), boot)
+    return stats.intervals(about.assign(scope="network"), boot)
 
 
 def _unit_table(
@@ -128,7 +129,7 @@ def _unit_table(
     pixels: Float[Tensor, "m 3 h w"],
     answer: Callable,
 ) -> pd.DataFrame:
-    """Scores of every unit of one layer, and what is left when all are silenced."""
+    """Scores of every unit of one layer, and what stays when all are silenced."""
     n = len(pixels) // len(KINDS)
     with torch.no_grad():
         activations = torch.cat([hooks.prefix(network, layer, part) for part in pixels.split(128)])
@@ -140,30 +141,29 @@ def _unit_table(
     conflicts = activations[: 2 * n]
     alone = unit_answers(network, layer, conflicts, answer, alone=True)
     columns: dict[str, Tensor] = {}
+    all_silenced = {}
     for kind, at in zip(KINDS, torch.arange(3 * n).split(n), strict=True):
         score = (silenced[:, at] != before[at]).sum(1).cpu()
         columns |= {f"{kind}_score": score, f"{kind}_share": score / n}
         if kind != "clean":
-            stays = torch.cat([silent.expand(1, n), alone[:, at]]) == before[at]
-            columns[f"{kind}_alone"] = stays.float().mean(1).cpu()
+            columns[f"{kind}_alone"] = (alone[:, at] == before[at]).float().mean(1).cpu()
+            all_silenced[f"{kind}_alone"] = (silent == before[at]).float().mean().cpu()
     general, null = generality(columns["shape_score"], columns["texture_score"], n)
     columns |= {"generality": general, "generality_null": null}
-    return pd.concat(
-        pd.DataFrame(
-            {
-                # the row of unit -1 (all silenced) stands first, where there is one
-                "unit": range(len(silenced) - len(value), len(silenced)),
-                "metric": name,
-                "value": value.double().numpy(),
-                "n": n,
-            }
-        )
-        for name, value in columns.items()
-    )
+    tables = []
+    for name, value in columns.items():
+        if name in all_silenced:
+            silenced_all = name.replace("_alone", "_all_silenced")
+            row = {"scope": "layer", "metric": silenced_all, "value": float(all_silenced[name])}
+            tables.append(pd.DataFrame([row]))
+        rows = {"scope": "unit", "unit": range(len(value)), "metric": name}
+        tables.append(pd.DataFrame(rows | {"value": value.double().numpy()}))
+    return pd.concat(tables).assign(n=n)
 
 
 SHARES = ("shape_share", "texture_share", "clean_share", "serves_shape", "serves_texture")
 MEANS = (*SHARES, "generality", "relative_generality", "shape_part")
+ALL = "all"  # groups all units of a network, until the table is made
 
 
 def unit_means(study: Study, units: pd.DataFrame, by: str, draws: int = 2000) -> pd.DataFrame:
@@ -177,12 +177,13 @@ def unit_means(study: Study, units: pd.DataFrame, by: str, draws: int = 2000) ->
     Shares of units that serve a cue have Wilson's interval, all others the bootstrap's.
 
     Args:
-        units: Rows of `ablation` of unit 0 and up, and a column `by`.
-        by: The column whose values are the groups; "all" is added. A group of one unit has no
-            interval to speak of and is left out.
+        units: Rows of `ablation` of scope `unit`, and a column `by`.
+        by: The column whose values are the groups, and the scope of their rows. All units of a
+            network are a group of scope `network`. A group of one unit has no interval to speak
+            of and is left out.
     """
     units = units.assign(at=units["layer"])  # `by` may be the layer itself
-    units = pd.concat([units, units.assign(**{by: "all"})])
+    units = pd.concat([units, units.assign(**{by: ALL})])
     wide = units.pivot(index=["network", by, "at", "unit"], columns="metric", values="value")
     named = {e.name: described(study, e) for pair in pairs(study).values() for e in pair.values()}
     groups = [
@@ -192,6 +193,9 @@ def unit_means(study: Study, units: pd.DataFrame, by: str, draws: int = 2000) ->
     ]
     generator = torch.Generator().manual_seed(study.seed)
     about, boot = stats.over_units(groups, generator=generator, draws=draws)
+    whole = about[by] == ALL
+    about = about.assign(scope=whole.map({True: "network", False: by}))
+    about[by] = about[by].mask(whole)
     table = stats.aggregate(study, about, boot, paired=False).dropna(subset=["value"])
     serves = table["metric"].str.startswith("serves_") & table["network"].isin(named)
     for at, row in table[serves].iterrows():  # few units, all alike, would have no width at all
@@ -225,9 +229,10 @@ def cue_units(
 ) -> pd.DataFrame:
     """Means of ablation scores over the units that detect a category of concepts.
 
-    Rows as from `unit_means`, one per network and metric for every `detects`: "all", a category of
-    concepts (object, texture, ...) or "no concept", with intervals over units and differences of R
-    and S. `serves_shape` is the share of units without which a decision by shape changes.
+    Rows as from `unit_means`, one per network and metric, for all units (scope `network`) and for
+    every `detects`: a category of concepts (object, texture, ...) or "no concept". Intervals are
+    over units; regime `robust - standard` is the difference. `serves_shape` is the share of units
+    without which a decision by shape changes.
 
     Args:
         scores: From `ablation`.
@@ -246,7 +251,7 @@ def labelled(scores: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
     Raises:
         UserError: Units that were silenced but not dissected.
     """
-    units = scores[scores["unit"] >= 0]
+    units = scores[scores["scope"] == "unit"]
     labels = labels.assign(detects=labels["category"].where(labels["detector"].astype(bool), NONE))
     units = units.merge(labels[[*UNIT, "detects"]], on=UNIT, how="left", validate="many_to_one")
     if units["detects"].isna().any():

@@ -24,15 +24,15 @@ def kept_alone(table: pd.DataFrame) -> pd.DataFrame:
 
     By layer, as percentages: the best unit, the mean unit, and with all units silenced.
     """
-    rows = matching(table, metric=("shape_alone", "texture_alone"))
-    names = ["architecture", "layer", "regime", "metric"]
-    units = rows[rows["unit"] >= 0].groupby(names, sort=False)["value"].agg(["max", "mean"])
-    units["none"] = rows[rows["unit"] < 0].set_index(names)["value"]
+    names = ["architecture", "layer", "regime", "cue"]
+    split = table["metric"].str.split("_", n=1)
+    rows = table.assign(cue=split.str[0], kept=split.str[1])
+    units = matching(rows, kept="alone").groupby(names, sort=False)["value"].agg(["max", "mean"])
+    units["none"] = matching(rows, kept="all_silenced").set_index(names)["value"]
     units = (100 * units).reset_index()
-    cues = units["metric"].str.removesuffix("_alone")
     units = units.assign(
         network=units["architecture"].map(architecture),
-        column=units["regime"].map(REGIMES).str[0] + ", by " + cues,
+        column=units["regime"].map(REGIMES).str[0] + ", by " + units["cue"],
         text=[f"{row.max:.0f} / {row.mean:.0f} / {row.none:.0f}" for row in units.itertuples()],
     )
     return pivoted(units, ["network", "layer"])
@@ -49,6 +49,7 @@ def cue_unit_table(table: pd.DataFrame) -> pd.DataFrame:
         "relative_generality": "relative generality",
     }
     rows = matching(table, regime=("standard", "robust"), metric=tuple(words))
+    rows = rows.assign(detects=rows["detects"].fillna("all"))
     last = {NONE: 1, "all": 2}
     rows = rows.sort_values("detects").sort_values(
         "detects", key=lambda detects: detects.map(last).fillna(0), kind="stable"
