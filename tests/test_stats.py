@@ -121,12 +121,13 @@ def test_an_interval_prints_its_value_and_ends():
     assert str(Interval(0.6521, 0.61, 0.694, 734)) == "0.65 [0.61, 0.69]"
 
 
-def test_an_end_is_never_rounded_onto_the_threshold_it_is_compared_with():
+def test_an_interval_has_the_decimals_that_its_length_justifies():
     interval = Interval(0.09, 0.003, 0.17, 550)
-    assert interval.text() == "0.09 [0.00, 0.17]"
-    assert interval.text(threshold=0.0) == "0.090 [0.003, 0.170]"
-    assert interval.text(threshold=0.5) == "0.09 [0.00, 0.17]"
-    assert Interval(0.0, 0.0, 0.1, 9).text(threshold=0.0) == "0.00 [0.00, 0.10]"
+    assert str(interval) == "0.09 [0.00, 0.17]"
+    assert str(Interval(1.008, 1.0004, 1.0154, 9)) == "1.008 [1.000, 1.015]"
+    assert str(Interval(3.58, -1.77, 9.05, 9)) == "3.6 [-1.8, 9.1]"
+    assert str(Interval(34.5, 12.7, 68.4, 9)) == "34 [13, 68]"
+    assert str(Interval(0.0, 0.0, 0.0, 9)) == "0.00 [0.00, 0.00]"
 
 
 def test_crossed_resamples_equal_a_literal_loop():

@@ -23,15 +23,15 @@ from robustbias.images import (
     CueConflict,
     Images,
     cached_pixels,
+    cue_conflict,
     opened,
     style_transfer,
     textures,
 )
 from robustbias.images import concepts as images_concepts
-from robustbias.images import cue_conflict as images_cue_conflict
 from robustbias.images.concepts import Concepts
 from robustbias.images.cue_conflict import CATEGORIES, class_names, entry_level, known, membership
-from robustbias.images.source import Source
+from robustbias.images.source import StimulusFolders
 from robustbias.images.tiny_imagenet_files import Encoded, encoded
 from robustbias.networks import zoo
 from robustbias.utils import MissingData, UserError
@@ -42,7 +42,7 @@ BLOCK = 256  # images a thread decodes at a time
 BAR_FROM = 2_000  # images; decoding fewer takes no time worth a progress bar
 
 
-class TinyImageNet(Source):
+class TinyImageNet(StimulusFolders):
     """Tiny-ImageNet with the stimuli of Geirhos et al. at its size.
 
     `classes` are WNIDs, sorted; labels index them. `categories` are those of the 16 entry-level
@@ -70,7 +70,8 @@ class TinyImageNet(Source):
             raise UserError(f"unknown subset {subset!r}; expected one of {', '.join(SUBSETS)}.")
         self.wnids = class_names(manifest.dataset("tiny-imagenet").class_file)
         covered = {c: set(entry_level()[c]) & set(self.wnids) for c in CATEGORIES}
-        self.categories = known(categories) or tuple(c for c in CATEGORIES if covered[c])
+        chosen = known(categories) or tuple(c for c in CATEGORIES if covered[c])
+        super().__init__(chosen, SIDE, directory)
         if absent := [c for c in self.categories if not covered[c]]:
             raise UserError(
                 f"Tiny-ImageNet has no class of {', '.join(absent)}; expected some of "
@@ -79,7 +80,6 @@ class TinyImageNet(Source):
         chosen = set().union(*(covered[c] for c in self.categories))
         self.classes = tuple(w for w in self.wnids if subset == "all" or w in chosen)
         self.transfer = transfer
-        self.directory = directory or manifest.data_directory()
 
     def train(self, epoch: int = 0, seed: int = 0) -> Images:
         """The stored training images, 500 per class; the same in every epoch and for every seed."""
@@ -88,19 +88,6 @@ class TinyImageNet(Source):
     def val(self) -> Images:
         """The validation images, 50 per class."""
         return self._split("val")
-
-    def cue_conflict(self, size: int = SIDE) -> CueConflict:
-        """Stimuli with both cues among the categories (550 for all 11), `size` pixels a side."""
-        return images_cue_conflict.cue_conflict(self._folder("cue-conflict"), size, self.categories)
-
-    def silhouettes(self) -> Images:
-        """Black objects on white, 10 per category; labels index the categories."""
-        folder = self._folder("filled-silhouettes")
-        return images_cue_conflict.labelled(folder, SIDE, self.categories)
-
-    def edges(self) -> Images:
-        """Edge drawings, 10 per category; labels index the categories."""
-        return images_cue_conflict.labelled(self._folder("edges"), SIDE, self.categories)
 
     def stylized_conflict(self, painter: str, style: float) -> CueConflict:
         """Cue conflicts of photographs: the shape of one in the texture of another category's.
@@ -130,13 +117,13 @@ class TinyImageNet(Source):
             MissingData: The object boxes or the silhouettes are not there.
         """
         photos, boxes, chosen = self._large(10)
-        return images_cue_conflict.collage(self.silhouettes(), photos, boxes, chosen, scale)
+        return cue_conflict.collage(self.silhouettes(), photos, boxes, chosen, scale)
 
     def _large(self, k: int) -> tuple[Images, Tensor, Tensor]:
         """The validation photographs, their boxes, and k with large objects of each category."""
         photos, belongs = self.val(), membership(self.classes, self.categories).T > 0
         boxes = images_concepts.boxes(self._folder("tiny-imagenet"), photos)
-        return photos, boxes, images_cue_conflict.large(photos, boxes, belongs, k)
+        return photos, boxes, cue_conflict.large(photos, boxes, belongs, k)
 
     def stylized(self) -> Images:
         """Validation photographs in procedural textures that belong to no category.
@@ -152,9 +139,11 @@ class TinyImageNet(Source):
         return dataclasses.replace(photos, pixels=pixels)
 
     def concepts(self, n: int | None = None) -> Concepts:
-        """n images with concept masks (all photographs when None), a fifth of them texture patches.
+        """n images with concept masks (all photographs when None), a fifth of them textures.
 
-        Objects are the classes, each named by its category and WNID.
+        Objects are the classes, each named by its category and WNID. Half of the textures, at most
+        ten of each category, are tiles from the objects of validation photographs; the rest are
+        procedural patterns.
 
         Raises:
             MissingData: val_annotations.txt with the object boxes is not there.
@@ -170,7 +159,18 @@ class TinyImageNet(Source):
         words = {wnid: word for word, wnids in entry_level().items() for wnid in wnids}
         names = tuple(f"{words.get(wnid, '')} {wnid}".strip() for wnid in self.classes)
         boxes = images_concepts.boxes(self._folder("tiny-imagenet"), photos)
-        return images_concepts.concepts(photos, boxes, names, n_patches, generator)
+        tiles = self._tiles(n_patches // 2, generator)
+        patterns = n_patches - len(tiles)
+        return images_concepts.concepts(photos, boxes, names, tiles, patterns, generator)
+
+    def _tiles(self, n: int, generator: torch.Generator) -> Images:
+        """At most n textures of photographs from edge to edge, labelled by category."""
+        photos, boxes, chosen = self._large(10)
+        order = torch.randperm(chosen.numel(), generator=generator)[:n]
+        index = chosen.flatten()[order].tolist()
+        tiles = [cue_conflict.tiled(photos.pixels[i], boxes[i], 1.0, SIDE) for i in index]
+        pixels = torch.stack(tiles) if tiles else photos.pixels[:0]
+        return Images(pixels, order // chosen.shape[1], self.categories)
 
     @functools.cached_property
     def digest(self) -> str:
@@ -180,11 +180,7 @@ class TinyImageNet(Source):
         for split in (self.train(), self.val()):
             total.update(split.labels.numpy())
             total.update(split.pixels.numpy())
-        for name in ("cue-conflict", "filled-silhouettes", "edges"):
-            folder = self._folder(name)
-            total.update(
-                (images_cue_conflict.digest(folder) if folder.is_dir() else "absent").encode()
-            )
+        total.update(self.stimuli_digest())
         if self.transfer is not None:
             for painter in self.transfer.painters:
                 total.update(manifest.network(painter).sha256.encode())
@@ -205,9 +201,6 @@ class TinyImageNet(Source):
             (network.weights_hash, str(settings), inputs),
             lambda: style_transfer.stylized(network, shapes, patches, how, style).numpy(),
         )
-
-    def _folder(self, name: str) -> Path:
-        return self.directory / manifest.dataset(name).path
 
     @functools.lru_cache(maxsize=2)  # noqa: B019  a source lives as long as its study
     def _split(self, split: str) -> Images:

@@ -31,6 +31,7 @@ from robustbias.images.distortions import (
     suppressed,
 )
 from robustbias.manifest import NetworkEntry
+from robustbias.networks.hooks import fitting
 from robustbias.ood_generalization import corruption_error
 from robustbias.shape_bias.measure import deciding_bias, entry_level
 from robustbias.stats import Bootstrap
@@ -42,7 +43,7 @@ from robustbias.studies import (
     paired,
     pairs,
 )
-from robustbias.tables import measure, tidy
+from robustbias.tables import Part, measure, parts, tidy
 from robustbias.utils import UserError
 
 # group, condition (None for all of a group), severity (None where there is none)
@@ -89,7 +90,7 @@ def decisions(
 
     Where every class is its category the two coincide, and only top1 is returned.
     """
-    if torch.equal(membership, torch.eye(*membership.shape, device=membership.device)):
+    if torch.equal(membership, torch.eye(len(membership), device=membership.device)):
         return ("top1",)
     if by_category:
         return ("entry_level",)
@@ -140,7 +141,8 @@ def correctness(
     models = [study.network_named(entry.name) for entry in networks(study)]
     belongs = [study.membership(network).to(images.pixels.device) for network in models]
     parts: dict[str, list[Tensor]] = {}
-    for pixels, labels in images.batches(batch):
+    size = min([fitting(network, images.pixels, batch) for network in models], default=batch)
+    for pixels, labels in images.batches(size):
         pixels = pixels if change is None else change(pixels)
         hits = [
             correct_by_decision(network, pixels, labels, membership, by_category)
@@ -340,22 +342,34 @@ def ood(
 
 def _distorted(study: Study, images: Images, clean: Correctness) -> list[Evaluation]:
     """The images under every distortion, and the stimuli that the source has."""
-    hits = []
-    for name in DISTORTIONS:
-        change = partial(distorted, name=name, generator=_generator(study, name))
-        hits.append(correctness(study, images, change))
+    changes = {
+        name: partial(distorted, name=name, generator=_generator(study, name))
+        for name in DISTORTIONS
+    }
+    tasks = {name: partial(correctness, study, images, change) for name, change in changes.items()}
+    hits = list(parts(tasks).values())
     stacked = {d: torch.stack([hit[d] for hit in hits], 1).float() for d in clean}
     evaluations = [Evaluation([("distortion", name, None) for name in DISTORTIONS], stacked, clean)]
     for name, displayed, index in stimuli(study.source, images):
         by_category = displayed.classes != images.classes
         found = correctness(study, displayed.to(study.device), by_category=by_category)
         found = {decision: hit[:, None].float() for decision, hit in found.items()}
-        paired = index is not None
-        base = {
-            decision: clean[decision][index] if paired else clean[decision] for decision in found
-        }
-        evaluations.append(Evaluation([("distortion", name, None)], found, base, paired=paired))
+        if index is not None:
+            base = {decision: hit[index] for decision, hit in clean.items()}
+        else:
+            base = clean if set(found) <= set(clean) else _by_category(study, images)
+        same = index is not None
+        evaluations.append(Evaluation([("distortion", name, None)], found, base, paired=same))
     return evaluations
+
+
+def _by_category(study: Study, images: Images) -> Correctness:
+    """Entry-level correctness on those of the images that belong to a category."""
+    network = study.network_named(networks(study)[0].name)
+    belongs = study.membership(network).to(images.labels.device)[images.labels]
+    inside = belongs.any(1).nonzero()[:, 0]
+    categories = dataclasses.replace(images.take(inside), labels=belongs[inside].argmax(1))
+    return correctness(study, categories, by_category=True)
 
 
 def _attacked(
@@ -368,16 +382,19 @@ def _attacked(
     few = images.take(torch.arange(min(n, len(images)), device=images.labels.device))
     if not len(few):
         return []
-    threat, hits = study.entry.threat, []
+    threat = study.entry.threat
     pixels, labels = next(few.batches(len(few)))
     attack = {"norm": threat.norm, "eps": threat.eps, "steps": steps}
-    for entry in networks(study):
+
+    def standing(entry: NetworkEntry) -> Part:
         network = study.network_named(entry.name)
         generator = _generator(study, ADVERSARIAL, entry.name)
         attacked = adversarial(network, pixels, labels, generator=generator, **attack)
         with torch.no_grad():
-            hits.append((network(attacked).argmax(1) == labels).cpu())
-    stacked = {"top1": torch.stack(hits, 1)[:, None].float()}
+            return {"top1": network(attacked).argmax(1) == labels}
+
+    hits = parts({f"{ADVERSARIAL} {e.name}": partial(standing, e) for e in networks(study)})
+    stacked = {"top1": torch.stack([hit["top1"] for hit in hits.values()], 1)[:, None].float()}
     return [
         Evaluation(
             [("distortion", ADVERSARIAL, None)], stacked, {"top1": clean["top1"][: len(few)]}
@@ -387,13 +404,14 @@ def _attacked(
 
 def _corrupted(study: Study, images: Images, clean: Correctness) -> Evaluation:
     """The images under every corruption and severity, then the means over severities and of all."""
-    per_cell = []
+    tasks = {}
     for name, severity in CELLS:
         generator = _generator(study, name, severity)
         change = partial(
             images_corruptions.corrupted, name=name, severity=severity, generator=generator
         )
-        per_cell.append(correctness(study, images, change))
+        tasks[f"{name} {severity}"] = partial(correctness, study, images, change)
+    per_cell = parts(tasks).values()
     hits = {}
     for decision in clean:
         cells = torch.stack([hit[decision] for hit in per_cell], 1).float()
@@ -426,10 +444,12 @@ def suppression(study: Study, *, n_images: int = 1300, draws: int = stats.DRAWS)
     generator = torch.Generator().manual_seed(study.seed)
     images = held_out_sample(study, n_images, generator)
     clean = correctness(study, images)["top1"].float()
-    hits = []
-    for name in SUPPRESSIONS:
-        change = partial(suppressed, name=name, generator=_generator(study, name))
-        hits.append(correctness(study, images, change)["top1"].float())
+    changes = {
+        name: partial(suppressed, name=name, generator=_generator(study, name))
+        for name in SUPPRESSIONS
+    }
+    tasks = {name: partial(correctness, study, images, change) for name, change in changes.items()}
+    hits = [hit["top1"].float() for hit in parts(tasks).values()]
     over, under = torch.cat(hits, 1), clean.repeat(1, len(hits))
     index = torch.arange(len(images))
     boot = stats.ratios(over, under, index, generator=generator, draws=draws)
@@ -495,7 +515,7 @@ def noise_channels(study: Study, *, n_images: int = 300, draws: int = 2000) -> p
     side = images.pixels.shape[-1]
     lows = [2.0**k for k in range(int(math.log2(side)) - 1)]  # cycles per image
     octaves = torch.tensor(lows).log2() + 0.5
-    models = list(networks_with_controls(study, images.pixels, 0))
+    models = [(n, load()) for n, load, _ in networks_with_controls(study, images.pixels, 0)]
     hits = torch.zeros(len(models), len(images), 1 + len(lows) * len(NOISES))
     noises = [(low / side, sigma) for low in lows for sigma in NOISES]
     for at, noise in enumerate([None, *noises]):
@@ -506,14 +526,14 @@ def noise_channels(study: Study, *, n_images: int = 300, draws: int = 2000) -> p
                 band = {"low": noise[0], "high": 2 * noise[0] - 1e-6, "sigma": noise[1]}
                 pixels = noisy(pixels, _generator(study, *noise, start), **band)
             with torch.no_grad():
-                for m, (_, network, _) in enumerate(models):
+                for m, (_, network) in enumerate(models):
                     correct = network(pixels).argmax(1) == part.labels
                     hits[m, start : start + 100, at] = correct.float().cpu()
     counts = stats.resampled_counts(len(images), draws, generator) / len(images)
     metrics = [*((f"octave {o:g}", "sensitivity", float(o)) for o in octaves)]
     metrics += [(name, name, math.nan) for name in CHANNEL]
     abouts, values, resamples = [], [], []
-    for (named, *_), hit in zip(models, hits, strict=True):
+    for (named, _), hit in zip(models, hits, strict=True):
         for accuracy, kept in ((hit.mean(0)[None], values), (counts @ hit, resamples)):
             bands = accuracy[:, 1:].unflatten(1, (len(lows), len(NOISES)))
             kept.append(torch.cat(channel(bands, accuracy[:, 0], octaves), 1))

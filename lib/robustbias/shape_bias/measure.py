@@ -24,8 +24,9 @@ from robustbias import manifest, stats, studies
 from robustbias.adversarial_training.measure import correct
 from robustbias.images import CueConflict, floats
 from robustbias.images.cue_conflict import cues
+from robustbias.networks.hooks import fitting
 from robustbias.studies import Study, described, networks_with_controls, pairs
-from robustbias.tables import measure, stored, tidy
+from robustbias.tables import Part, measure, parts, stored, tidy
 from robustbias.utils import UserError
 
 AGGREGATIONS = ("mean", "sum")
@@ -69,7 +70,8 @@ def responses(
     network: nn.Module, pixels: UInt8[Tensor, "n 3 h w"], batch: int = 100
 ) -> Float[Tensor, "n k"]:
     """Logits of uint8 images, in full precision."""
-    return torch.cat([network(floats(part)) for part in pixels.split(batch)])
+    parts = pixels.split(fitting(network, pixels, batch))
+    return torch.cat([network(floats(part)) for part in parts])
 
 
 class Display(NamedTuple):
@@ -151,11 +153,15 @@ def conflict_trials(
         pixels, conditions = _conditions(study, display.stimuli)
         conditions = conditions.assign(display=name, decides=decides, kind=display.kind)
         conditions = conditions.assign(painter=display.painter, level=float(display.level))
-        nulls = null_seeds if decides else 0
-        for named, network, repeat in networks_with_controls(study, pixels[::3], nulls):
-            answers = _trials(study, network, pixels, conditions)
-            answers = answers if decides else answers[answers["aggregation"] == "mean"]
-            trials.append(answers.assign(**named, repeat=repeat))
+        networks = list(networks_with_controls(study, pixels[::3], null_seeds if decides else 0))
+        tasks = {
+            f"{name} {named['network']} {repeat}": partial(_responses, study, load, pixels)
+            for named, load, repeat in networks
+        }
+        for (named, _, repeat), answers in zip(networks, parts(tasks).values(), strict=True):
+            table = _trials(study, answers, conditions)
+            table = table if decides else table[table["aggregation"] == "mean"]
+            trials.append(table.assign(**named, repeat=repeat))
     return pd.concat(trials, ignore_index=True)
 
 
@@ -171,20 +177,16 @@ def _conditions(study: Study, stimuli: CueConflict) -> tuple[Tensor, pd.DataFram
     return stimuli.pixels[conflict].to(study.device), pd.DataFrame(about)
 
 
-def _trials(
-    study: Study, network: nn.Module, pixels: UInt8[Tensor, "n 3 h w"], conditions: pd.DataFrame
-) -> pd.DataFrame:
+def _trials(study: Study, answers: Part, conditions: pd.DataFrame) -> pd.DataFrame:
     """The conditions with a network's responses, decisions and ranks, per aggregation."""
-    membership = study.membership(network).to(study.device)
-    logits = responses(network, pixels)
-    rank = ranks(logits, membership).cpu().numpy()
+    rank = answers["rank"].cpu().numpy()
     categories, columns = np.array(study.categories), {}
     for cue in ("shape", "texture"):
         place = [study.categories.index(category) for category in conditions[cue]]
         columns[f"{cue}_rank"] = rank[np.arange(len(rank)), place]
     tables = []
     for aggregation in AGGREGATIONS:
-        answer = categories[entry_level(logits.softmax(1), membership, aggregation).cpu()]
+        answer = categories[answers[aggregation].cpu()]
         follows = [answer == conditions["shape"], answer == conditions["texture"]]
         decision = np.select(follows, ["shape", "texture"], "neither")
         columns |= {"aggregation": aggregation, "object_response": answer, "decision": decision}
@@ -202,6 +204,17 @@ _PARTS = {
     "shape_mrr": ("shape_reciprocal", "trials"),
     "texture_mrr": ("texture_reciprocal", "trials"),
 }
+
+
+def _responses(
+    study: Study, load: Callable[[], nn.Module], pixels: UInt8[Tensor, "n 3 h w"]
+) -> Part:
+    """By aggregation, the category that a network gives each image; and `ranks`."""
+    network = load()
+    membership = study.membership(network).to(study.device)
+    logits = responses(network, pixels)
+    chosen = {name: entry_level(logits.softmax(1), membership, name) for name in AGGREGATIONS}
+    return chosen | {"rank": ranks(logits, membership)}
 
 
 def bias_and_coverage(
@@ -389,8 +402,8 @@ def deciding_bias(study: Study, *, draws: int = stats.DRAWS) -> pd.DataFrame:
     """Shape bias of every network trained on both cues, on `deciding`, with intervals."""
     pixels, conditions = _conditions(study, deciding(study))
     trials = [
-        _trials(study, network, pixels, conditions).assign(**named)
-        for named, network, _ in networks_with_controls(study, pixels, 0)
+        _trials(study, _responses(study, load, pixels), conditions).assign(**named)
+        for named, load, _ in networks_with_controls(study, pixels, 0)
     ]
     trials = pd.concat(trials, ignore_index=True)
     generator = torch.Generator().manual_seed(study.seed)
@@ -447,7 +460,8 @@ def contrast_sweep(study: Study, *, draws: int = stats.DRAWS) -> pd.DataFrame:
         world = study.entry.world | entry.world
         source = studies.source(dataclasses.replace(study.entry, world=world), study.device)
         pixels, conditions = _conditions(study, source.cue_conflict(study.entry.sizes[0]))
-        trials = _trials(study, study.network_named(entry.name), pixels, conditions)
+        answers = _responses(study, partial(study.network_named, entry.name), pixels)
+        trials = _trials(study, answers, conditions)
         step = (world["shape_contrast_low"] + world["shape_contrast_high"]) / 2
         named = described(study, entry) | {"ratio": round(world["texture_contrast"] / step, 3)}
         table, _ = bias_and_coverage(
