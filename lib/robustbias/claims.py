@@ -309,6 +309,16 @@ def matching(table: pd.DataFrame, **values: Any) -> pd.DataFrame:
     return table
 
 
+def per_architecture(table: pd.DataFrame) -> pd.DataFrame:
+    """Aggregate rows of single architectures: means over replicates where there are several."""
+    if "mean_over" not in table:
+        return table
+    rows = table[table["mean_over"] != "architectures"]
+    averaged = rows["mean_over"] == "replicates"
+    networks = [rows[c] for c in ("architecture", "regime", "eps") if c in rows]
+    return rows[averaged | ~averaged.groupby(networks, dropna=False).transform("any")]
+
+
 # The statements that are tested, and where a measure's table holds what was measured of them.
 
 
@@ -673,8 +683,10 @@ class Headlines(list):
 
     @classmethod
     def of(cls, numbers: dict[str, pd.DataFrame]) -> "Headlines":
-        """One record per row of each number's table."""
-        rows = [part.assign(number=number)[FIELDS] for number, part in numbers.items()]
+        """One record per architecture, regime and number."""
+        rows = [
+            per_architecture(part).assign(number=number)[FIELDS] for number, part in numbers.items()
+        ]
         return cls(pd.concat(rows).to_dict("records"))
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
