@@ -184,7 +184,7 @@ def test_levels_of_shape_bias_are_not_testable_where_the_display_sets_them():
     assert judged["C1.difference"].verdict == "supported"
     for id in ("C1.robust", "C1.standard"):
         assert judged[id].verdict == "not testable here"
-        assert judged[id].sentence.startswith("**not testable here** (how the stylized photographs")
+        assert judged[id].sentence.startswith("**not testable here** (how conflicts are made")
 
 
 def test_displays_that_a_study_does_not_rest_on_are_secondary_and_named():

@@ -322,6 +322,9 @@ def per_architecture(table: pd.DataFrame) -> pd.DataFrame:
 # The statements that are tested, and where a measure's table holds what was measured of them.
 
 
+_SHARED = ("id", "statement", "source", "smallest", "null", "above", "ratio", "superiority")
+
+
 @dataclass(frozen=True)
 class Statement:
     """One testable statement of a claim.
@@ -375,23 +378,16 @@ class Statement:
         mean, freedom = row.get("mean_over"), row.get("freedom", math.inf)
         one_of_many = "mean_over" in row and mean not in ("architectures", "replicates")
         return Claim(
-            self.id,
-            self.statement,
-            self.source,
-            row["study"],
-            "" if mean == "architectures" else row["architecture"],
-            self.statistic.format(**row),
-            Interval(row["value"], row["low"], row["high"], int(row["n"])),
-            self.smallest,
-            self.null,
-            self.above,
-            self.ratio,
-            self.superiority,
-            self.condition.format(**row),
-            str(int(row["replicate"])) if one_of_many and row["several"] else "",
-            bool(row["primary"]),
-            freedom if math.isfinite(freedom) else None,
-            untestable,
+            **{name: getattr(self, name) for name in _SHARED},
+            study=row["study"],
+            architecture="" if mean == "architectures" else row["architecture"],
+            statistic=self.statistic.format(**row),
+            interval=Interval(row["value"], row["low"], row["high"], int(row["n"])),
+            condition=self.condition.format(**row),
+            replicate=str(int(row["replicate"])) if one_of_many and row["several"] else "",
+            primary=bool(row["primary"]),
+            freedom=freedom if math.isfinite(freedom) else None,
+            untestable=untestable,
         )
 
     def _untestable(self, row: dict[str, Any], table: pd.DataFrame) -> str:
@@ -472,7 +468,7 @@ _ABSOLUTE = ("entry_level_difference", "top1_difference")
 _KEPT = ("entry_level_conditional_difference", "top1_conditional_difference")
 _VISUALISED = {"scope": "network", "condition": "visualisations"}
 SIGMA = 0.08  # of the noise the verdict is about: ImageNet-C's mildest
-_DISPLAY = "how the stylized photographs were made sets the share of decisions by shape"
+_DISPLAY = "how conflicts are made from photographs sets the share of decisions by shape"
 _LABEL = "texture is the category's label in this study"
 _COLOUR = "its colours cover too many pixels to reach the IoU of a detector"
 
