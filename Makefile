@@ -1,5 +1,6 @@
 # Verbs a person types. `make` alone lists them.
 STUDY ?=
+MACHINE ?=
 CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 PYTHON ?= python3
 
@@ -7,6 +8,9 @@ READY := .venv/.ready
 BIN := .venv/bin
 PAGE := _build/html/index.html
 BUILD = $(BIN)/robustbias build --cores $(CORES) $(if $(STUDY),--study $(STUDY))
+
+# Which parameters of book/edition.yml apply: MACHINE=gpu, or those for any machine.
+export ROBUSTBIAS_MACHINE = $(MACHINE)
 
 # For verbs that need a study.
 named = $(if $(STUDY),,$(error say which study: make $@ STUDY=name))

@@ -66,6 +66,24 @@ def test_a_silenced_unit_is_an_edit_of_the_whole_network(architecture):
                 assert near(answers[unit], code(network(PIXELS)))
 
 
+@pytest.mark.parametrize(
+    ("architecture", "layer", "linear"),
+    [("googlenet", "inception5b", True), ("resnet50", "layer4", True),
+     ("resnet50", "layer3", False), ("alexnet", "features.11", False)],
+)  # fmt: skip
+@torch.no_grad()
+def test_the_last_layers_answers_follow_from_its_means_without_the_network(
+    architecture, layer, linear, monkeypatch
+):
+    network = network_of(architecture)
+    assert (hooks.linear_head(network, layer) is not None) == linear
+    activations = hooks.prefix(network, layer, PIXELS)
+    closed = [unit_answers(network, layer, activations, code, alone=a) for a in (False, True)]
+    monkeypatch.setattr(hooks, "linear_head", lambda *_: None)
+    for alone, answers in zip((False, True), closed, strict=True):
+        assert near(answers, unit_answers(network, layer, activations, code, alone=alone))
+
+
 def cut(network: zoo.Network, layer: str, unit: int) -> None:
     """Sets the weights that lead out of a unit to zero, in the modules that read the layer."""
     following = {

@@ -260,7 +260,8 @@ def test_every_statement_is_of_a_claim_with_a_title_and_has_a_smallest_effect():
         "C0.cost": 0.03, "C0.gain": 0.03, "C1.difference": 0.05, "C1.robust": 0.05,
         "C1.standard": 0.05, "C2.stylized": 0.03, "C2.silhouettes": 0.03, "C2.black": 0.03,
         "C2.saturated": 0.03, "C2.scrambled": 0.03, "C2c": 5.0, "C3.first": 1.05,
-        "C3.filters": 1.05, "C3.maps": 1.05, "C3.noise": 1.05, "C4.texture": 0.03,
+        "C3.filters": 1.05, "C3.maps": 1.05, "C3.noise": 1.05,
+        "C3v.smooth": 1.05, "C3v.spectrum": 1.05, "C3v.likeness": 0.05, "C4.texture": 0.03,
         "C4.colour": 0.03, "C4.object": 0.03, "C5.concepts": 0.05, "C5.classes": 0.5,
         "C5.distance": 0.05, "C6.serve": 0.05, "C6.generalists": 0.05,
     }  # fmt: skip

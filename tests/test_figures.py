@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import toy_study
-from robustbias import plotting, studies
+from robustbias import plotting, studies, training
 from robustbias.adversarial_training import figures as adversarial_training_figures
 from robustbias.adversarial_training.measure import (
     AdversarialExamples,
@@ -20,6 +20,7 @@ from robustbias.adversarial_training.measure import (
 from robustbias.ood_generalization import figures as ood_generalization_figures
 from robustbias.shape_bias import figures as shape_bias_figures
 from robustbias.shape_bias import published
+from robustbias.shape_bias import report as shape_bias_report
 from robustbias.shape_bias.measure import conflict_trials, displays, shape_bias
 from robustbias.smooth_filters import figures as smooth_filters_figures
 from robustbias.smooth_filters import report as smooth_filters_report
@@ -171,6 +172,14 @@ def test_training_records_draw_one_panel_per_pair():
     values = drawn(adversarial_training_figures.training_records(records).axes[0])
     assert values["R (robust), under attack"] == [0.2, 0.5]
     assert values["S (standard), under attack"] == [0.0]
+
+
+def test_networks_without_training_records_get_a_figure_and_a_sentence_that_say_so():
+    records = training.records([])
+    assert records.empty
+    (ax,) = adversarial_training_figures.training_records(records).axes
+    assert ax.texts[0].get_text() == "no data of these networks"
+    assert "not recorded here" in shape_bias_report.training_lengths(records)
 
 
 def test_figures_are_white_whatever_the_page(bias):

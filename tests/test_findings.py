@@ -141,8 +141,9 @@ def test_without_any_claim_the_reader_is_told_what_to_run(monkeypatch):
 def test_the_conclusion_names_every_statement_once_with_where_it_holds(table):
     lines = findings_report.conclusion(table).splitlines()
     assert lines == [
-        "- **R compared with S, on every study that can test it**: larger shape bias, C9.late.",
-        "- **Against the paper**: better on stylized images (Icon world).",
+        "- **Supported on every study that can test it (R compared with S)**: larger shape bias, "
+        "C9.late.",
+        "- **Contradicted, against the paper**: better on stylized images (Icon world).",
         "- **No relevant effect**: lower clean accuracy (Icon world).",
         "- **Nobody can say yet**: accuracy under attack, better on black silhouettes "
         "(Icon world).",
@@ -167,11 +168,11 @@ def test_the_conclusion_of_all_statements_has_at_most_200_words():
 
 def test_the_summary_counts_verdicts_and_those_that_the_correction_changes(table):
     assert findings_report.summary(table) == (
-        "Icon world: of 6 primary verdicts 2 supported, 1 contradicted, 1 no relevant effect, "
-        "2 undetermined; 1 statements are not testable here. Holm's correction changes 1 verdicts "
-        "(accuracy under attack). Tiny-ImageNet: of 2 primary verdicts 2 supported, "
-        "0 contradicted, 0 no relevant effect, 0 undetermined; 0 statements are not testable here. "
-        "Holm's correction changes 0 verdicts."
+        "Icon world: 6 primary verdicts (2 supported, 1 contradicted, 1 no relevant effect, "
+        "2 undetermined); statements not testable here: 1; verdicts that Holm's correction makes "
+        "undetermined: 1 (accuracy under attack). Tiny-ImageNet: 2 primary verdicts (2 supported, "
+        "0 contradicted, 0 no relevant effect, 0 undetermined); statements not testable here: 0; "
+        "verdicts that Holm's correction makes undetermined: 0."
     )
 
 

@@ -151,11 +151,16 @@ class Claim:
         condition = self.condition if self.condition not in self.statistic else ""
         text += f" ({', '.join(filter(None, [condition, self._smallest, self._p_text]))})."
         if self.verdict in ("undetermined", "no relevant effect"):
-            ends = f"[{self.interval.low:.2f}, {self.interval.high:.2f}]"
-            text += f" {'Ratios' if self.ratio else 'Effects'} beyond {ends} are excluded."
+            text += f" {'Ratios' if self.ratio else 'Effects'} beyond {self.ends} are excluded."
         if self.verdict != self.uncorrected:
             text += f" Without the correction for many statements it would be {self.uncorrected}."
         return text
+
+    @property
+    def ends(self) -> str:
+        """The ends of the interval, between which the effect lies."""
+        low, high = (round(end, 2) + 0.0 for end in (self.interval.low, self.interval.high))
+        return f"[{low:.2f}, {high:.2f}]"
 
     @property
     def _smallest(self) -> str:
@@ -163,8 +168,7 @@ class Claim:
 
     @property
     def _p_text(self) -> str:
-        p, word = (self.p, "p") if self.adjusted is None else (self.adjusted, "Holm p")
-        return f"{word} < 0.001" if p < 0.001 else f"{word} = {p:.2g}"
+        return f"p {p_text(self.p)}" if self.adjusted is None else f"Holm p {p_text(self.adjusted)}"
 
     @property
     def key(self) -> str:
@@ -189,6 +193,11 @@ class Claim:
         interval = Interval(*ends, record["n"])
         names = {field.name for field in dataclasses.fields(cls)} & set(record)
         return cls(interval=interval, **{name: record[name] for name in names})
+
+
+def p_text(p: float) -> str:
+    """A p as papers print it: = 0.021, < 0.001."""
+    return "< 0.001" if p < 0.001 else f"= {p:.2g}"
 
 
 def holm(p: Sequence[float]) -> list[float]:
@@ -435,6 +444,7 @@ _CHEN = "Chen, Agarwal and Nguyen 2020, arXiv 2006.09373"
 _ABSTRACT = f"{_CHEN}, abstract"
 _MADRY = f"{_CHEN}; Madry et al. 2018, arXiv 1706.06083"
 _ZHANG = "Zhang and Zhu 2019, arXiv 1905.09797"
+_ENGSTROM = "Engstrom et al. 2019, arXiv 1906.00945; not a claim of the paper"
 # For ImageNet's ResNet-50 R is not better on ImageNet-C (data_manifest/published.csv).
 _GAVRIKOV = (
     "ResNet-50, L2 eps 3, in paulgavrikov/biases_vs_generalization (CC BY-SA 4.0); not a claim of "
@@ -450,6 +460,7 @@ _RATIO = {"regime": "robust / standard"}
 _ABSOLUTE = ("entry_level_difference", "top1_difference")
 # both correct on the undistorted image
 _KEPT = ("entry_level_conditional_difference", "top1_conditional_difference")
+_VISUALISED = {"scope": "network", "condition": "visualisations"}
 SIGMA = 0.08  # of the noise the verdict is about: ImageNet-C's mildest
 _DISPLAY = "how the stylized photographs were made sets the share of decisions by shape"
 _LABEL = "texture is the category's label in this study"
@@ -545,6 +556,26 @@ STATEMENTS = (
         _RATIO | {"scope": "network", "sigma": SIGMA, "metric": "noise_gain"}, RATIO,
         null=1.0, above=False, ratio=True,
     ),
+    Statement(
+        "C3v.smooth", "smoother visualisations",
+        "What R's units respond to most is smoother than what S's units respond to most.",
+        _ENGSTROM, "total variation of visualisations, all layers, R over S",
+        _RATIO | _VISUALISED | {"metric": "tv_normalised"}, RATIO,
+        null=1.0, above=False, ratio=True,
+    ),
+    Statement(
+        "C3v.spectrum", "lower frequencies in visualisations",
+        "What R's units respond to most has less energy at high frequencies than S's.",
+        _ENGSTROM, "high-frequency share of visualisations, all layers, R over S",
+        _RATIO | _VISUALISED | {"metric": "high_frequency_share"}, RATIO,
+        null=1.0, above=False, ratio=True,
+    ),
+    Statement(
+        "C3v.likeness", "visualisations processed like images",
+        "R processes what its units respond to most more like natural images than S does.",
+        _ENGSTROM, "likeness of visualisations to natural images, all layers, R minus S",
+        _PAIR | _VISUALISED | {"metric": "likeness"}, SCORE,
+    ),
     *(
         Statement(
             f"C4.{name}", f"{'more' if above else 'fewer'} {name} detectors",
@@ -602,6 +633,7 @@ TITLES = {
     "C2": "R does better without texture, S without shape",
     "C2c": "R does not withstand corruptions better as a whole",
     "C3": "R is smoother and blocks pixel noise",
+    "C3v": "what R's units respond to most is smooth and natural",
     "C4": "R's units detect textures and colours rather than objects",
     "C5": "R's units respond to fewer types of inputs",
     "C6": "texture detectors serve shape too, and R's units are generalists",

@@ -145,9 +145,14 @@ def architecture_panels(
     """A figure with one column of panels per architecture of `table` and one row per label.
 
     Returns the figure and, per architecture, its rows of `table` and its axes from top to bottom.
-    `options` are those of `canvas`.
+    An empty table gives a figure that says so. `options` are those of `canvas`.
     """
     names = list(dict.fromkeys(table["architecture"]))
+    if not names:
+        figure, axes = canvas(panel=(4.6, 0.5))
+        axes[0, 0].axis("off")
+        axes[0, 0].text(0.5, 0.5, "no data of these networks", ha="center", va="center")
+        return figure, []
     figure, axes = canvas(len(labels), len(names), **options)
     for ax, name in zip(axes[0], names, strict=True):
         ax.set_title(architecture(name))

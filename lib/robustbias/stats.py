@@ -432,9 +432,15 @@ def over_units(
 
 
 def intervals(about: pd.DataFrame, boot: Bootstrap) -> pd.DataFrame:
-    """`about` with `value`, `low` and `high` of the bootstrap's columns, which are its rows."""
+    """`about` with `value`, `low` and `high` of the bootstrap's columns, which are its rows.
+
+    Also `freedom`, the degrees of freedom of the interval, missing where no trainings vary.
+    """
     low, high = boot.interval()
     ends = {"value": boot.value, "low": low, "high": high}
+    if boot.training is not None:
+        freedom = boot.error()[1]
+        ends["freedom"] = freedom.masked_fill(freedom > 1e6, torch.nan)
     return about.assign(**{name: end.double().numpy() for name, end in ends.items()})
 
 
@@ -482,6 +488,8 @@ def averaged(
         paired: Whether all were measured on the same n observations; else n adds up.
     """
     about = about.reset_index(drop=True).assign(mean_over=None)
+    if about.empty:  # no pair
+        return about, boot
     total = "min" if paired else "sum"
     network = [about[c] for c in ("study", "architecture", "regime", "eps", "pair")]
     members = _rows_by(zip(*network, _groups(about), strict=True))
@@ -534,6 +542,38 @@ def _common(names: pd.Series) -> str:
     return re.sub(r"-\d+(?= |$)", "", names.iloc[0])
 
 
+def over_layers(
+    study: Study, about: pd.DataFrame, boot: Bootstrap, *, geometric: bool
+) -> tuple[pd.DataFrame, Bootstrap]:
+    """Means over the layers of every pair (scope `network`) and the `first layer`, as `averaged`.
+
+    Args:
+        about, boot: R against S by layer, from `compared`, of unpaired groups.
+        geometric: Whether values are ratios, of which the geometric mean is taken.
+    """
+    log, exp = (torch.log, torch.exp) if geometric else (torch.clone, torch.clone)
+    wholes, means = [], []
+    single = about[about["mean_over"].isna()]
+    others = [c for c in single if c not in (*NETWORK[1:], "layer", "n")]
+    for _, layers in single.groupby(["network", *others], sort=False, dropna=False):
+        chosen = boot.columns(layers.index.tolist())
+        means.append(
+            Bootstrap(
+                exp(log(chosen.value).mean(0, keepdim=True)),
+                exp(log(chosen.resamples).mean(1, keepdim=True)),
+                boot.bounds,
+            )
+        )
+        means.append(chosen.columns([0]))
+        first = layers.iloc[:1].assign(layer=None)
+        wholes.append(first.assign(scope="network", n=layers["n"].sum()))
+        wholes.append(first.assign(scope="first layer"))
+    if not wholes:
+        return about.iloc[:0], boot.columns([])
+    whole = pd.concat(wholes, ignore_index=True)
+    return averaged(study, whole, Bootstrap.joined(means), paired=False)
+
+
 def aggregate(
     study: Study, about: pd.DataFrame, boot: Bootstrap, *, paired: bool, suffix: str = ""
 ) -> pd.DataFrame:
@@ -548,4 +588,5 @@ def aggregate(
     difference, differences = compared(study, about, boot, paired=paired)
     difference["metric"] += suffix
     tables = [averaged(study, about, boot, paired=paired), (difference, differences)]
-    return pd.concat([intervals(*each) for each in tables], ignore_index=True)
+    parts = [intervals(*each) for each in tables]
+    return pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)

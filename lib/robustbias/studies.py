@@ -7,6 +7,7 @@ import copy
 import dataclasses
 import functools
 import importlib.metadata
+import os
 import platform
 import subprocess
 import time
@@ -17,12 +18,13 @@ from typing import Any
 import pandas as pd
 import torch
 from jaxtyping import Float, UInt8
-from torch import Tensor
+from torch import Tensor, nn
 
 from robustbias import manifest
-from robustbias.images import Images
+from robustbias.images import Images, imagenet
 from robustbias.images.cue_conflict import class_names, membership
 from robustbias.images.iconworld import IconWorld, World
+from robustbias.images.imagenet import ImageNet
 from robustbias.images.source import Source
 from robustbias.images.style_transfer import StyleTransfer
 from robustbias.images.tiny_imagenet import TinyImageNet
@@ -75,10 +77,16 @@ def _tiny_imagenet(entry: StudyEntry, device: torch.device, cue: str) -> TinyIma
     return TinyImageNet(entry.categories, transfer=transfer, **chosen)
 
 
+def _imagenet(entry: StudyEntry, device: torch.device, cue: str) -> ImageNet:
+    dataset, (size, *_) = entry.dataset, entry.sizes
+    return ImageNet(entry.categories, dataset=dataset, subset=entry.subset, size=size)
+
+
 # one source per kind of data set
 SOURCES: dict[str, Callable[[StudyEntry, torch.device, str], Source]] = {
     "embedded": _iconworld,
     "tiny-imagenet": _tiny_imagenet,
+    "imagenet": _imagenet,
 }
 
 
@@ -188,29 +196,46 @@ def load(
         UserError: An unknown study, architecture, device or world parameter.
     """
     entry = manifest.study(name)
-    chosen = tuple(architectures) if architectures else entry.architectures
-    if unknown := [a for a in chosen if a not in entry.architectures]:
+    networks = [manifest.network(n) for n in manifest.networks(name)]
+    present = [e for e in networks if zoo.weights_path(e).is_file()]
+    # those of the study first, then those of networks that were added to it
+    available = tuple(dict.fromkeys((*entry.architectures, *(e.architecture for e in present))))
+    chosen = tuple(architectures) if architectures else available
+    if unknown := [a for a in chosen if a not in available]:
         raise UserError(
             f"study {name} has no architecture {', '.join(unknown)}; "
-            f"it has: {', '.join(entry.architectures)}."
+            f"it has: {', '.join(available)}."
         )
     if world:
         valid = {field.name for field in dataclasses.fields(World)} if entry.world else set()
         if unknown := sorted(set(world) - valid):
             raise UserError(f"unknown world parameter(s) {unknown}; known: {sorted(valid)}.")
         entry = dataclasses.replace(entry, world=entry.world | world)
+    preferred = (n for n in entry.preferred if imagenet.here(manifest.dataset(n)))
     entry = dataclasses.replace(
-        entry, architectures=chosen, replicates=tuple(replicates or entry.replicates)
+        entry,
+        architectures=chosen,
+        replicates=tuple(replicates or entry.replicates),
+        dataset=next(preferred, entry.dataset),
     )
-    networks = (manifest.network(n) for n in manifest.networks(name))
-    here = (e for e in networks if zoo.weights_path(e).is_file())
     painter = entry.painting.get("painter")  # makes images; no comparison uses it
     entries = tuple(
         e
-        for e in here
+        for e in present
         if e.architecture in chosen and e.replicate in entry.replicates and e.name != painter
     )
-    return Study(entry, entries, seed, chosen_device(device))
+    return Study(entry, _one_pair_each(entries), seed, chosen_device(device))
+
+
+def _one_pair_each(entries: tuple[NetworkEntry, ...]) -> tuple[NetworkEntry, ...]:
+    """The entries, of which only the first of each pair, regime and replicate keeps the pair."""
+    taken: set[tuple[str, str, int]] = set()
+    chosen = []
+    for entry in entries:
+        place = (entry.pair, entry.regime, entry.replicate)
+        chosen.append(dataclasses.replace(entry, pair="") if place in taken else entry)
+        taken.add(place)
+    return tuple(chosen)
 
 
 def source(entry: StudyEntry, device: torch.device, cue: str = "both") -> Source:
@@ -226,8 +251,11 @@ def source(entry: StudyEntry, device: torch.device, cue: str = "both") -> Source
 
 def chosen_device(name: str) -> torch.device:
     """The device of that name; "auto" is cuda where there is one. Raises UserError."""
+    if name == "auto" and torch.cuda.is_available():
+        local = int(os.environ.get("LOCAL_RANK", 0))  # torchrun's processes take a card each
+        return torch.device("cuda", local % torch.cuda.device_count())
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device("cpu")
     if name.partition(":")[0] not in ("cpu", "cuda"):
         raise UserError(f"unknown device {name!r}; expected cpu, cuda or auto.")
     if name.startswith("cuda") and not torch.cuda.is_available():
@@ -315,8 +343,8 @@ def paired(study: Study) -> Study:
 
 def networks_with_controls(
     study: Study, pixels: UInt8[Tensor, "n 3 h w"], controls: int = 1
-) -> Iterator[tuple[dict[str, Any], zoo.Network, int]]:
-    """(columns that describe it, network, repeat), architecture by architecture.
+) -> Iterator[tuple[dict[str, Any], Callable[[], nn.Module], int]]:
+    """(columns that describe it, what returns the network, repeat), by architecture.
 
     First the networks trained on both cues, then the random-initialisation controls (regime
     `untrained`), numbered by `repeat`.
@@ -329,7 +357,8 @@ def networks_with_controls(
     for architecture in dict.fromkeys(entry.architecture for entry in entries):
         for entry in entries:
             if entry.architecture == architecture:
-                yield described(study, entry), study.network_named(entry.name), 0
+                load = functools.partial(study.network_named, entry.name)
+                yield described(study, entry), load, 0
         if pair := first_pairs(study).get(architecture):
             entry = pair.get("standard") or pair["robust"]
             control = {"network": f"untrained-{architecture}", "regime": "untrained"}
@@ -337,5 +366,12 @@ def networks_with_controls(
                 described(study, entry) | control | {"eps": 0.0, "pair": False, "replicate": None}
             )
             for repeat in range(controls):
-                network = zoo.untrained(entry, study.seed + repeat).to(study.device)
-                yield columns, zoo.calibrated(network, pixels), repeat
+                yield columns, functools.partial(_control, study, entry, repeat, pixels), repeat
+
+
+def _control(
+    study: Study, entry: NetworkEntry, repeat: int, pixels: UInt8[Tensor, "n 3 h w"]
+) -> nn.Module:
+    """A random initialisation of the entry's network, calibrated on the images."""
+    network = zoo.untrained(entry, study.seed + repeat).to(study.device)
+    return zoo.calibrated(network, pixels)

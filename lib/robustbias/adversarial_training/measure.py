@@ -1,6 +1,7 @@
 """Clean and adversarial accuracy, with the checks that tell a real defence from a weak attack."""
 
 import dataclasses
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -11,18 +12,20 @@ from torch import Tensor, nn
 
 from robustbias import attacks, stats, training
 from robustbias.images import Images, floats
+from robustbias.manifest import NetworkEntry
+from robustbias.networks.hooks import fitting
 from robustbias.studies import Study, described, held_out_sample, pair_of, pairs
-from robustbias.tables import measure, tidy
+from robustbias.tables import Part, measure, parts, tidy
 from robustbias.utils import UserError
 
-CLEAN = {"condition": "clean", "attack_eps": 0.0, "steps": 0}
 TOLERANCE = 0.01  # accuracy may rise by this much by chance of the random starts
 
 
 @torch.no_grad()
 def correct(network: nn.Module, images: Images, batch: int) -> Bool[Tensor, " n"]:
     """Whether the network's top class is the label, in full precision."""
-    parts = [network(pixels).argmax(1) == labels for pixels, labels in images.batches(batch)]
+    size = fitting(network, images.pixels, batch)
+    parts = [network(pixels).argmax(1) == labels for pixels, labels in images.batches(size)]
     return torch.cat(parts)
 
 
@@ -109,36 +112,45 @@ def accuracy(
 
     attacked = {entry.name for pair in pairs(study).values() for entry in pair.values()}
     rows, columns, per_condition = [], [], []
-    for entry in [entry for entry in study.entries if entry.cue == "both"]:
+
+    def tested(entry: NetworkEntry, eps: float, count: int) -> Part:
         network = study.network_named(entry.name)
         clean = correct(network, images, batch)
-        columns.append(described(study, entry) | CLEAN)
-        per_condition.append(clean)
-        rows.append(columns[-1] | _top1(clean))
-        for eps, count in plans if entry.name in attacked else ():
-            condition = {
-                "condition": f"pgd-{threat.norm}-{eps:g}",
-                "attack_eps": eps,
-                "steps": count,
-            }
-            standing, norms = survived(
-                network,
-                images,
-                clean,
-                batch=batch,
-                norm=threat.norm,
-                eps=eps,
-                steps=count,
-                restarts=restarts,
-                bfloat16=fast_bfloat16(images.pixels.device),
-                generator=torch.Generator(images.pixels.device).manual_seed(study.seed),
-            )
-            columns.append(described(study, entry) | condition)
-            per_condition.append(standing)
-            rows.append(columns[-1] | _top1(standing))
-            if len(norms):
-                rows.append(columns[-1] | _spread(norms))
-    correctness = torch.stack(per_condition, 1).float().cpu()
+        if not eps:
+            return {"standing": clean, "norms": torch.empty(0)}
+        standing, norms = survived(
+            network,
+            images,
+            clean,
+            batch=batch,
+            norm=threat.norm,
+            eps=eps,
+            steps=count,
+            restarts=restarts,
+            bfloat16=fast_bfloat16(images.pixels.device),
+            generator=torch.Generator(images.pixels.device).manual_seed(study.seed),
+        )
+        return {"standing": standing, "norms": norms}
+
+    conditions = [
+        (entry, *plan)
+        for entry in study.entries
+        if entry.cue == "both"
+        for plan in [(0.0, 0), *(plans if entry.name in attacked else ())]
+    ]
+    tasks = {
+        f"{entry.name} eps {eps:g} steps {count}": partial(tested, entry, eps, count)
+        for entry, eps, count in conditions
+    }
+    for (entry, eps, count), part in zip(conditions, parts(tasks).values(), strict=True):
+        name = f"pgd-{threat.norm}-{eps:g}" if eps else "clean"
+        condition = {"condition": name, "attack_eps": eps, "steps": count}
+        columns.append(described(study, entry) | condition)
+        per_condition.append(part["standing"])
+        rows.append(columns[-1] | _top1(part["standing"]))
+        if len(part["norms"]):
+            rows.append(columns[-1] | _spread(part["norms"]))
+    correctness = torch.stack(per_condition, 1).float()
     boot = stats.ratios(
         correctness,
         torch.ones_like(correctness),
@@ -240,12 +252,11 @@ def adversarial_examples(
     held_out = study.source.val()
     order = torch.randperm(len(held_out), generator=torch.Generator().manual_seed(study.seed))
     held_out = held_out.take(order[: 40 * n]).to(study.device)
-    pixels, labels = floats(held_out.pixels), held_out.labels
-    with torch.no_grad():
-        both = torch.stack([net(pixels).argmax(1) == labels for net in networks.values()]).all(0)
+    labels = held_out.labels
+    both = torch.stack([correct(net, held_out, 40 * n) for net in networks.values()]).all(0)
     first = {int(labels[i]): i for i in reversed(both.nonzero()[:, 0].tolist())}
-    index = torch.tensor(sorted(first.values())[:n], device=pixels.device)
-    pixels, labels = pixels[index], labels[index]
+    index = torch.tensor(sorted(first.values())[:n], device=labels.device)
+    pixels, labels = floats(held_out.pixels[index]), labels[index]
     attacked, predictions = {}, {}
     for regime, network in networks.items():
         generator = torch.Generator(pixels.device).manual_seed(study.seed)

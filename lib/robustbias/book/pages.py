@@ -73,7 +73,8 @@ def study_page(entry: StudyEntry) -> str:
     threat = entry.threat
     norm = {"l2": "L2", "linf": "L∞"}[threat.norm]
     networks = [manifest.network(name) for name in manifest.networks(entry.name)]
-    sources = [manifest.dataset(name) for name in dict.fromkeys([entry.dataset, entry.stimuli])]
+    names = dict.fromkeys([*(entry.preferred or [entry.dataset]), entry.stimuli, *entry.data])
+    sources = [manifest.dataset(name) for name in names]
     return "\n\n".join(
         [
             f"# {entry.title}",

@@ -19,8 +19,9 @@ from robustbias import manifest
 from robustbias.book import edition, pages
 from robustbias.book.edition import BUILD, PUBLISHED, Contents
 from robustbias.book.reader import for_readers
-from robustbias.findings.measure import without_records
-from robustbias.utils import UserError
+from robustbias.findings.measure import records, without_records
+from robustbias.unit_explorer import files
+from robustbias.utils import EXPLORER, UserError
 
 # Browser scripts (widgets, mathematics) that let the pages work offline. They come from npm;
 # without it the pages load the same scripts from a CDN.
@@ -130,7 +131,8 @@ def stage(contents: Contents, conclusions: list[Path], folder: Path) -> Path:
     """Lay the book's source out in `folder`, from nothing.
 
     Args:
-        contents: Executed notebooks by study, in the order of the book's parts.
+        contents: Executed notebooks by study, in the order of the book's parts; of other studies
+            the book has the page alone.
         conclusions: Executed closing chapters, of no study.
     """
     every = [*(path for paths in contents.values() for path in paths), *conclusions]
@@ -142,13 +144,16 @@ def stage(contents: Contents, conclusions: list[Path], folder: Path) -> Path:
     made.mkdir()
     (made / "verdicts.md").write_text(pages.verdicts_page(contents), encoding="utf-8")
     (made / "provenance.md").write_text(pages.provenance(contents), encoding="utf-8")
-    for study, paths in contents.items():
+    others = {study: [] for study in manifest.studies() if study not in contents}
+    for study, paths in (contents | others).items():
         _stage_study(study, paths, folder / study)
+        for record in (each for path in paths for each in records(path, EXPLORER)):
+            files.written(files.unpacked(record), folder / "static" / "explorer" / study)
     for path in conclusions:
         notebook = for_readers(nbformat.read(path, as_version=4), None, path.stem)
         name = "intro.ipynb" if path == edition.front_page() else path.name
         nbformat.write(without_records(notebook), folder / name)
-    _write_yaml(folder / "_toc.yml", _toc(folder / "_toc.yml", contents, conclusions))
+    _write_yaml(folder / "_toc.yml", _toc(folder / "_toc.yml", contents | others, conclusions))
     has_scripts = scripts(BUILD / "vendor")
     if has_scripts:
         shutil.copytree(BUILD / "vendor", folder / "static" / "vendor")

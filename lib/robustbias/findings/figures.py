@@ -24,7 +24,7 @@ def forest(claims: pd.DataFrame) -> Figure:
         claims: From `measure.registered`.
     """
     ids, titles = (list(dict.fromkeys(claims[column])) for column in ("id", "title"))
-    figure, axes = plotting.canvas(panel=(6.9, 1.6 + 0.17 * len(ids) * (1 + len(titles))))
+    figure, axes = plotting.canvas(panel=(6.9, 1.6 + 0.14 * len(ids) * (1 + len(titles))))
     ax = axes[0, 0]
     ax.axvspan(-1, 1, color="#e9e9e9", zorder=0)
     ax.axvline(0, color="#777777", lw=1, zorder=0)
@@ -42,9 +42,8 @@ def forest(claims: pd.DataFrame) -> Figure:
     ax.set_xticks(ticks, [f"{tick}".replace("-", "\N{MINUS SIGN}") for tick in ticks])
     ax.minorticks_off()
     ax.set(xlim=(-REACH, REACH), ylim=(len(ids) - 0.4, -0.6))
-    ax.set_xlabel(
-        "effect in smallest effects of interest: against the statement | as it says", size=SIZE
-    )
+    words = "← against the statement    effect / smallest effect of interest    as it says →"
+    ax.set_xlabel(words, size=SIZE)
     ax.tick_params(labelsize=SIZE)
     ax.grid(axis="y", visible=False)
     handles = [

@@ -12,7 +12,15 @@ from robustbias import manifest, studies, utils
 from robustbias.book import edition
 from robustbias.claims import SHORT, Claim, corrected
 from robustbias.tables import VALUES
-from robustbias.utils import CLAIMS, HEADLINES, PROVENANCE, TABLES, Footer, UserError
+from robustbias.utils import (
+    CLAIMS,
+    EXPLORER,
+    HEADLINES,
+    PROVENANCE,
+    TABLES,
+    Footer,
+    UserError,
+)
 
 # An executed chapter carries its claims, headline numbers, provenance and summaries of its tables
 # as outputs of MIME types that only programs read, so that a published chapter needs nothing but
@@ -30,7 +38,7 @@ _CELL = re.compile(r"<td[^>]*>(.*?)</td>", re.S)
 def without_records(notebook: NotebookNode) -> NotebookNode:
     """The notebook without what is for programs alone: a page cannot show it."""
     for output in _outputs(notebook):
-        for mime in (CLAIMS, HEADLINES, PROVENANCE, TABLES):
+        for mime in (CLAIMS, EXPLORER, HEADLINES, PROVENANCE, TABLES):
             output.get("data", {}).pop(mime, None)
     return notebook
 

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from robustbias.claims import FIELDS, UNTESTABLE, VERDICTS, matching
+from robustbias.claims import FIELDS, UNTESTABLE, VERDICTS, Claim, matching, p_text
 from robustbias.findings.measure import primary
 from robustbias.plotting import pivoted
 from robustbias.stats import Interval
@@ -30,9 +30,9 @@ def conclusion(claims: pd.DataFrame) -> Prose:
             where = "; ".join(matching(tested, verdict=kind)["title"])
         said.setdefault(kind, {}).setdefault(where, []).append(part["short"].iloc[0])
     words = {
-        "everywhere": "R compared with S, on every study that can test it",
-        "supported": "On part of the studies only",
-        "contradicted": "Against the paper",
+        "everywhere": "Supported on every study that can test it (R compared with S)",
+        "supported": "Supported on one study only" if len(titles) < 3 else "Supported on some",
+        "contradicted": "Contradicted, against the paper",
         "no relevant effect": "No relevant effect",
         "undetermined": "Nobody can say yet",
         UNTESTABLE: "Not testable on any study",
@@ -64,9 +64,9 @@ def summary(claims: pd.DataFrame) -> Prose:
         changed = tested[tested["verdict"] != tested["uncorrected"]]
         named = f" ({', '.join(changed['short'])})" if len(changed) else ""
         sentences.append(
-            f"{title}: of {len(tested)} primary verdicts {words}; {len(rows) - len(tested)} "
-            "statements are not testable here. Holm's correction changes "
-            f"{len(changed)} verdicts{named}."
+            f"{title}: {len(tested)} primary verdicts ({words}); statements not testable here: "
+            f"{len(rows) - len(tested)}; verdicts that Holm's correction makes undetermined: "
+            f"{len(changed)}{named}."
         )
     return Prose(" ".join(sentences))
 
@@ -88,7 +88,10 @@ def details(claims: pd.DataFrame) -> pd.DataFrame:
                 f"× {row.smallest:g}" if row.ratio else f"{row.smallest:g}"
                 for row in rows.itertuples()
             ],
-            "p (Holm)": ["–" if p != p else f"{p:.2g}" for p in rows["adjusted"].astype(float)],
+            "p (Holm)": [
+                "–" if p != p else p_text(p).removeprefix("= ")
+                for p in rows["adjusted"].astype(float)
+            ],
             "verdict": [
                 f"{row.verdict}: {row.untestable}" if row.untestable else row.verdict
                 for row in rows.itertuples()
@@ -110,8 +113,8 @@ def excluded(claims: pd.DataFrame) -> pd.DataFrame:
             "study": rows["title"],
             "verdict": rows["verdict"],
             "excluded": [
-                f"{row.statistic}: beyond [{row.low:.2f}, {row.high:.2f}]"
-                for row in rows.itertuples()
+                f"{record['statistic']}: beyond {Claim.of(record).ends}"
+                for record in rows.to_dict("records")
             ],
         }
     )

@@ -172,6 +172,33 @@ def labelled(folder: Path, size: int, categories: tuple[str, ...] = CATEGORIES) 
     )
 
 
+TRIAL = re.compile(r"\d+_[^_]+_[^_]+_[^_]+_([a-z]+)_\d+_")  # 0350_sty_dnn_0_car_00_car-0149.png
+
+
+def trials(folder: Path, size: int, categories: tuple[str, ...] = CATEGORIES) -> Images:
+    """Stimuli named after their trials, as those of model-vs-human; labels index `categories`.
+
+    Args:
+        folder: Holds SESSION/TRIAL_EXPERIMENT_OBSERVER_CONDITION_CATEGORY_00_NAME.png.
+
+    Raises:
+        MissingData: The folder is not there or holds no such stimulus.
+
+    Source: Geirhos et al. 2021, arXiv 2106.07411; code of bethgelab/model-vs-human.
+    """
+    known(categories)
+    named = {file: TRIAL.match(file.name) for file in _files(folder)}
+    chosen = {file: m[1] for file, m in named.items() if m and m[1] in categories}
+    if not chosen:
+        raise MissingData(f"{folder} holds no stimulus of {', '.join(categories)}.")
+    return Images(
+        pixels=_pixels(tuple(chosen), size),
+        labels=torch.tensor([categories.index(category) for category in chosen.values()]),
+        classes=categories,
+        names=tuple(file.stem for file in chosen),
+    )
+
+
 def digest(folder: Path) -> str:
     """Hash of every stimulus' name and content below the folder, 16 hex digits."""
     total = hashlib.sha256()

@@ -28,10 +28,9 @@ from robustbias.images import (
     textures,
 )
 from robustbias.images import concepts as images_concepts
-from robustbias.images import cue_conflict as images_cue_conflict
 from robustbias.images.concepts import Concepts
 from robustbias.images.cue_conflict import CATEGORIES, class_names, entry_level, known, membership
-from robustbias.images.source import Source
+from robustbias.images.source import StimulusFolders
 from robustbias.images.tiny_imagenet_files import Encoded, encoded
 from robustbias.networks import zoo
 from robustbias.utils import MissingData, UserError
@@ -42,7 +41,7 @@ BLOCK = 256  # images a thread decodes at a time
 BAR_FROM = 2_000  # images; decoding fewer takes no time worth a progress bar
 
 
-class TinyImageNet(Source):
+class TinyImageNet(StimulusFolders):
     """Tiny-ImageNet with the stimuli of Geirhos et al. at its size.
 
     `classes` are WNIDs, sorted; labels index them. `categories` are those of the 16 entry-level
@@ -70,7 +69,8 @@ class TinyImageNet(Source):
             raise UserError(f"unknown subset {subset!r}; expected one of {', '.join(SUBSETS)}.")
         self.wnids = class_names(manifest.dataset("tiny-imagenet").class_file)
         covered = {c: set(entry_level()[c]) & set(self.wnids) for c in CATEGORIES}
-        self.categories = known(categories) or tuple(c for c in CATEGORIES if covered[c])
+        chosen = known(categories) or tuple(c for c in CATEGORIES if covered[c])
+        super().__init__(chosen, SIDE, directory)
         if absent := [c for c in self.categories if not covered[c]]:
             raise UserError(
                 f"Tiny-ImageNet has no class of {', '.join(absent)}; expected some of "
@@ -79,7 +79,6 @@ class TinyImageNet(Source):
         chosen = set().union(*(covered[c] for c in self.categories))
         self.classes = tuple(w for w in self.wnids if subset == "all" or w in chosen)
         self.transfer = transfer
-        self.directory = directory or manifest.data_directory()
 
     def train(self, epoch: int = 0, seed: int = 0) -> Images:
         """The stored training images, 500 per class; the same in every epoch and for every seed."""
@@ -88,19 +87,6 @@ class TinyImageNet(Source):
     def val(self) -> Images:
         """The validation images, 50 per class."""
         return self._split("val")
-
-    def cue_conflict(self, size: int = SIDE) -> CueConflict:
-        """Stimuli with both cues among the categories (550 for all 11), `size` pixels a side."""
-        return images_cue_conflict.cue_conflict(self._folder("cue-conflict"), size, self.categories)
-
-    def silhouettes(self) -> Images:
-        """Black objects on white, 10 per category; labels index the categories."""
-        folder = self._folder("filled-silhouettes")
-        return images_cue_conflict.labelled(folder, SIDE, self.categories)
-
-    def edges(self) -> Images:
-        """Edge drawings, 10 per category; labels index the categories."""
-        return images_cue_conflict.labelled(self._folder("edges"), SIDE, self.categories)
 
     def stylized_conflict(self) -> CueConflict:
         """Cue conflicts of photographs: the shape of one in the texture of another category's.
@@ -159,11 +145,7 @@ class TinyImageNet(Source):
         for split in (self.train(), self.val()):
             total.update(split.labels.numpy())
             total.update(split.pixels.numpy())
-        for name in ("cue-conflict", "filled-silhouettes", "edges"):
-            folder = self._folder(name)
-            total.update(
-                (images_cue_conflict.digest(folder) if folder.is_dir() else "absent").encode()
-            )
+        total.update(self.stimuli_digest())
         if self.transfer is not None:
             total.update(manifest.network(self.transfer.painter).sha256.encode())
         return total.hexdigest()
@@ -183,9 +165,6 @@ class TinyImageNet(Source):
             (painter.weights_hash, how, inputs),
             lambda: style_transfer.stylized(painter, shapes, patches, self.transfer).numpy(),
         )
-
-    def _folder(self, name: str) -> Path:
-        return self.directory / manifest.dataset(name).path
 
     @functools.lru_cache(maxsize=2)  # noqa: B019  a source lives as long as its study
     def _split(self, split: str) -> Images:

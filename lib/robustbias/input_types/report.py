@@ -25,15 +25,18 @@ def input_types_table(table: pd.DataFrame) -> pd.DataFrame:
 
 def feature_extractors(table: pd.DataFrame) -> Prose:
     """The networks whose features give the distances, in a sentence."""
-    named = table[table["features"].notna()].drop_duplicates(["architecture", "metric"])
+    counted = table["metric"] == "effective_classes"
+    named = table[table["features"].notna() & ~counted]
+    named = named.drop_duplicates(["architecture", "metric"])
     lines = [
         f"of {architecture(name)}, {' and '.join(map(_in_words, features))}"
         for name, features in named.groupby("architecture", sort=False)["features"]
     ]
     chance = matching(table, metric="effective_classes_chance").iloc[0]
+    groups = next(iter(table.loc[counted, "features"].dropna()), "classes")
     return Prose(
         f"Feature extractors for the top images {'; '.join(lines)}. {chance['n']} images drawn at "
-        f"random are of {chance['value']:.1f} effective classes (middle 95 %: {chance['low']:.1f} "
+        f"random are of {chance['value']:.1f} effective {groups} (middle 95 %: {chance['low']:.1f} "
         f"to {chance['high']:.1f})."
     )
 

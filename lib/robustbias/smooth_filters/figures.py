@@ -3,13 +3,17 @@
 import itertools
 
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from robustbias import plotting
 from robustbias.plotting import PAIR, PALETTE, Described
 from robustbias.smooth_filters.measure import Responses
 from robustbias.utils import REGIMES, architecture
+
+Visualisations = dict[
+    str, tuple[Int64[Tensor, " n"], Float[Tensor, "n 3 h w"], Float[Tensor, " n"]]
+]
 
 POSITIONS = plotting.offsets(PAIR, 0.24)
 
@@ -137,4 +141,50 @@ def noise_gain(table: pd.DataFrame) -> Described:
     return figure.described(
         "Noise gain by layer on a logarithmic axis, S and R at each noise level. "
         + _smoother(gains[gains["sigma"] == sigmas[-1]], f"noise {sigmas[-1]:g}")
+    )
+
+
+def visualisations(examples: Visualisations) -> Described:
+    """What units respond to most, S above R, with the likeness of each picture to natural images.
+
+    Args:
+        examples: From `visualisation.examples`.
+    """
+    columns = max(len(units) for units, _, _ in examples.values())
+    figure, axes = plotting.canvas(len(examples), columns, panel=(0.66, 1.0))
+    for line, (regime, (units, pixels, likeness)) in zip(axes, examples.items(), strict=True):
+        for ax in line[len(units) :]:
+            ax.axis("off")
+        for ax, unit, picture, like in zip(
+            line, units.tolist(), plotting.channels_last(pixels), likeness.tolist(), strict=False
+        ):
+            plotting.picture(ax, picture)
+            ax.set_title(f"{unit}: {like:.2f}", size="x-small")
+        line[0].set_ylabel(REGIMES[regime], color=PALETTE[regime], size="small")
+    means = ", ".join(f"{float(like.mean()):.2f} for {r}" for r, (*_, like) in examples.items())
+    return figure.described(
+        "Images that units respond to most, the standard network above the robust one; mean "
+        f"likeness to natural images {means}."
+    )
+
+
+def visualisations_by_layer(table: pd.DataFrame) -> Described:
+    """Smoothness of visualisations and their likeness to natural images, by layer.
+
+    Args:
+        table: From `visualisation.visualised`.
+    """
+    figure, axes = plotting.layer_panels(
+        means := [plotting.layer_means(table, name) for name in ("tv_normalised", "likeness")],
+        ["TV / contrast\n(lower is smoother)", "likeness to\nnatural images"],
+        POSITIONS | {"untrained": 0.0},
+        panel=(3.4, 2.4),
+        style={"ms": 4},
+    )
+    for ax in axes[1]:
+        ax.axhline(0, color=plotting.REFERENCE, lw=0.8, ls="--")
+    plotting.legend_below(figure)
+    return figure.described(
+        "Visualisations by layer, their total variation above and their likeness to natural images "
+        "below. " + _smoother(means[0], "total variation")
     )
