@@ -12,7 +12,7 @@ BUILD = $(BIN)/robustbias build --cores $(CORES) $(if $(STUDY),--study $(STUDY))
 named = $(if $(STUDY),,$(error say which study: make $@ STUDY=name))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock book test lint lab explorer serve train bench publish verify clean
+.PHONY: help setup lock book test miniature lint lab explorer serve train bench publish verify clean
 
 help:
 	@awk -F ': .*## ' '/^[a-z]+: .*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ book: $(READY) ## execute what changed and render the book; STUDY=name executes 
 
 test: $(READY) ## run the tests
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(CORES) --dist loadfile
+
+miniature: $(READY) ## fetch, execute and render study imagenet on small files of its formats
+	@$(BIN)/python tests/miniature.py _build/miniature --book
 
 lock: ## pin what the ranges allow today into requirements.lock (needs uv)
 	@uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate \
