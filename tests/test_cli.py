@@ -18,7 +18,7 @@ from toy_book import chapter, repository
 
 VERBS = (
     "fetch", "doctor", "check", "convert", "train", "measure", "run", "book", "build", "publish",
-    "verify", "explorer", "shape-bias",
+    "verify", "explorer", "visualise", "shape-bias",
 )  # fmt: skip
 HEADER = "subj,session,trial,rt,object_response,category,condition,imagename\n"
 

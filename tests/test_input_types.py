@@ -142,6 +142,15 @@ def test_the_table_is_tidy_and_names_the_judge(table):
     assert 2.5 < chance["value"].item() < 4
 
 
+def test_concepts_of_detectors_leave_out_units_without_any(table):
+    own = table[(table["network"] == "toy-r") & (table["scope"] == "unit")]
+    concepts = own[own["metric"] == "concepts"]["value"]
+    means = table[(table["network"] == "toy-r") & (table["scope"] == "network")]
+    mean = means.set_index("metric").loc["concepts_of_detectors"]
+    assert 0 < mean["n"] == (concepts > 0).sum() < len(concepts)
+    assert mean["value"] == pytest.approx(concepts[concepts > 0].mean())
+
+
 def test_wrong_requests_are_refused(monkeypatch):
     with pytest.raises(UserError, match="k = 100 top images of 64"):
         input_types(study(monkeypatch), k=100)
@@ -151,7 +160,7 @@ def test_wrong_requests_are_refused(monkeypatch):
 
 def test_c5_is_judged_by_what_the_table_says_of_all_layers(table):
     found = {claim.id: claim for claim in claims.tested(table, "C5").claims}
-    assert set(found) == {"C5.concepts", "C5.classes", "C5.distance"}
+    assert set(found) == {"C5.classes", "C5.distance"}  # no unit of toy-s detects a concept
     assert found["C5.distance"].condition == "judged by an untrained network"
     difference = table[(table["regime"] == "robust - standard") & (table["scope"] == "network")]
     row = difference[difference["metric"] == "effective_classes"].iloc[0]
@@ -159,38 +168,18 @@ def test_c5_is_judged_by_what_the_table_says_of_all_layers(table):
     assert not found["C5.classes"].above
 
 
-def test_c4_reads_low_level_detectors_and_object_detectors():
-    shared = {
-        "study": "toy", "architecture": "alexnet", "regime": "robust - standard", "n": 80,
-        "scope": "network", "metric": "detectors",
-    }  # fmt: skip
-    rows = [
-        shared | {"category": "texture or color", "value": 0.2, "low": 0.1, "high": 0.3},
-        shared | {"category": "object", "value": -0.2, "low": -0.3, "high": -0.1},
-        shared | {"category": "scene", "value": 0.2, "low": 0.1, "high": 0.3},
-        shared | {"category": "object", "value": 0, "low": 0, "high": 0, "scope": "layer"},
-        shared | {"category": "object", "value": 0, "low": 0, "high": 0, "metric": "above_null"},
-    ]
-    found = claims.tested(pd.DataFrame(rows), "C4").claims
-    assert [(claim.id, claim.verdict) for claim in found] == [
-        ("C4.low", "supported"),
-        ("C4.object", "supported"),
-    ]
-
-
 def test_figures_and_summaries_show_the_tables_numbers(monkeypatch, table):
     made = study(monkeypatch)
     dissected = dissection(made, draws=50)
     labels, images = unit_labels(dissected), concept_set(made)
-    figure = concepts_figures.detectors_by_layer(dissected, ["color"])
+    figure = concepts_figures.detectors(dissected, ["color"])
     own = dissected[(dissected["metric"] == "detectors") & (dissected["category"] == "color")]
     own = own[(own["network"] == "toy-r") & (own["scope"] == "layer")]
     lines = {c.get_label(): c.lines[0].get_ydata().tolist() for c in figure.axes[0].containers}
     assert lines["R (robust)"] == own["value"].tolist()
-    assert len(concepts_figures.best_iou(dissected).axes) == 1
-    types = input_types_figures.input_types_by_layer(table)
-    assert [ax.get_ylabel() for ax in types.axes][1].endswith("(by untrained)")
-    assert len(input_types_figures.input_types_by_unit(table).axes) == 1
+    assert figure.axes[1].get_xlabel() == "best IoU of a unit"
+    (ax,) = input_types_figures.classes_by_layer(table).axes
+    assert ax.get_ylabel().startswith("effective classes")
     chosen = {"architecture": "alexnet", "categories": ["color"], "k": 3}
     examples = unit_examples(made, dissected, labels, images, **chosen)
     assert examples.pixels.shape == (2, 3, 3, 16, 16)

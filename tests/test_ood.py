@@ -288,8 +288,10 @@ def test_the_claims_read_the_absolute_differences(table):
 def test_where_stimuli_carry_a_category_alone_c2_is_judged_at_that_level(table):
     own = table[table["condition"] == "silhouettes"].copy()
     own["metric"] = own["metric"].str.replace("top1", "entry_level")
-    (claim,) = claims.tested(own, "C2").claims
+    (claim,) = claims.tested(own, "C2")
     assert claim.statistic.startswith("entry-level accuracy")
+    own = pd.concat([own, table[table["condition"] == "silhouettes"]])
+    assert [claim.primary for claim in claims.tested(own, "C2")] == [True, False]
 
 
 def test_published_cells_give_the_known_mean_corruption_errors():
@@ -356,3 +358,24 @@ def test_an_attack_is_read_as_top1_alone_also_where_classes_are_grouped(tmp_path
     ]
     assert "adversarial" not in labels
     assert "greyscale" in labels
+
+
+def test_images_of_no_category_leave_stimuli_a_clean_accuracy_by_category(tmp_path, monkeypatch):
+    """Trap: held-out images are then scored by class alone, silhouettes by category alone."""
+    monkeypatch.setenv("ROBUSTBIAS_TABLES", str(tmp_path))
+    partial = torch.tensor([[1.0, 0], [0, 1.0], [0, 0]])  # no category has cars
+    monkeypatch.setattr(toy_study.Study, "membership", lambda study, network: partial)
+
+    class Drawings(Source):
+        def silhouettes(self) -> Images:
+            images = super().silhouettes()
+            images = images.take((images.labels < 2).nonzero()[:, 0])
+            return dataclasses.replace(images, classes=("dog", "cat"))
+
+    table = ood(study(categories=("dog", "cat"), source=Drawings(60)), **FEW)
+    metrics = {
+        name: set(rows(table, condition=name)["metric"].str.removesuffix("_difference"))
+        for name in ("silhouettes", "greyscale")
+    }
+    assert metrics["silhouettes"] == {"entry_level", "entry_level_relative"}
+    assert metrics["greyscale"] == set(MEANINGS)

@@ -1,13 +1,16 @@
 """Intervals are checked against scipy, against loops, and by how often they cover the truth."""
 
+import dataclasses
 import importlib.util
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 
-from robustbias import stats
+import toy_study
+from robustbias import stats, studies
 from robustbias.stats import Interval
 from robustbias.utils import UserError
 
@@ -115,6 +118,8 @@ def test_the_exchange_null_is_wide_for_alike_networks_and_far_from_unlike_ones()
     unlike = torch.stack([torch.ones(50), torch.zeros(50)], 1)
     null = stats.exchange_null(unlike, torch.ones(50, 2), clusters, generator=generator)
     assert null.value == 1.0
+    # (2 K - 50) / 50 with K binomial (50, .5), whose .975 quantile is 32; .95 would give .24
+    assert (null.low, null.high) == pytest.approx((-0.28, 0.28), abs=0.02)
     assert null.p == pytest.approx(1 / 10_001)
 
 
@@ -131,12 +136,13 @@ def test_an_interval_prints_its_value_and_ends():
     assert str(Interval(0.6521, 0.61, 0.694, 734)) == "0.65 [0.61, 0.69]"
 
 
-def test_an_end_is_never_rounded_onto_the_threshold_it_is_compared_with():
+def test_an_interval_has_the_decimals_that_its_length_justifies():
     interval = Interval(0.09, 0.003, 0.17, 550)
-    assert interval.text() == "0.09 [0.00, 0.17]"
-    assert interval.text(threshold=0.0) == "0.090 [0.003, 0.170]"
-    assert interval.text(threshold=0.5) == "0.09 [0.00, 0.17]"
-    assert Interval(0.0, 0.0, 0.1, 9).text(threshold=0.0) == "0.00 [0.00, 0.10]"
+    assert str(interval) == "0.09 [0.00, 0.17]"
+    assert str(Interval(1.008, 1.0004, 1.0154, 9)) == "1.008 [1.000, 1.015]"
+    assert str(Interval(3.58, -1.77, 9.05, 9)) == "3.6 [-1.8, 9.1]"
+    assert str(Interval(34.5, 12.7, 68.4, 9)) == "34 [13, 68]"
+    assert str(Interval(0.0, 0.0, 0.0, 9)) == "0.00 [0.00, 0.00]"
 
 
 def test_crossed_resamples_equal_a_literal_loop():
@@ -204,3 +210,61 @@ def test_one_training_per_architecture_leaves_the_interval_of_the_images():
     mean = boot.mean([[0], [1]], trainings=True)
     for ours, theirs in zip(mean.interval(), boot.interval(), strict=True):
         torch.testing.assert_close(ours, theirs)
+
+
+def trained_study(replicates: dict[str, int]):
+    """S and R of architectures, each trained a number of times."""
+    entries = [
+        dataclasses.replace(
+            toy_study.entry(f"{architecture}-{regime}-{k}", regime, eps),
+            architecture=architecture,
+            replicate=k,
+        )
+        for architecture, count in replicates.items()
+        for regime, eps in (("standard", 0.0), ("robust", 0.5))
+        for k in range(1, count + 1)
+    ]
+    toy = toy_study.study(entries=entries)
+    entry = dataclasses.replace(toy.entry, architectures=tuple(replicates))
+    return toy_study.study(entries=entries, entry=entry)
+
+
+def accuracies(study, generator):
+    """Of 40 shared images, right more often by R."""
+    about = pd.DataFrame([studies.described(study, e) for e in study.entries])
+    chance = torch.tensor([0.5 if e.regime == "standard" else 0.8 for e in study.entries])
+    hits = (torch.rand(40, len(chance), generator=generator) < chance).float()
+    boot = stats.ratios(
+        hits, torch.ones_like(hits), torch.arange(40), generator=generator, draws=500
+    )
+    return stats.aggregate(study, about.assign(metric="top1", n=40), boot, paired=True)
+
+
+def test_pairs_are_averaged_over_trainings_and_these_over_architectures_of_equal_weight():
+    study = trained_study({"alexnet": 3, "resnet50": 2})
+    table = accuracies(study, seeded(3))
+    difference = table[table["regime"] == "robust - standard"]
+    pairs = difference[difference["mean_over"].isna()]
+    over = difference[difference["mean_over"] == "replicates"].set_index("architecture")["value"]
+    assert len(pairs) == 5
+    assert pairs["network"].iloc[0] == "alexnet-robust-1 - alexnet-standard-1"
+    means = pairs.groupby("architecture")["value"].mean()
+    assert over.to_dict() == pytest.approx(means.to_dict(), abs=1e-6)
+    pooled = difference[difference["mean_over"] == "architectures"]
+    assert pooled["value"].tolist() == pytest.approx([over.mean()], abs=1e-6)
+    assert pooled[["network", "architecture"]].isna().all(axis=None)
+    assert pooled["low"].iloc[0] < pooled["value"].iloc[0] < pooled["high"].iloc[0]
+    assert set(difference.loc[difference["mean_over"] == "replicates", "network"]) == {
+        "alexnet-robust - alexnet-standard", "resnet50-robust - resnet50-standard",
+    }  # fmt: skip
+
+
+def test_one_training_and_one_architecture_have_no_means():
+    table = accuracies(trained_study({"alexnet": 1}), seeded(3))
+    assert table["mean_over"].isna().all()
+
+
+def test_the_first_replicate_stands_where_one_network_is_looked_at():
+    study = trained_study({"alexnet": 2})
+    assert studies.pair_of(study, "alexnet")["robust"].name == "alexnet-robust-1"
+    assert list(studies.pairs(study)) == [("alexnet", 1), ("alexnet", 2)]

@@ -26,7 +26,7 @@ def _toy(tmp_path, monkeypatch):
 
 def test_accuracy_has_a_line_a_network_and_a_column_a_radius():
     table = adversarial_training_report.accuracy(accuracy(toy_study.study(), n_images=20, steps=4))
-    assert list(table.columns) == ["clean", "eps 0.25", "eps 0.5", "eps 4"]
+    assert list(table.columns) == ["clean", "radius 0.25", "radius 0.5", "radius 4"]
     assert list(table.index) == [("AlexNet", "S (standard)"), ("AlexNet", "R (robust)")]
     assert table.loc[("AlexNet", "R (robust)"), "clean"] == "1.00 [0.84, 1.00]"
 
@@ -142,18 +142,15 @@ def test_accuracy_is_clean_and_at_the_radius_of_training():
     assert {row["regime"] for row in numbers} == {"standard", "robust"}
 
 
-def test_numbers_travel_in_the_notebook_and_meet_the_verdicts(bias, tmp_path):
+def test_numbers_travel_in_the_notebook_to_the_closing_chapter(bias, tmp_path):
     bundle = shape_bias_report.headlines(bias)._repr_mimebundle_()
     output = new_output("display_data", data=bundle)
     notebook = new_notebook(cells=[new_code_cell(outputs=[output])])
     nbformat.write(notebook, tmp_path / "x.ipynb")
     numbers = records(tmp_path / "x.ipynb", HEADLINES)
     assert numbers == bundle[HEADLINES]
-    verdicts = pd.DataFrame({"verdict": ["supported", "undetermined"]})
-    verdicts = verdicts.assign(claim="C1", study="toy", architecture="alexnet")
-    table = findings_report.numbers_table(numbers, verdicts, "toy")
+    table = findings_report.numbers_table(numbers, "toy")
     assert list(table.columns) == ["AlexNet S", "AlexNet R"]
     assert table.loc["shape bias", "AlexNet R"].startswith("1.00 [")
-    assert list(table.loc["C1"]) == ["", "undetermined"]
     without_records(notebook)
     assert HEADLINES not in notebook.cells[0].outputs[0]["data"]

@@ -266,7 +266,7 @@ def test_a_number_that_differs_is_printed_with_status_1(copied):
     path.write_text(path.read_text().replace('"value": 0.3,', '"value": 0.4,'))
     run = command(copied, "robustbias", "verify", "first", "--stored")
     assert run.returncode == 1, run.stderr
-    assert "01_lines: claim C9.lines alexnet value: 0.4 -> 0.3 (deviation 0.1" in run.stdout
+    assert "01_lines: claim C9.lines value: 0.4 -> 0.3 (deviation 0.1" in run.stdout
     assert "02_more: output 1, line 1, number 1: 3.0 -> 4.0" in run.stdout
     assert not (copied / "book/first/verified.json").exists()  # nothing was measured again
 

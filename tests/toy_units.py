@@ -13,7 +13,7 @@ LAYERS = ("features.1", "features.9")
 def units() -> UnitData:
     """Nothing is measured: the IoU of unit u with concept q is (u * 7 + q) % 10 / 100."""
     study = studies.load("iconworld", device="cpu", architectures=["alexnet"])
-    dissection, ablation = [], []
+    dissection, ablation, reads = [], [], []
     for entry in pair_of(study, "alexnet").values():
         about = {**described(study, entry), "low": float("nan"), "high": float("nan")}
         for layer, units in zip(LAYERS, (9, 36), strict=True):
@@ -26,7 +26,11 @@ def units() -> UnitData:
                     dissection.append(row(pair, "null_iou", 0.01))
                 for kind, score in (("shape", u % 5), ("texture", u % 3), ("clean", 1)):
                     ablation.append(row(unit, f"{kind}_score", score))
-    tables = {"dissection": pd.DataFrame(dissection), "ablation": pd.DataFrame(ablation)}
+        for u in range(36):
+            below = {"below": u % 9, "place": 0, "value": 1.5, "layer_below": LAYERS[0]}
+            reads.append({**about, "scope": "unit", "layer": LAYERS[1], "unit": u, **below})
+    names = {"dissection": dissection, "ablation": ablation, "connections": reads}
+    tables = {name: pd.DataFrame(rows) for name, rows in names.items()}
     return unit_data(study, tables, n_concepts=60)
 
 

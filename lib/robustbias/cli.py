@@ -101,12 +101,20 @@ def train(
     network: Annotated[
         list[str] | None, typer.Option(help="Only this network; may be given several times.")
     ] = None,
+    recipe: Annotated[
+        str, typer.Option(help="A table of the study's training parameters, instead of its own.")
+    ] = "",
+    settings: Settings = None,
     device: Device = "auto",
 ):
-    """Train a study's networks; an interrupted run goes on where it stopped."""
+    """Train a study's networks; an interrupted run goes on where it stopped.
+
+    With several GPUs: torchrun --standalone --nproc-per-node=8 --no-python robustbias train STUDY
+    """
     from robustbias import training
 
-    training.train_study(study, networks=network, device=device)
+    given = manifest.settings(settings)
+    training.train_study(study, networks=network, device=device, variant=recipe, **given)
 
 
 @app.command()
@@ -192,6 +200,14 @@ def book(
 
     contents = edition.contents(edition.studies(",".join(studies or [])))
     print(render.render(contents, edition.conclusions()))
+
+
+@app.command()
+def pdf():
+    """Print the rendered book as one PDF (`make pdf`)."""
+    from robustbias.book import render
+
+    print(render.pdf())
 
 
 @app.command()
@@ -291,6 +307,22 @@ def explorer(
     from robustbias.unit_explorer import server
 
     server.serve(port=port, browser=browser)
+
+
+@app.command()
+def visualise(
+    study: Annotated[str, typer.Argument(help="An entry of data_manifest/studies.")],
+    device: Device = "auto",
+):
+    """Draw what each unit of a study's S and R responds to most, where the weights are new."""
+    from robustbias import studies as studies_module
+    from robustbias.unit_explorer import sprites
+
+    loaded = studies_module.load(study, device=device)
+    for path in sprites.drawn(loaded):
+        print(path)
+    if study == sprites.FRONT:
+        print(sprites.strip(loaded, loaded.entry.dose_architecture))
 
 
 @app.command()

@@ -33,16 +33,12 @@ class Interval:
     high: float
     n: int
 
-    def text(self, threshold: float | None = None) -> str:
-        """Value and ends to two decimals, or to up to four that keep an end off the threshold."""
-        ends = [end for end in (self.low, self.high) if threshold is not None and end != threshold]
-        digits = 2
-        while digits < 4 and any(round(end, digits) == round(threshold, digits) for end in ends):
-            digits += 1
-        return f"{self.value:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
-
     def __str__(self) -> str:
-        return self.text()
+        """Value and ends to two decimals: three if the interval is shorter than 0.02, one from a
+        length of 2 and none from 20."""
+        length = self.high - self.low
+        digits = 3 if 0 < length < 0.02 else 2 if not length >= 2 else 1 if length < 20 else 0
+        return f"{self.value:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
 
 
 def wilson(successes: int, n: int, level: float = LEVEL) -> Interval:
@@ -436,9 +432,15 @@ def over_units(
 
 
 def intervals(about: pd.DataFrame, boot: Bootstrap) -> pd.DataFrame:
-    """`about` with `value`, `low` and `high` of the bootstrap's columns, which are its rows."""
+    """`about` with `value`, `low` and `high` of the bootstrap's columns, which are its rows.
+
+    Also `freedom`, the degrees of freedom of the interval, missing where no trainings vary.
+    """
     low, high = boot.interval()
     ends = {"value": boot.value, "low": low, "high": high}
+    if boot.training is not None:
+        freedom = boot.error()[1]
+        ends["freedom"] = freedom.masked_fill(freedom > 1e6, torch.nan)
     return about.assign(**{name: end.double().numpy() for name, end in ends.items()})
 
 
@@ -538,6 +540,38 @@ def _groups(about: pd.DataFrame) -> list[tuple]:
 def _common(names: pd.Series) -> str:
     """The names without their replicate's number: iconworld-alexnet-r of iconworld-alexnet-r-1."""
     return re.sub(r"-\d+(?= |$)", "", names.iloc[0])
+
+
+def over_layers(
+    study: Study, about: pd.DataFrame, boot: Bootstrap, *, geometric: bool
+) -> tuple[pd.DataFrame, Bootstrap]:
+    """Means over the layers of every pair (scope `network`) and the `first layer`, as `averaged`.
+
+    Args:
+        about, boot: R against S by layer, from `compared`, of unpaired groups.
+        geometric: Whether values are ratios, of which the geometric mean is taken.
+    """
+    log, exp = (torch.log, torch.exp) if geometric else (torch.clone, torch.clone)
+    wholes, means = [], []
+    single = about[about["mean_over"].isna()]
+    others = [c for c in single if c not in (*NETWORK[1:], "layer", "n")]
+    for _, layers in single.groupby(["network", *others], sort=False, dropna=False):
+        chosen = boot.columns(layers.index.tolist())
+        means.append(
+            Bootstrap(
+                exp(log(chosen.value).mean(0, keepdim=True)),
+                exp(log(chosen.resamples).mean(1, keepdim=True)),
+                boot.bounds,
+            )
+        )
+        means.append(chosen.columns([0]))
+        first = layers.iloc[:1].assign(layer=None)
+        wholes.append(first.assign(scope="network", n=layers["n"].sum()))
+        wholes.append(first.assign(scope="first layer"))
+    if not wholes:
+        return about.iloc[:0], boot.columns([])
+    whole = pd.concat(wholes, ignore_index=True)
+    return averaged(study, whole, Bootstrap.joined(means), paired=False)
 
 
 def aggregate(

@@ -7,6 +7,7 @@ import copy
 import dataclasses
 import functools
 import importlib.metadata
+import os
 import platform
 import subprocess
 import time
@@ -17,7 +18,7 @@ from typing import Any
 import pandas as pd
 import torch
 from jaxtyping import Float, UInt8
-from torch import Tensor
+from torch import Tensor, nn
 
 from robustbias import manifest
 from robustbias.images import Images, imagenet
@@ -250,8 +251,11 @@ def source(entry: StudyEntry, device: torch.device, cue: str = "both") -> Source
 
 def chosen_device(name: str) -> torch.device:
     """The device of that name; "auto" is cuda where there is one. Raises UserError."""
+    if name == "auto" and torch.cuda.is_available():
+        local = int(os.environ.get("LOCAL_RANK", 0))  # torchrun's processes take a card each
+        return torch.device("cuda", local % torch.cuda.device_count())
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device("cpu")
     if name.partition(":")[0] not in ("cpu", "cuda"):
         raise UserError(f"unknown device {name!r}; expected cpu, cuda or auto.")
     if name.startswith("cuda") and not torch.cuda.is_available():
@@ -339,8 +343,8 @@ def paired(study: Study) -> Study:
 
 def networks_with_controls(
     study: Study, pixels: UInt8[Tensor, "n 3 h w"], controls: int = 1
-) -> Iterator[tuple[dict[str, Any], zoo.Network, int]]:
-    """(columns that describe it, network, repeat), architecture by architecture.
+) -> Iterator[tuple[dict[str, Any], Callable[[], nn.Module], int]]:
+    """(columns that describe it, what returns the network, repeat), by architecture.
 
     First the networks trained on both cues, then the random-initialisation controls (regime
     `untrained`), numbered by `repeat`.
@@ -353,7 +357,8 @@ def networks_with_controls(
     for architecture in dict.fromkeys(entry.architecture for entry in entries):
         for entry in entries:
             if entry.architecture == architecture:
-                yield described(study, entry), study.network_named(entry.name), 0
+                load = functools.partial(study.network_named, entry.name)
+                yield described(study, entry), load, 0
         if pair := first_pairs(study).get(architecture):
             entry = pair.get("standard") or pair["robust"]
             control = {"network": f"untrained-{architecture}", "regime": "untrained"}
@@ -361,5 +366,12 @@ def networks_with_controls(
                 described(study, entry) | control | {"eps": 0.0, "pair": False, "replicate": None}
             )
             for repeat in range(controls):
-                network = zoo.untrained(entry, study.seed + repeat).to(study.device)
-                yield columns, zoo.calibrated(network, pixels), repeat
+                yield columns, functools.partial(_control, study, entry, repeat, pixels), repeat
+
+
+def _control(
+    study: Study, entry: NetworkEntry, repeat: int, pixels: UInt8[Tensor, "n 3 h w"]
+) -> nn.Module:
+    """A random initialisation of the entry's network, calibrated on the images."""
+    network = zoo.untrained(entry, study.seed + repeat).to(study.device)
+    return zoo.calibrated(network, pixels)

@@ -4,6 +4,9 @@ Source: Bau et al. 2017, arXiv 1704.05796.
 """
 
 import dataclasses
+import math
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -18,11 +21,13 @@ from robustbias.images import broden, floats
 from robustbias.images.concepts import Concepts
 from robustbias.networks import hooks
 from robustbias.networks.hooks import peaks
+from robustbias.networks.zoo import Network
 from robustbias.studies import CALIBRATION, Study, networks_with_controls, pair_of, paired
-from robustbias.tables import measure, tidy
+from robustbias.tables import Part, measure, parts, tidy
 from robustbias.utils import UserError
 
 THRESHOLD = 0.04  # IoU from which a unit counts as a detector
+KEPT = 64  # concepts per unit in the table: those with the largest IoU
 UNIT = ["network", "layer", "unit"]
 
 
@@ -60,8 +65,9 @@ def dissection(
     """Every unit of S, R and an untrained network against every concept, and shares of detectors.
 
     Rows of scope `unit`, without interval:
-    - `iou`, `null_iou` (masks of another image) for every category and concept; `ceiling`, the
-      largest IoU that the areas of unit and concept allow. n is the number of images.
+    - `iou`, `null_iou` (masks of another image) for category and concept, of the KEPT concepts
+      with the largest IoU, all those above the threshold, and that of the largest null IoU;
+      `ceiling`, the largest IoU that the areas of unit and concept allow. n: number of images.
     - `activation_threshold`, and `share_above`, the share of activations above it.
 
     Rows of scope `layer` and `network` (in which wide layers weigh more): shares of all units,
@@ -85,15 +91,32 @@ def dissection(
         UserError: An unknown layer or data set, images without masks, more images than there are.
     """
     images = concept_set(study, concepts, n_images)
-    rows, units = [_concept_rows(study, images)], []
-    for named, network, _ in networks_with_controls(study, images.pixels[:CALIBRATION]):
+
+    def measured(load: Callable[[], Network]) -> Part:
         generator = torch.Generator().manual_seed(study.seed)
         options = {"share": share, "memory": memory, "generator": generator}
-        for layer, counts in dissected(network, images, layers, **options).items():
-            rows.append(_unit_rows(counts, images).assign(**named, scope="unit", layer=layer))
+        return {
+            f"{layer}\t{field}": torch.as_tensor(value)
+            for layer, counts in dissected(load(), images, layers, **options).items()
+            for field, value in vars(counts).items()
+        }
+
+    networks = list(networks_with_controls(study, images.pixels[:CALIBRATION]))
+    tasks = {named["network"]: partial(measured, load) for named, load, _ in networks}
+    rows, units, covered = [], [], None
+    for (named, *_), part in zip(networks, parts(tasks).values(), strict=True):
+        by_layer: dict[str, dict[str, Tensor]] = {}
+        for place, value in part.items():
+            layer, field = place.split("\t")
+            by_layer.setdefault(layer, {})[field] = value
+        for layer, fields in by_layer.items():
+            counts = Dissected(**fields | {"positions": int(fields["positions"])})
+            covered = _concept_rows(study, images, counts) if covered is None else covered
+            of_units = _unit_rows(counts, images, threshold)
+            rows.append(of_units.assign(**named, scope="unit", layer=layer))
             units.append(_detectors(counts, images, threshold).assign(**named, layer=layer))
     rows.append(_shares(study, pd.concat(units), images, draws))
-    return tidy(pd.concat(rows, ignore_index=True))
+    return tidy(pd.concat([covered, *rows], ignore_index=True))
 
 
 def labels(table: pd.DataFrame, threshold: float = THRESHOLD) -> pd.DataFrame:
@@ -113,23 +136,21 @@ def labels(table: pd.DataFrame, threshold: float = THRESHOLD) -> pd.DataFrame:
     return best.assign(detector=best["iou"] > threshold)
 
 
-def _unit_rows(counts: Dissected, images: Concepts) -> pd.DataFrame:
-    """Long rows of one layer: units x concepts for each kind of IoU, then rows per unit."""
+def _unit_rows(counts: Dissected, images: Concepts, threshold: float) -> pd.DataFrame:
+    """Long rows of one layer: units x kept concepts for each kind of IoU, then rows per unit."""
     category, concept = (
         np.array(part, dtype=object) for part in zip(*images.concepts, strict=True)
     )
     units = len(counts.thresholds)
     kinds = {"iou": counts.iou, "null_iou": counts.null_iou, "ceiling": counts.ceiling}
+    iou, null = kinds["iou"], kinds["null_iou"]
+    kept = iou > threshold
+    kept.scatter_(1, iou.topk(min(KEPT, len(concept)), dim=1).indices, True)
+    kept.scatter_(1, null.argmax(1, keepdim=True), True)
+    unit, which = (index.cpu().numpy() for index in kept.nonzero(as_tuple=True))
+    about = {"unit": unit, "category": category[which], "concept": concept[which]}
     rows = [
-        pd.DataFrame(
-            {
-                "unit": np.repeat(np.arange(units), len(concept)),
-                "category": np.tile(category, units),
-                "concept": np.tile(concept, units),
-                "metric": metric,
-                "value": values.flatten().cpu().numpy(),
-            }
-        )
+        pd.DataFrame(about | {"metric": metric, "value": values[kept].cpu().numpy()})
         for metric, values in kinds.items()
     ]
     per_unit = {
@@ -142,17 +163,14 @@ def _unit_rows(counts: Dissected, images: Concepts) -> pd.DataFrame:
     return pd.concat(rows, ignore_index=True).assign(n=len(images))
 
 
-def _concept_rows(study: Study, images: Concepts) -> pd.DataFrame:
+def _concept_rows(study: Study, images: Concepts, counts: Dissected) -> pd.DataFrame:
     """The share of pixels each concept covers, on images that carry its category."""
-    regions = images.regions
-    size = torch.bincount(regions.index.flatten(), minlength=len(regions.concepts)).double()
-    carried = size @ regions.carried.double()
-    covered = size @ regions.concepts.double()
+    carried = counts.carried[counts.category]
+    shares = (counts.concepts / carried).tolist()
     rows = [
-        {"category": category, "concept": concept, "value": float(covered[i] / carried[c])}
-        for i, (category, concept) in enumerate(images.concepts)
-        for c in [images.categories.index(category)]
-        if carried[c]
+        {"category": category, "concept": concept, "value": share}
+        for (category, concept), share in zip(images.concepts, shares, strict=True)
+        if not math.isnan(share)
     ]
     about = {"study": study.name, "pair": False, "scope": "concept", "metric": "pixel_share"}
     return pd.DataFrame(rows).assign(**about, n=len(images))
@@ -266,7 +284,10 @@ def unit_examples(
                 continue
             best = candidates.loc[candidates["iou"].idxmax()]
             layer, unit = best["layer"], int(best["unit"])
-            response = peaks(network, images.pixels, [layer])[layer][:, unit]
+            parts = torch.arange(len(images), device=images.pixels.device).split(1000)
+            response = torch.cat(
+                [peaks(network, images.pixels[part], [layer])[layer][:, unit] for part in parts]
+            )
             top = images.pixels[response.topk(k).indices]
             with hooks.captured(network, [layer]) as maps:
                 network(floats(top))

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int64, UInt8
+from jaxtyping import Bool, Float, Int, Int64, UInt8
 from torch import Tensor
 
 from robustbias import utils
 from robustbias.images import Images, floats, textures
 from robustbias.utils import MissingData, UserError
+
+FEW = 2048  # regions that need no new numbers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,6 +118,21 @@ class Concepts:
             self.names,
             {category: carried.to(device) for category, carried in self.carried.items()},
         )
+
+    def regions_of(
+        self, index: Int64[Tensor, " k"]
+    ) -> tuple[Int[Tensor, "k s"], Float[Tensor, "g m"]]:
+        """For each of the images at `index` the region of every pixel, and what regions carry.
+
+        The second is 1 where a region carries a concept, then where it carries a category. Where
+        the set has many regions, those of these images are numbered anew.
+        """
+        pixels = self.regions.index[index].flatten(1)
+        members = torch.cat([self.regions.concepts, self.regions.carried], 1)
+        if len(members) <= FEW:
+            return pixels, members.float()
+        present = torch.bincount(pixels.flatten(), minlength=len(members)) > 0
+        return (present.cumsum(0) - 1)[pixels], members[present].float()
 
     @functools.cached_property
     def regions(self) -> Regions:

@@ -24,10 +24,11 @@ from torchvision.transforms.v2 import functional as F
 from tqdm import tqdm
 
 from robustbias import manifest
-from robustbias.images import Images, cached_pixels, cue_conflict, opened
+from robustbias.images import Images, cached_pixels, cue_conflict, opened, streams
 from robustbias.images.corruptions.constants import NAMES, SEVERITIES
 from robustbias.images.cue_conflict import CATEGORIES, class_names, entry_level, known
 from robustbias.images.source import StimulusFolders
+from robustbias.images.streams import Stream
 from robustbias.manifest import DatasetEntry
 from robustbias.utils import MissingData, UserError, stamp
 
@@ -247,6 +248,14 @@ class ImageNet(StimulusFolders):
         super().__init__(known(categories) or CATEGORIES, size)
         self.dataset, self.subset = manifest.dataset(dataset), subset
         self.classes = class_names(self.dataset.class_file)
+
+    def train(self, epoch: int, seed: int) -> Stream:
+        """The training photographs, in crops that differ from pass to pass, from disk."""
+        return Stream(self._train, self.side, epoch, seed)
+
+    @functools.cached_property
+    def _train(self) -> streams.Index:
+        return streams.index(self._folder("imagenet-train"), self.classes)
 
     def val(self) -> Images:
         """The photographs of the subset, resized and cropped; kept on disk after the first time."""

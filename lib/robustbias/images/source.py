@@ -10,6 +10,7 @@ from torch import Tensor
 from robustbias import manifest
 from robustbias.images import CueConflict, Images, cue_conflict
 from robustbias.images.concepts import Concepts
+from robustbias.images.streams import Stream
 from robustbias.utils import MissingData
 
 
@@ -24,7 +25,7 @@ class Source:
     categories: tuple[str, ...]
     digest: str
 
-    def train(self, epoch: int, seed: int) -> Images:
+    def train(self, epoch: int, seed: int) -> Images | Stream:
         """Training images of one epoch."""
         _missing("training images")
 

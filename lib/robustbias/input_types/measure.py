@@ -1,5 +1,8 @@
 """To how many types of inputs units respond: concepts, classes, and likeness of their images."""
 
+import functools
+from collections.abc import Callable
+
 import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Int64, UInt8
@@ -21,8 +24,8 @@ from robustbias.studies import (
     pair_of,
     paired,
 )
-from robustbias.tables import measure, tidy
-from robustbias.utils import UserError
+from robustbias.tables import Part, measure, parts, tidy
+from robustbias.utils import MissingData, UserError
 
 
 @torch.no_grad()
@@ -35,7 +38,7 @@ def features(
     """
     layer, parts = network.layers[-1], []
     with hooks.captured(network, [layer]) as maps:
-        for images in pixels.split(batch):
+        for images in pixels.split(hooks.fitting(network, pixels, batch)):
             network(floats(images))
             parts.append(maps[layer].mean((2, 3)))
     pooled = torch.cat(parts)
@@ -98,7 +101,7 @@ def mean_distance(
 
 # metric -> regime of the network that gives the features
 EXTRACTORS = {"distance": "standard", "distance_robust": "robust"}
-METRICS = ("concepts", "effective_classes", *EXTRACTORS)
+METRICS = ("concepts", "concepts_of_detectors", "effective_classes", *EXTRACTORS)
 
 
 @measure(of=paired)
@@ -117,13 +120,17 @@ def input_types(
 
     Metrics, one row per unit (scope `unit`) without interval:
     - `concepts`: how many concepts it detects with an IoU above the threshold (`dissection`);
-    - `effective_classes`: exp(entropy) of the classes among its k top held-out images;
+      `concepts_of_detectors`, the same of units that detect any; neither where the study's images
+      have no masks and the argument `concepts` names no data set;
+    - `effective_classes`: exp(entropy) of the classes among its k top held-out images; of their
+      entry-level categories where there are fewer than k images per class (median), since k images
+      of one class are then not to be had. Column `features` says "categories" in that case;
     - `distance`: how unlike each other those images are to a third network, neither S nor R of
       this architecture; 1 is any two images. Column `features` names that network, `judge`
       its kind: the S of the study's last other architecture. `distance_robust` is the same by
       that architecture's R, since features of an S network may favour S networks. Where there is
       no other architecture, an untrained network of another seed gives `distance` alone.
-    All but the first are left out for units that respond to fewer than two images.
+    Classes and distances are left out for units that respond to fewer than two images.
 
     Rows of scope `layer` and `network`: means over their n units, with bootstraps over units;
     regime `robust - standard` the difference, units resampled separately. Scope `study`:
@@ -143,43 +150,84 @@ def input_types(
     generator = torch.Generator().manual_seed(study.seed)
     images = held_out_sample(study, n_images, generator)
     # as the chapter on concepts calls it, so that the table is measured once
-    detection = dissection(
-        study, n_images=concept_images, concepts=concepts, layers=layers, share=SHARE,
-        threshold=threshold, memory=MEMORY, draws=draws,
-    )  # fmt: skip
-    iou = detection[(detection["scope"] == "unit") & (detection["metric"] == "iou")]
-    n_concepts = iou.assign(met=iou["value"] > threshold).groupby(UNIT, sort=False)["met"].sum()
-    units, vectors, names = [], {}, {}
-    for named, network, _ in networks_with_controls(study, images.pixels[:CALIBRATION]):
-        architecture = named["architecture"]
-        if architecture not in vectors:
-            extractors = _feature_extractors(study, architecture, images)
-            vectors[architecture] = {
-                metric: features(extractor, images.pixels)
-                for metric, (extractor, *_) in extractors.items()
-            }
-            names |= {(architecture, m): said for m, (_, *said) in extractors.items()}
+    try:
+        detection = dissection(
+            study, n_images=concept_images, concepts=concepts, layers=layers, share=SHARE,
+            threshold=threshold, memory=MEMORY, draws=draws,
+        )  # fmt: skip
+    except MissingData:
+        if concepts:
+            raise
+        detection = None  # images without masks, and no data set that has some
+    if detection is not None:
+        iou = detection[(detection["scope"] == "unit") & (detection["metric"] == "iou")]
+        met = iou.assign(met=iou["value"] > threshold)
+        n_concepts = met.groupby(UNIT, sort=False)["met"].sum()
+
+    @functools.cache
+    def extractors(architecture: str) -> dict[str, tuple[Network, str, str]]:
+        return _feature_extractors(study, architecture, images)
+
+    @functools.cache
+    def vectors(architecture: str) -> dict[str, Tensor]:
+        chosen = extractors(architecture).items()
+        return {metric: features(extractor, images.pixels) for metric, (extractor, *_) in chosen}
+
+    def measured(load: Callable[[], Network], architecture: str) -> Part:
+        network, values = load(), {}
         for layer, maxima in peaks(network, images.pixels, layers or network.layers).items():
             index, active = top_images(maxima, k)
-            values = {
-                "unit": range(maxima.shape[1]),
-                "concepts": [
-                    float(n_concepts[named["network"], layer, u]) for u in range(maxima.shape[1])
-                ],
-                "effective_classes": effective_classes(images.labels, index, active).cpu(),
-            }
-            for metric, feature_vectors in vectors[architecture].items():
-                values[metric] = mean_distance(feature_vectors, index, active).cpu()
-            units.append(pd.DataFrame(values).assign(**named, layer=layer))
+            values[f"{layer}\teffective_classes"] = effective_classes(groups, index, active)
+            for metric, feature_vectors in vectors(architecture).items():
+                values[f"{layer}\t{metric}"] = mean_distance(feature_vectors, index, active)
+        return values
+
+    groups, kind = _groups(study, images, k)
+    networks = list(networks_with_controls(study, images.pixels[:CALIBRATION]))
+    tasks = {
+        named["network"]: functools.partial(measured, load, named["architecture"])
+        for named, load, _ in networks
+    }
+    units, names = [], {}
+    for (named, *_), part in zip(networks, parts(tasks).values(), strict=True):
+        architecture, by_layer = named["architecture"], {}
+        names[architecture, "effective_classes"] = (kind, None)
+        for metric, (_, *said) in extractors(architecture).items():
+            names[architecture, metric] = said
+        for place, value in part.items():
+            layer, metric = place.split("\t")
+            by_layer.setdefault(layer, {})[metric] = value
+        for layer, values in by_layer.items():
+            count = len(values["effective_classes"])
+            if detection is not None:
+                met = [float(n_concepts[named["network"], layer, u]) for u in range(count)]
+                values = {"concepts": met, **values}
+            units.append(
+                pd.DataFrame({"unit": range(count), **values}).assign(**named, layer=layer)
+            )
     units = pd.concat(units, ignore_index=True)
+    if "concepts" in units:
+        units["concepts_of_detectors"] = units["concepts"].where(units["concepts"] > 0)
     metrics = [metric for metric in METRICS if metric in units]
     long = units.melt([*stats.NETWORK, "layer", "unit"], metrics, "metric").dropna(subset=["value"])
     rows = [long.assign(scope="unit", n=len(images)), _means(study, units, draws)]
-    rows.append(_chance(study, images.labels.cpu(), k, generator))
+    rows.append(_chance(study, groups.cpu(), k, generator))
     table = pd.concat(rows, ignore_index=True)
     keys = zip(table["architecture"], table["metric"], strict=True)
     said = [names.get(key, (None, None)) for key in keys]
     return tidy(table.assign(features=[name for name, _ in said], judge=[kind for _, kind in said]))
+
+
+def _groups(study: Study, images: Images, k: int) -> tuple[Int64[Tensor, " n"], str | None]:
+    """What `effective_classes` counts, image by image: its class, else its category; and which."""
+    counts = torch.bincount(images.labels)
+    if k > len(images) or counts[counts > 0].median() >= k:
+        return images.labels, None
+    network = study.network_named(study.entries[0].name)
+    membership = study.membership(network).to(images.labels.device)
+    outside = membership.shape[1]  # one more group
+    categories = torch.where(membership.any(1), membership.argmax(1), outside)
+    return categories[images.labels], "categories"
 
 
 def _feature_extractors(

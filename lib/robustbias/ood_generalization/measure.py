@@ -27,11 +27,12 @@ from robustbias.images.distortions import (
     stimuli,
 )
 from robustbias.manifest import NetworkEntry
+from robustbias.networks.hooks import fitting
 from robustbias.ood_generalization import corruption_error
 from robustbias.shape_bias.measure import entry_level
 from robustbias.stats import Bootstrap
 from robustbias.studies import Study, described, paired, pairs
-from robustbias.tables import measure, tidy
+from robustbias.tables import Part, measure, parts, tidy
 from robustbias.utils import UserError
 
 # group, condition (None for all of a group), severity (None where there is none)
@@ -129,7 +130,8 @@ def correctness(
     models = [study.network_named(entry.name) for entry in networks(study)]
     belongs = [study.membership(network).to(images.pixels.device) for network in models]
     parts: dict[str, list[Tensor]] = {}
-    for pixels, labels in images.batches(batch):
+    size = min([fitting(network, images.pixels, batch) for network in models], default=batch)
+    for pixels, labels in images.batches(size):
         pixels = pixels if change is None else change(pixels)
         hits = [
             correct_by_decision(network, pixels, labels, membership, by_category)
@@ -327,11 +329,13 @@ def ood(
 
 def _distorted(study: Study, images: Images, clean: Correctness) -> list[Evaluation]:
     """The images under every distortion, and the stimuli that the source has."""
-    conditions, paired_sets, unpaired_sets = [], [], []
-    for name in DISTORTIONS:
-        change = partial(distorted, name=name, generator=_generator(study, name))
-        paired_sets.append(correctness(study, images, change))
-        conditions.append(("distortion", name, None))
+    changes = {
+        name: partial(distorted, name=name, generator=_generator(study, name))
+        for name in DISTORTIONS
+    }
+    tasks = {name: partial(correctness, study, images, change) for name, change in changes.items()}
+    paired_sets, unpaired_sets = list(parts(tasks).values()), []
+    conditions = [("distortion", name, None) for name in DISTORTIONS]
     for name, displayed, same in stimuli(study.source, images):
         hits = correctness(
             study, displayed.to(study.device), by_category=displayed.classes != images.classes
@@ -341,11 +345,21 @@ def _distorted(study: Study, images: Images, clean: Correctness) -> list[Evaluat
             conditions.append(("distortion", name, None))
         else:
             hits = {decision: hit[:, None].float() for decision, hit in hits.items()}
+            reference = clean if set(hits) <= set(clean) else _by_category(study, images)
             unpaired_sets.append(
-                Evaluation([("distortion", name, None)], hits, clean, paired=False)
+                Evaluation([("distortion", name, None)], hits, reference, paired=False)
             )
     stacked = {d: torch.stack([hits[d] for hits in paired_sets], 1).float() for d in clean}
     return [Evaluation(conditions, stacked, clean), *unpaired_sets]
+
+
+def _by_category(study: Study, images: Images) -> Correctness:
+    """Entry-level correctness on those of the images that belong to a category."""
+    network = study.network_named(networks(study)[0].name)
+    belongs = study.membership(network).to(images.labels.device)[images.labels]
+    inside = belongs.any(1).nonzero()[:, 0]
+    categories = dataclasses.replace(images.take(inside), labels=belongs[inside].argmax(1))
+    return correctness(study, categories, by_category=True)
 
 
 def _attacked(
@@ -358,16 +372,19 @@ def _attacked(
     few = images.take(torch.arange(min(n, len(images)), device=images.labels.device))
     if not len(few):
         return []
-    threat, hits = study.entry.threat, []
+    threat = study.entry.threat
     pixels, labels = next(few.batches(len(few)))
     attack = {"norm": threat.norm, "eps": threat.eps, "steps": steps}
-    for entry in networks(study):
+
+    def standing(entry: NetworkEntry) -> Part:
         network = study.network_named(entry.name)
         generator = _generator(study, ADVERSARIAL, entry.name)
         attacked = adversarial(network, pixels, labels, generator=generator, **attack)
         with torch.no_grad():
-            hits.append((network(attacked).argmax(1) == labels).cpu())
-    stacked = {"top1": torch.stack(hits, 1)[:, None].float()}
+            return {"top1": network(attacked).argmax(1) == labels}
+
+    hits = parts({f"{ADVERSARIAL} {e.name}": partial(standing, e) for e in networks(study)})
+    stacked = {"top1": torch.stack([hit["top1"] for hit in hits.values()], 1)[:, None].float()}
     return [
         Evaluation(
             [("distortion", ADVERSARIAL, None)], stacked, {"top1": clean["top1"][: len(few)]}
@@ -377,13 +394,14 @@ def _attacked(
 
 def _corrupted(study: Study, images: Images, clean: Correctness) -> Evaluation:
     """The images under every corruption and severity, then the means over severities and of all."""
-    per_cell = []
+    tasks = {}
     for name, severity in CELLS:
         generator = _generator(study, name, severity)
         change = partial(
             images_corruptions.corrupted, name=name, severity=severity, generator=generator
         )
-        per_cell.append(correctness(study, images, change))
+        tasks[f"{name} {severity}"] = partial(correctness, study, images, change)
+    per_cell = parts(tasks).values()
     hits = {}
     for decision in clean:
         cells = torch.stack([hit[decision] for hit in per_cell], 1).float()

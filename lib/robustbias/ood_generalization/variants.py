@@ -11,6 +11,7 @@ from torch import Tensor
 from robustbias import manifest
 from robustbias.images import Images, imagenet
 from robustbias.images.corruptions import constants
+from robustbias.networks.hooks import fitting
 from robustbias.ood_generalization.measure import (
     ALL,
     CELLS,
@@ -21,9 +22,11 @@ from robustbias.ood_generalization.measure import (
     networks,
     rows,
 )
-from robustbias.studies import Study, paired
+from robustbias.studies import Study, held_out_sample, paired
 from robustbias.tables import stored, tidy
 from robustbias.utils import UserError
+
+MOST = 5000  # held-out images
 
 
 def folder_accuracy(
@@ -34,8 +37,8 @@ def folder_accuracy(
     Rows as those of `ood`, with the data set's name as `group`: one condition each for
     sets in folders of WNIDs, in which a network chooses among the classes that the set has; all
     cells, their means, `ce` and `mce` for ImageNet-C. There is no clean version of these images,
-    so the relative reading divides by the accuracy on the study's held-out images, and there
-    is no conditional one.
+    so the relative reading divides by the accuracy on the study's held-out images (MOST of them
+    at most), and there is no conditional one.
 
     Args:
         names: Data sets of the manifest, of kind `wnid-folders` or `imagenet-c`.
@@ -67,7 +70,8 @@ def folder_accuracy(
 @stored(of=paired)
 def _folder_accuracy(study: Study, *, contents: dict[str, str], n_images: int) -> pd.DataFrame:
     generator = torch.Generator().manual_seed(study.seed)
-    clean = {"top1": correctness(study, study.source.val().to(study.device))["top1"]}
+    sample = held_out_sample(study, MOST, torch.Generator().manual_seed(study.seed))
+    clean = {"top1": correctness(study, sample)["top1"]}
     tables = []
     for name in contents:
         entry = manifest.dataset(name)
@@ -125,8 +129,10 @@ def _top1(study: Study, images: Images, batch: int = 100) -> Tensor:
     columns = torch.tensor([classes.index(wnid) for wnid in images.classes], device=study.device)
     images = images.to(study.device)
     hits = []
-    for pixels, labels in images.batches(batch):
-        answers = [study.network_named(e.name)(pixels)[:, columns] for e in networks(study)]
+    models = [study.network_named(entry.name) for entry in networks(study)]
+    size = min([fitting(network, images.pixels, batch) for network in models], default=batch)
+    for pixels, labels in images.batches(size):
+        answers = [network(pixels)[:, columns] for network in models]
         hits.append(torch.stack([a.argmax(1) == labels for a in answers], 1).cpu())
     return torch.cat(hits)
 

@@ -10,6 +10,8 @@ Source: Geirhos et al. 2019, arXiv 1811.12231.
 
 import itertools
 import math
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -21,8 +23,9 @@ from robustbias import stats
 from robustbias.adversarial_training.measure import correct
 from robustbias.images import CueConflict, floats
 from robustbias.images.cue_conflict import cues
+from robustbias.networks.hooks import fitting
 from robustbias.studies import Study, described, networks_with_controls, pairs
-from robustbias.tables import measure, stored, tidy
+from robustbias.tables import Part, measure, parts, stored, tidy
 from robustbias.utils import UserError
 
 AGGREGATIONS = ("mean", "sum")
@@ -55,7 +58,8 @@ def softmax(
     network: nn.Module, pixels: UInt8[Tensor, "n 3 h w"], batch: int = 100
 ) -> Float[Tensor, "n k"]:
     """Class probabilities of uint8 images, in full precision."""
-    return torch.cat([network(floats(part)).softmax(1) for part in pixels.split(batch)])
+    parts = pixels.split(fitting(network, pixels, batch))
+    return torch.cat([network(floats(part)).softmax(1) for part in parts])
 
 
 def displays(
@@ -112,19 +116,32 @@ def conflict_trials(
                 "texture": categories[stimuli.texture[conflict].cpu()],
             }
         )
-        for named, network, repeat in networks_with_controls(study, pixels[::3], null_seeds):
-            membership = study.membership(network).to(study.device)
-            probabilities = softmax(network, pixels)
+        networks = list(networks_with_controls(study, pixels[::3], null_seeds))
+        tasks = {
+            f"{display} {named['network']} {repeat}": partial(_responses, study, load, pixels)
+            for named, load, repeat in networks
+        }
+        for (named, _, repeat), chosen in zip(networks, parts(tasks).values(), strict=True):
             for aggregation in AGGREGATIONS:
-                chosen = entry_level(probabilities, membership, aggregation).cpu()
                 columns = {**named, "repeat": repeat, "aggregation": aggregation}
-                trials.append(conditions.assign(**columns, object_response=categories[chosen]))
+                responses = categories[chosen[aggregation]]
+                trials.append(conditions.assign(**columns, object_response=responses))
     table = pd.concat(trials, ignore_index=True)
     answer = table["object_response"]
     table["decision"] = np.select(
         [answer == table["shape"], answer == table["texture"]], ["shape", "texture"], "neither"
     )
     return table
+
+
+def _responses(
+    study: Study, load: Callable[[], nn.Module], pixels: UInt8[Tensor, "n 3 h w"]
+) -> Part:
+    """By aggregation, the category that a network gives each image."""
+    network = load()
+    membership = study.membership(network).to(study.device)
+    probabilities = softmax(network, pixels)
+    return {name: entry_level(probabilities, membership, name) for name in AGGREGATIONS}
 
 
 def bias_and_coverage(

@@ -67,6 +67,8 @@ def cue_parity(table: pd.DataFrame) -> Prose:
 
 def training_lengths(records: pd.DataFrame) -> Prose:
     """How long each network of a series over radii was trained, and whether that is a confound."""
+    if records.empty:
+        return Prose("How long the networks of the series were trained is not recorded here.")
     epochs = records.groupby("eps")["epoch"].max()
     if epochs.nunique() <= 1:
         return Prose(f"All networks of the series were trained for {epochs.max()} epochs.")

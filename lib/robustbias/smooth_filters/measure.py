@@ -2,7 +2,8 @@
 
 import dataclasses
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 
 import pandas as pd
 import torch
@@ -22,7 +23,7 @@ from robustbias.studies import (
     pair_of,
     paired,
 )
-from robustbias.tables import measure, tidy
+from robustbias.tables import Part, measure, parts, tidy
 from robustbias.utils import UserError
 
 #     TV(a) = Σ |a[i+1, j] - a[i, j]| + Σ |a[i, j+1] - a[i, j]|          (anisotropic)
@@ -112,7 +113,7 @@ def map_smoothness(
         raise UserError(f"noise levels {sigmas}; expected positive standard deviations.")
     sums: dict[str, dict[str, Tensor]] = {layer: {} for layer in layers}
     with hooks.captured(network, layers) as maps:
-        for pixels, _ in images.batches(batch):
+        for pixels, _ in images.batches(hooks.fitting(network, images.pixels, batch, held=True)):
             network(pixels)
             clean = dict(maps)
             for layer, a in clean.items():
@@ -165,8 +166,9 @@ def smoothness(
 
     Rows of scope `unit` have no interval. Scope `layer`: the mean over a layer's n live units,
     with a bootstrap over units; regime `robust / standard` the ratio of two such means, and at
-    scope `network` the geometric mean of that ratio over layers. Units, not images,
-    are resampled: both networks see the same images and the same noise, and which units training
+    scope `network` the geometric mean of that ratio over layers; scope `first layer` repeats that
+    of the first, whatever its name, so that architectures can be averaged. Units, not images, are
+    resampled: both networks see the same images and the same noise, and which units training
     happened to make is the larger uncertainty.
 
     Args:
@@ -181,37 +183,51 @@ def smoothness(
     """
     generator = torch.Generator().manual_seed(study.seed)
     images = held_out_sample(study, n_images, generator)
-    units = []
-    for named, network, _ in networks_with_controls(study, images.pixels):
-        by_layer = {
-            ("filters", layer): filter_smoothness(filters, cutoff)
+
+    def measured(load: Callable[[], Network]) -> Part:
+        network = load()
+        values = {
+            f"filters\t{layer}\t{metric}": value
             for layer, filters in spatial_filters(network.body).items()
+            for metric, value in filter_smoothness(filters, cutoff).items()
         }
         noise = torch.Generator(images.pixels.device).manual_seed(study.seed)
         probed = map_smoothness(network, layers or network.layers, images, sigmas, generator=noise)
-        for layer, values in probed.items():
-            gains = {name: v for name, v in values.items() if name.startswith("noise_gain")}
-            by_layer["noise", layer] = gains
-            by_layer["maps", layer] = {k: v for k, v in values.items() if k not in gains}
-        units += [
-            pd.DataFrame({"unit": range(len(value)), "value": value.cpu().double().numpy()}).assign(
-                **named, layer=layer, condition=condition, metric=metric
-            )
-            for (condition, layer), values in by_layer.items()
-            for metric, value in values.items()
-        ]
+        for layer, metrics in probed.items():
+            for condition, gains in (("noise", True), ("maps", False)):
+                values |= {
+                    f"{condition}\t{layer}\t{metric}": value
+                    for metric, value in metrics.items()
+                    if metric.startswith("noise_gain") == gains
+                }
+        return values
+
+    networks = list(networks_with_controls(study, images.pixels))
+    tasks = {named["network"]: partial(measured, load) for named, load, _ in networks}
+    units = []
+    for (named, *_), part in zip(networks, parts(tasks).values(), strict=True):
+        for place, value in part.items():
+            condition, layer, metric = place.split("\t")
+            rows = {"unit": range(len(value)), "value": value.double().numpy()}
+            about = {"layer": layer, "condition": condition, "metric": metric}
+            units.append(pd.DataFrame(rows).assign(**named, **about))
     units = pd.concat(units)
-    aggregates = _aggregates(study, units, generator, draws)
-    table = pd.concat([units.assign(scope="unit"), aggregates])
+    means = aggregates(study, units, generator, draws)
+    table = pd.concat([units.assign(scope="unit"), means])
     split = table["metric"].str.split(" ")  # noise_gain 0.08 -> metric and sigma
     sigma = pd.to_numeric(split.str[1])
     return tidy(table.assign(metric=split.str[0], sigma=sigma).reset_index(drop=True))
 
 
-def _aggregates(
-    study: Study, units: pd.DataFrame, generator: torch.Generator, draws: int
+def aggregates(
+    study: Study, units: pd.DataFrame, generator: torch.Generator, draws: int, by: str = "/"
 ) -> pd.DataFrame:
-    """Means over the units of each layer; R over S by layer, and geometric means over layers."""
+    """Means over the units of each layer; R over S by layer, and geometric means over layers.
+
+    Args:
+        units: One row per unit, layer, condition and metric of each network.
+        by: "-" for R minus S, and arithmetic means over layers.
+    """
     groups = []
     for _, layer in units.groupby(["network", *GROUP], sort=False):
         wide = layer.pivot(index="unit", columns="metric", values="value")
@@ -219,24 +235,10 @@ def _aggregates(
         groups.append((shared, wide.columns, torch.tensor(wide.values), None))
     about, boot = stats.over_units(groups, generator=generator, draws=draws, bounds=NO_BOUNDS)
     about = about.assign(scope="layer")
-    by_layer, ratio = stats.compared(study, about, boot, paired=False, by="/")
+    by_layer, ratio = stats.compared(study, about, boot, paired=False, by=by)
     tables = [stats.intervals(about, boot), stats.intervals(by_layer, ratio)]
-    wholes, means = [], []
-    for _, layers in by_layer.groupby(["network", "condition", "metric"], sort=False):
-        if layers["mean_over"].notna().any():
-            continue  # averaged again below, over layers first
-        means.append(
-            stats.Bootstrap(
-                ratio.value[layers.index].log().mean(0, keepdim=True).exp(),
-                ratio.resamples.T[layers.index].contiguous().log().mean(0).exp()[:, None],
-                NO_BOUNDS,
-            )
-        )
-        wholes.append(layers.iloc[:1].assign(scope="network", layer=None, n=layers["n"].sum()))
-    if wholes:
-        whole = pd.concat(wholes, ignore_index=True)
-        joined = stats.Bootstrap.joined(means)
-        tables.append(stats.intervals(*stats.averaged(study, whole, joined, paired=False)))
+    whole = stats.over_layers(study, by_layer, ratio, geometric=by == "/")
+    tables.append(stats.intervals(*whole))
     return pd.concat(tables, ignore_index=True)
 
 

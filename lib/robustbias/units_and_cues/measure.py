@@ -1,28 +1,31 @@
 """What every unit is needed for: decisions by shape, by texture, and about clean images."""
 
-from collections.abc import Callable
+from functools import partial
 
 import pandas as pd
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from robustbias import stats
 from robustbias.concepts.measure import UNIT
 from robustbias.images import floats
 from robustbias.networks import hooks, zoo
-from robustbias.studies import Study, described, paired, pairs
-from robustbias.tables import measure, tidy
+from robustbias.studies import Study, described, held_out_sample, paired, pairs
+from robustbias.tables import Part, measure, parts, tidy
 from robustbias.units_and_cues.ablation import (
     KINDS,
     Kind,
     decision_rule,
+    decisions,
     generality,
     images_by_decision,
     sample,
     unit_answers,
 )
 from robustbias.utils import UserError
+
+CANDIDATES = 40  # held-out images per clean one that is wanted
 
 
 @measure(of=paired)
@@ -38,8 +41,9 @@ def ablation(
     """Every unit of every probed layer silenced, and kept alone, in S and R.
 
     Each network sees three kinds of images, equally many of each and as many to R as to S:
-    cue conflicts it decides by shape, cue conflicts it decides by texture, and clean held-out
-    images it names correctly. At most `n_each`; fewer where S or R has fewer decisions of a kind.
+    cue conflicts it decides by shape, cue conflicts it decides by texture, and clean images, of
+    CANDIDATES * n_each held-out ones at most, that it names correctly. At most `n_each`; fewer
+    where S or R has fewer decisions of a kind.
     Deciding is by the entry-level category of the largest mean probability, in full precision.
 
     Decisions by a network's rarer cue tend to be narrow, and narrow decisions change at the loss
@@ -62,7 +66,8 @@ def ablation(
     - `shape_margin`, ... (of a network): mean margin of its decisions on the images of the kind,
       with an interval over images.
 
-    Cost: 5 n_each images through what follows each layer, for every unit of it.
+    Cost: 5 n_each images through what follows each layer, for every unit of it; next to nothing
+    for a layer that only a spatial mean and a linear map follow.
 
     Args:
         n_each: Images of each kind, at most.
@@ -80,12 +85,27 @@ def ablation(
         raise UserError(f"n_each is {n_each}: give at least 1 image of each kind")
     stimuli = study.source.cue_conflict(size or min(study.entry.sizes))
     held_out = study.source.val()
-    rows, margins = [], []
+    if len(held_out) > CANDIDATES * n_each:
+        held_out = held_out_sample(
+            study, CANDIDATES * n_each, torch.Generator().manual_seed(study.seed)
+        )
+    answered = {
+        f"decisions {entry.name}": partial(decisions, study, entry, stimuli, held_out)
+        for pair in pairs(study).values()
+        for entry in pair.values()
+    }
+    answers = parts(answered)
+    rows, margins, tasks, abouts = [], [], {}, []
     for pair in pairs(study).values():
-        named = {name: study.network_named(entry.name) for name, entry in pair.items()}
         by_regime = {
-            regime: images_by_decision(study, network, stimuli, held_out)
-            for regime, network in named.items()
+            regime: images_by_decision(
+                study,
+                study.network_named(entry.name),
+                stimuli,
+                held_out,
+                answers[f"decisions {entry.name}"],
+            )
+            for regime, entry in pair.items()
         }
         sizes = [len(kind.index) for kinds in by_regime.values() for kind in kinds.values()]
         n = min([n_each, *sizes])
@@ -94,17 +114,18 @@ def ablation(
                 f"{' or '.join(entry.name for entry in pair.values())} decides no image by one of "
                 f"{', '.join(KINDS)}: there is nothing a unit could change. Use more stimuli."
             )
-        for regime, network in named.items():
+        for regime, entry in pair.items():
+            network, columns = study.network_named(entry.name), described(study, entry)
             chosen = sample(study, stimuli, by_regime[regime], n, matched)
-            pixels = torch.cat(
-                [floats(kind.pixels[kind.index.to(kind.pixels.device)]) for kind in chosen.values()]
-            ).to(study.device)
-            answer = decision_rule(study, network)
-            columns = described(study, pair[regime])
+            images = [kind.pixels[kind.index.to(kind.pixels.device)] for kind in chosen.values()]
+            images = torch.cat([part.to(study.device) for part in images])
             margins.append(_margins(study, chosen).assign(**columns))
             for layer in layers or network.layers:
-                scores = _unit_table(network, layer, pixels, answer)
-                rows.append(scores.assign(**columns, layer=layer))
+                task = partial(_unit_scores, study, network, layer, images)
+                tasks[f"{entry.name} {layer}"] = task
+                abouts.append(columns | {"layer": layer, "n": n})
+    for about, scores in zip(abouts, parts(tasks).values(), strict=True):
+        rows.append(_unit_table(scores).assign(**about))
     units = pd.concat(rows, ignore_index=True)
     means = unit_means(study, units[units["scope"] == "unit"], "layer", draws)
     return tidy(pd.concat([units, *margins, means], ignore_index=True))
@@ -123,42 +144,41 @@ def _margins(study: Study, chosen: dict[str, Kind]) -> pd.DataFrame:
     return stats.intervals(about.assign(scope="network"), boot)
 
 
-def _unit_table(
-    network: zoo.Network,
-    layer: str,
-    pixels: Float[Tensor, "m 3 h w"],
-    answer: Callable,
-) -> pd.DataFrame:
-    """Scores of every unit of one layer, and what stays when all are silenced."""
-    n = len(pixels) // len(KINDS)
-    with torch.no_grad():
-        activations = torch.cat([hooks.prefix(network, layer, part) for part in pixels.split(128)])
-        before = torch.cat(
-            [answer(hooks.resumed(network, layer, part)) for part in activations.split(128)]
-        )
-        silent = answer(hooks.resumed(network, layer, torch.zeros_like(activations[:1])))
+@torch.no_grad()
+def _unit_scores(
+    study: Study, network: zoo.Network, layer: str, images: UInt8[Tensor, "m 3 h w"]
+) -> Part:
+    """Scores of every unit of one layer, and what stays when all are silenced, by metric."""
+    n, answer = len(images) // len(KINDS), decision_rule(study, network)
+    pixels = floats(images)
+    size = hooks.fitting(network, pixels, 128)
+    activations = torch.cat([hooks.prefix(network, layer, part) for part in pixels.split(size)])
+    before = torch.cat(
+        [answer(hooks.resumed(network, layer, part)) for part in activations.split(size)]
+    )
+    silent = answer(hooks.resumed(network, layer, torch.zeros_like(activations[:1])))
     silenced = unit_answers(network, layer, activations, answer)
     conflicts = activations[: 2 * n]
     alone = unit_answers(network, layer, conflicts, answer, alone=True)
     columns: dict[str, Tensor] = {}
-    all_silenced = {}
     for kind, at in zip(KINDS, torch.arange(3 * n).split(n), strict=True):
         score = (silenced[:, at] != before[at]).sum(1).cpu()
         columns |= {f"{kind}_score": score, f"{kind}_share": score / n}
         if kind != "clean":
+            columns[f"{kind}_all_silenced"] = (silent == before[at]).float().mean().cpu()
             columns[f"{kind}_alone"] = (alone[:, at] == before[at]).float().mean(1).cpu()
-            all_silenced[f"{kind}_alone"] = (silent == before[at]).float().mean().cpu()
     general, null = generality(columns["shape_score"], columns["texture_score"], n)
-    columns |= {"generality": general, "generality_null": null}
+    return columns | {"generality": general, "generality_null": null}
+
+
+def _unit_table(columns: Part) -> pd.DataFrame:
+    """Rows of one layer from `_unit_scores`; what has no unit is of the layer."""
     tables = []
     for name, value in columns.items():
-        if name in all_silenced:
-            silenced_all = name.replace("_alone", "_all_silenced")
-            row = {"scope": "layer", "metric": silenced_all, "value": float(all_silenced[name])}
-            tables.append(pd.DataFrame([row]))
-        rows = {"scope": "unit", "unit": range(len(value)), "metric": name}
-        tables.append(pd.DataFrame(rows | {"value": value.double().numpy()}))
-    return pd.concat(tables).assign(n=n)
+        scope = {"scope": "unit", "unit": range(len(value))} if value.ndim else {"scope": "layer"}
+        values = value.double().reshape(-1).numpy()
+        tables.append(pd.DataFrame({"value": values}).assign(**scope, metric=name))
+    return pd.concat(tables)
 
 
 SHARES = ("shape_share", "texture_share", "clean_share", "serves_shape", "serves_texture")
