@@ -108,21 +108,6 @@ def test_percentile_agrees_with_torch_quantile():
     )
 
 
-def test_the_exchange_null_is_wide_for_alike_networks_and_far_from_unlike_ones():
-    generator = seeded(4)
-    clusters = torch.arange(50)
-    alike = torch.rand(50, 2, generator=generator).round()
-    null = stats.exchange_null(alike, torch.ones(50, 2), clusters, generator=generator)
-    assert null.low <= null.value <= null.high
-    assert null.p > 0.05
-    unlike = torch.stack([torch.ones(50), torch.zeros(50)], 1)
-    null = stats.exchange_null(unlike, torch.ones(50, 2), clusters, generator=generator)
-    assert null.value == 1.0
-    # (2 K - 50) / 50 with K binomial (50, .5), whose .975 quantile is 32; .95 would give .24
-    assert (null.low, null.high) == pytest.approx((-0.28, 0.28), abs=0.02)
-    assert null.p == pytest.approx(1 / 10_001)
-
-
 def test_ten_thousand_resamples_of_a_study_cost_well_under_a_second():
     generator = seeded()
     decided = torch.rand(1200, 40, generator=generator).round()

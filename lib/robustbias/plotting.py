@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from robustbias import manifest
+from robustbias.claims import per_architecture
 from robustbias.stats import Interval
 from robustbias.utils import REGIMES, architecture
 
@@ -31,7 +32,8 @@ MARKERS = {"standard": "o", "robust": "s", "untrained": "X", "human": "D", "publ
 # Cues have colours that no network has, dark enough for text on white.
 CUES = {"shape": "#762A83", "texture": "#1B7837", "neither": "#666666"}
 CATEGORIES = {
-    "texture": CUES["texture"], "object": CUES["shape"], "color": "#E69F00", "scene": "#56B4E9"
+    "texture": CUES["texture"], "object": CUES["shape"], "color": "#E69F00", "scene": "#56B4E9",
+    "pattern": "#999999",
 }  # fmt: skip
 REFERENCE = "#999999"  # lines at a null, at chance or at a training radius
 WIDTH = 6.85  # inches of the book's column; a figure of that width is displayed at its size
@@ -162,16 +164,6 @@ def architecture_panels(
     return figure, list(zip(tables, axes.T, strict=True))
 
 
-def per_architecture(table: pd.DataFrame) -> pd.DataFrame:
-    """Aggregate rows of single architectures: means over replicates where there are several."""
-    if "mean_over" not in table:
-        return table
-    rows = table[table["mean_over"] != "architectures"]
-    averaged = rows["mean_over"] == "replicates"
-    networks = [rows[c] for c in ("architecture", "regime", "eps") if c in rows]
-    return rows[averaged | ~averaged.groupby(networks, dropna=False).transform("any")]
-
-
 def layer_means(table: pd.DataFrame, metric: str) -> pd.DataFrame:
     """Rows of a metric's means over the units of each layer, of S, R and untrained networks."""
     table = per_architecture(table[table["metric"] == metric])
@@ -228,7 +220,7 @@ def regime_points(
     ax: Axes,
     rows: pd.DataFrame,
     column: str,
-    order: Sequence[str],
+    order: Sequence[Any],
     positions: dict[str, float],
     *,
     suffix: str = "",
