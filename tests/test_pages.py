@@ -18,7 +18,7 @@ ANSWERED = ["01", "02", "03", "04", "05", "06", "07"]  # chapters that test a cl
 PROBE = """(async () => {
   const root = document.documentElement;
   const all = (selector) => [...document.querySelectorAll("article " + selector)];
-  const top = (element) => element && element.getBoundingClientRect().top + scrollY;
+  const top = (element) => element ? element.getBoundingClientRect().top + scrollY : null;
   const figures = all(".cell_output img, figure img").filter((i) => !i.closest(".jupyter-widgets"));
   for (const image of figures) image.loading = "eager";
   await Promise.all(figures.map((image) => image.decode().catch(() => {})));

@@ -223,7 +223,7 @@ def render(contents: Contents, conclusions: list[Path], build: Path = BUILD) -> 
     work, html = build / "render", build / "html"
     _jupyter_book(source, work, "-W", "--keep-going", log=build / "logs" / "render.log")
     for page in (work / "_build" / "html").rglob("*.html"):
-        page.write_text(without_thebe(page.read_text(encoding="utf-8")), encoding="utf-8")
+        page.write_text(mended(page.read_text(encoding="utf-8")), encoding="utf-8")
     shutil.rmtree(html, ignore_errors=True)
     os.replace(work / "_build" / "html", html)
     shutil.rmtree(work)
@@ -266,7 +266,7 @@ def pdf(build: Path = BUILD) -> Path:
     _write_yaml(copy / "_toc.yml", toc)
     _jupyter_book(copy, work, "--builder", "singlehtml", log=build / "logs" / "pdf.log")
     (page,) = (work / "_build" / "singlehtml").glob("intro.html")
-    page.write_text(without_thebe(page.read_text(encoding="utf-8")), encoding="utf-8")
+    page.write_text(mended(page.read_text(encoding="utf-8")), encoding="utf-8")
     command = [browser, "--headless=new", "--no-sandbox", "--disable-gpu", "--no-pdf-header-footer"]
     command += ["--virtual-time-budget=60000", f"--print-to-pdf={out}", page.resolve().as_uri()]
     printed = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -282,9 +282,13 @@ _THEBE = re.compile(
 )
 
 
-def without_thebe(page: str) -> str:
-    """The page without the scripts of sphinx-thebe, which declare one constant twice."""
-    return _THEBE.sub("", page)
+def mended(page: str) -> str:
+    """The page without the scripts of sphinx-thebe, which declare one constant twice, and without
+    roles of the bibliography that assistive technology does not accept together."""
+    page = _THEBE.sub("", page)
+    if "citation-list" in page:
+        page = page.replace(' role="list"', "").replace(' role="doc-biblioentry"', "")
+    return page
 
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")

@@ -8,20 +8,21 @@ from robustbias.utils import REGIMES, Prose
 
 
 def detectors(table: pd.DataFrame) -> pd.DataFrame:
-    """Share of all units that detect a category, and how many concepts they detect; by network."""
+    """Share of all units that detect a category, and how many concepts they detect; by network.
+
+    A category that no unit of any network detects has no column.
+    """
     rows = matching(table, scope="network", regime=tuple(REGIMES))
-    shares = matching(rows, metric="detectors")
     anything = matching(rows, category="any")
     shares = pd.concat(
         [
-            shares.assign(column=shares["category"]),
+            _by_category(matching(rows, metric="detectors")),
             matching(anything, metric="null_detectors").assign(column="any, masks of other images"),
             matching(anything, metric="net_detectors").assign(column="any, without these"),
-            matching(anything, metric="above_null").assign(column="above every null IoU"),
         ]
     )
     shares = shares.assign(text=[interval_text(row) for row in shares.itertuples()])
-    unique = matching(anything, metric="unique").assign(column="different concepts")
+    unique = matching(anything, metric="unique").assign(column="concepts")
     unique = unique.assign(text=unique["value"].astype(int).astype(str))
     return reader_table(pd.concat([shares, unique]))
 
@@ -29,7 +30,15 @@ def detectors(table: pd.DataFrame) -> pd.DataFrame:
 def null_labels(table: pd.DataFrame) -> pd.DataFrame:
     """Share of all units whose best IoU lies above every null IoU of their layer, by category."""
     rows = matching(table, scope="network", metric="above_null", regime=tuple(REGIMES))
-    return reader_table(rows.assign(column=rows["category"]))
+    return reader_table(_by_category(rows))
+
+
+def _by_category(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of single categories, and of any, that are not zero throughout."""
+    highest = rows.groupby("category", sort=False)["value"].max()
+    kept = [name for name in highest.index[highest > 0] if name != "texture or color"]
+    rows = matching(rows, category=(*kept, "any"))
+    return rows.assign(column=rows["category"])
 
 
 def ceilings(table: pd.DataFrame, *, share: float = 0.005, threshold: float = 0.04) -> Prose:
