@@ -184,7 +184,7 @@ def test_levels_of_shape_bias_are_not_testable_where_the_display_sets_them():
     assert judged["C1.difference"].verdict == "supported"
     for id in ("C1.robust", "C1.standard"):
         assert judged[id].verdict == "not testable here"
-        assert judged[id].sentence.startswith("**not testable here** (how the stylized photographs")
+        assert judged[id].sentence.startswith("**not testable here** (how conflicts are made")
 
 
 def test_displays_that_a_study_does_not_rest_on_are_secondary_and_named():
@@ -291,3 +291,17 @@ def test_an_answer_has_a_sentence_per_statement_in_the_order_asked_for():
     assert claims.answer(judged).count("- ") == 2
     with pytest.raises(UserError, match="no statement 'C1.x' here; there are: C9.a, C9.b"):
         claims.answer(judged, "C1.x")
+
+
+def test_headline_numbers_are_one_per_architecture_and_regime():
+    about = {"study": "toy", "regime": "robust", "eps": 1.0, "low": 0.0, "high": 1.0, "n": 9}
+    rows = [
+        {"architecture": "alexnet", "mean_over": None, "value": 0.1},
+        {"architecture": "alexnet", "mean_over": None, "value": 0.3},
+        {"architecture": "alexnet", "mean_over": "replicates", "value": 0.2},
+        {"architecture": "resnet50", "mean_over": None, "value": 0.6},
+        {"architecture": None, "mean_over": "architectures", "value": 0.4},
+    ]
+    numbers = claims.Headlines.of({"top-1": pd.DataFrame([about | row for row in rows])})
+    kept = [(row["architecture"], row["value"]) for row in numbers]
+    assert kept == [("alexnet", 0.2), ("resnet50", 0.6)]

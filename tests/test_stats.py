@@ -124,7 +124,7 @@ def test_an_interval_prints_its_value_and_ends():
 def test_an_interval_has_the_decimals_that_its_length_justifies():
     interval = Interval(0.09, 0.003, 0.17, 550)
     assert str(interval) == "0.09 [0.00, 0.17]"
-    assert str(Interval(1.008, 1.0004, 1.0154, 9)) == "1.008 [1.000, 1.015]"
+    assert str(Interval(1.008, 1.0044, 1.0114, 9)) == "1.008 [1.004, 1.011]"
     assert str(Interval(3.58, -1.77, 9.05, 9)) == "3.6 [-1.8, 9.1]"
     assert str(Interval(34.5, 12.7, 68.4, 9)) == "34 [13, 68]"
     assert str(Interval(0.0, 0.0, 0.0, 9)) == "0.00 [0.00, 0.00]"

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from robustbias import manifest
+from robustbias.claims import per_architecture
 from robustbias.stats import Interval
 from robustbias.utils import REGIMES, architecture
 
@@ -161,16 +162,6 @@ def architecture_panels(
         ax.set_ylabel(label, size=label_size)
     tables = [table[table["architecture"] == name] for name in names]
     return figure, list(zip(tables, axes.T, strict=True))
-
-
-def per_architecture(table: pd.DataFrame) -> pd.DataFrame:
-    """Aggregate rows of single architectures: means over replicates where there are several."""
-    if "mean_over" not in table:
-        return table
-    rows = table[table["mean_over"] != "architectures"]
-    averaged = rows["mean_over"] == "replicates"
-    networks = [rows[c] for c in ("architecture", "regime", "eps") if c in rows]
-    return rows[averaged | ~averaged.groupby(networks, dropna=False).transform("any")]
 
 
 def layer_means(table: pd.DataFrame, metric: str) -> pd.DataFrame:

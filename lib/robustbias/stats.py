@@ -34,10 +34,10 @@ class Interval:
     n: int
 
     def __str__(self) -> str:
-        """Value and ends to two decimals: three if the interval is shorter than 0.02, one from a
+        """Value and ends to two decimals: three if the interval is shorter than 0.01, one from a
         length of 2 and none from 20."""
         length = self.high - self.low
-        digits = 3 if 0 < length < 0.02 else 2 if not length >= 2 else 1 if length < 20 else 0
+        digits = 3 if 0 < length < 0.01 else 2 if not length >= 2 else 1 if length < 20 else 0
         return f"{self.value:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
 
 

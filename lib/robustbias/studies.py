@@ -169,7 +169,10 @@ class Study:
             "threads": torch.get_num_threads(),
             "seconds": round(time.perf_counter() - self.started, 1),
         }
-        rows |= {f"weights of {e.name}": e.sha256[:12] for e in self.entries}
+        rows |= {
+            f"weights of {e.name}": (e.sha256 or self.network_named(e.name).weights_hash)[:12]
+            for e in self.entries
+        }
         rows |= {name: importlib.metadata.version(name) for name in PACKAGES}
         return Footer(rows, self.tables.values())
 

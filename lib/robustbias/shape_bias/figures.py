@@ -1,6 +1,7 @@
 """Figures of chapter 2: stimuli with decisions, shape bias by category and network."""
 
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -235,7 +236,9 @@ def _published(categories, metric: str, scope: str = "category") -> pd.DataFrame
     return matching(published.cue_conflict(tuple(categories)), metric=metric, scope=scope)
 
 
-def dose_response(table: pd.DataFrame, *, architecture: str, side: int) -> Figure:
+def dose_response(
+    table: pd.DataFrame, *, architecture: str, networks: Sequence[str], side: int
+) -> Figure:
     """Shape bias and coverage against the training radius, with ResNet-50 on ImageNet.
 
     Radii are scaled to 224 x 224 images (eps * 224 / side), so that the mean change per pixel is
@@ -244,11 +247,11 @@ def dose_response(table: pd.DataFrame, *, architecture: str, side: int) -> Figur
     Args:
         table: From `measure.shape_bias`.
         architecture: The one trained at several radii.
+        networks: Those that differ in the radius alone.
         side: Side of its training images, in pixels.
     """
     group = table[
-        (table["architecture"] == architecture)
-        & table["regime"].isin(PAIR)
+        table["network"].isin(networks)
         & (table["condition"] == "cue-conflict")
         & (table["aggregation"] == "mean")
         & (table["scope"] == "network")
