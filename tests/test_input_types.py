@@ -27,7 +27,7 @@ from robustbias.input_types.measure import (
     top_images,
 )
 from robustbias.networks.hooks import peaks
-from robustbias.utils import UserError
+from robustbias.utils import MissingData, UserError
 
 mpl.use("Agg")
 
@@ -130,6 +130,9 @@ class Source(test_dissection.Source):
 
     def val(self):
         return Images(self.images.pixels, torch.arange(64) % 4, ("a", "b", "c", "d"))
+
+    def cue_conflict(self, size):
+        raise MissingData("no cue conflicts: classes are counted on validation images")
 
 
 def study(monkeypatch) -> toy_study.Study:

@@ -90,8 +90,8 @@ def test_the_footer_names_weights_data_code_and_device(iconworld):
 def test_a_mistyped_key_of_the_style_transfer_or_the_world_is_named():
     entry = manifest.study("tiny-imagenet")
     for table, message in (
-        ({"painter": "tiny-imagenet-painter", "stile": 3.0}, r"unknown key\(s\) \['stile'\]"),
-        ({"painter": "tiny-imagenet-painter", "steps": "many"}, "steps: expected int"),
+        ({"painters": ["tiny-imagenet-painter"], "stile": 3.0}, r"unknown key\(s\) \['stile'\]"),
+        ({"painters": ["tiny-imagenet-painter"], "steps": "many"}, "steps: expected int"),
     ):
         wrong = dataclasses.replace(entry, painting=table)
         with pytest.raises(UserError, match=f"study tiny-imagenet: painting.*{message}"):
