@@ -79,7 +79,7 @@ def decisions(
 
     Where every class is its category the two coincide, and only top1 is returned.
     """
-    if torch.equal(membership, torch.eye(*membership.shape, device=membership.device)):
+    if torch.equal(membership, torch.eye(len(membership), device=membership.device)):
         return ("top1",)
     if by_category:
         return ("entry_level",)
