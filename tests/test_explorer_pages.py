@@ -320,7 +320,7 @@ def test_the_live_app_attacks_an_upload_and_silences_units(live, tmp_path):
     with chrome.opened() as page:
         page.look(1280, 1600)
         page.open(live.address)
-        first = page.until(shown, 120)
+        first = page.until(shown, 240)
         page.choose("select.unit-layer", 1)
         page.until(f"{shown} != {first!r}", 60)
         assert all("-features.9-" in unit for unit in page.value(f"{UNITS}.filter((u) => u)"))

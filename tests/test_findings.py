@@ -5,6 +5,7 @@ import json
 import nbformat
 import pandas as pd
 import pytest
+import torch
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from robustbias import manifest
@@ -13,6 +14,9 @@ from robustbias.claims import SHORT, Claim
 from robustbias.findings import figures as findings_figures
 from robustbias.findings import measure as findings_measure
 from robustbias.findings import report as findings_report
+from robustbias.front_page import figures as front_page_figures
+from robustbias.front_page import report as front_page_report
+from robustbias.front_page.measure import Conflicts
 from robustbias.shape_bias import published
 from robustbias.stats import Interval
 from robustbias.utils import CLAIMS, UserError
@@ -82,21 +86,50 @@ def test_a_study_page_says_what_each_training_took_and_how_to_repeat_it():
     assert f"| {record['rows'][-1]['adversarial']:.2f} |" in line
 
 
-def test_the_overview_counts_verdicts_by_claim_and_study(contents):
-    lines = pages.overview(contents).splitlines()
-    assert lines[0] == "| claim | Icon world | Tiny-ImageNet |"
+def test_the_page_of_verdicts_counts_them_by_chapter_and_lists_every_statement(contents):
+    counts, _, listed = pages.verdicts_page(contents).partition("## Statement by statement")
+    lines = counts.splitlines()
+    assert lines[0] == "| chapter | claim | Icon world | Tiny-ImageNet |"
+    assert lines[2].startswith("| 2 | R pays with clean accuracy")
     assert lines[2].endswith("| 1 no relevant effect, 1 undetermined | – |")
     assert lines[4].endswith("| 1 contradicted, 1 undetermined | – |")
     assert lines[5].endswith("| 1 not testable here | – |")
+    (line,) = [line for line in listed.splitlines() if "C1.difference" in line]
+    cell = '0.50 <span class="interval">[0.30, 0.70]</span> **supported**'
+    assert line == f"| 2 | Statement of C1.difference. | {cell} | {cell} |"
+    assert "| **not testable here** | – |" in listed
 
 
-def test_the_table_of_findings_has_a_line_per_statement_and_a_column_per_study(contents):
-    lines = pages.findings(contents).splitlines()
-    assert lines[0] == "| statement | Icon world | Tiny-ImageNet |"
-    (line,) = [line for line in lines if "C1.difference" in line]
-    cell = "0.50 [0.30, 0.70] **supported**"
-    assert line == f"| Statement of C1.difference. (C1) | {cell} | {cell} |"
-    assert "| **not testable here** | – |" in lines[-2]
+def test_the_front_page_answers_each_question_in_a_sentence(table):
+    lines = front_page_report.answer(table).splitlines()
+    assert len(lines) == 2  # no statement of the second question was tested
+    effect = "supported (0.50 [0.30, 0.70]) in the study *Icon world*"
+    assert lines[0].endswith(f"{effect}; {effect.replace('Icon world', 'Tiny-ImageNet')}.")
+    assert lines[1].endswith("not testable here in the study *Icon world*.")
+    assert "version 0." in front_page_report.edition()
+
+
+def test_the_key_figure_has_the_effects_of_pairs_and_of_studies(table):
+    pixels = torch.rand(2, 3, 8, 8)
+    decisions = {"standard": ["dog", "car"], "robust": ["cat", "truck"]}
+    conflicts = Conflicts(pixels, ["cat", "bear"], ["dog", "car"], decisions)
+    filters = {regime: torch.randn(6, 3, 5, 5) for regime in decisions}
+    rates = [
+        {"network": regime, "regime": regime, "pair": True, "metric": "top1", "attack_eps": eps,
+         "steps": 0 if eps == 0 else 10, "value": 0.5, "low": 0.4, "high": 0.6}
+        for regime in decisions
+        for eps in (0.0, 1.0)
+    ]  # fmt: skip
+    figure = front_page_figures.key_figure(conflicts, filters, table, pd.DataFrame(rates))
+    assert "S (standard) follows shape in 0 of 2, R (robust) follows shape in 1 of 2" in repr(
+        figure
+    )
+    assert "shape bias, R − S: Icon world supported, Tiny-ImageNet supported." in repr(figure)
+    effects = next(ax for ax in figure.axes if ax.get_xlabel() == "shape bias,\nR − S")
+    values = [line.get_xdata()[0] for line in effects.lines if line.get_marker() in ("D", "o")]
+    assert sorted(values) == [0.4, 0.5, 0.5]
+    names = [label.get_text() for label in effects.get_yticklabels()]
+    assert names == ["AlexNet, Icon world", "all, Icon world", "all, Tiny-ImageNet"]
 
 
 def test_without_any_claim_the_reader_is_told_what_to_run(monkeypatch):

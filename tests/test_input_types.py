@@ -16,7 +16,7 @@ from robustbias.concepts import figures as concepts_figures
 from robustbias.concepts import report as concepts_report
 from robustbias.concepts.measure import concept_set, dissection, unit_examples
 from robustbias.concepts.measure import labels as unit_labels
-from robustbias.images import Images, floats
+from robustbias.images import CueConflict, Images, floats
 from robustbias.input_types import figures as input_types_figures
 from robustbias.input_types import report as input_types_report
 from robustbias.input_types.measure import (
@@ -99,6 +99,26 @@ def test_peaks_are_the_largest_activation_anywhere_and_features_have_length_one(
     torch.testing.assert_close(seen.norm(dim=1), torch.ones(9))
 
 
+def test_classes_are_those_of_the_cue_that_a_unit_follows(monkeypatch):
+    """In cue conflicts the label of one cue does not tell that of the other."""
+    made = study(monkeypatch)
+    val = made.source.val()
+    texture = torch.arange(len(val)) % 3
+
+    def cue_conflict(size):
+        return CueConflict(val.pixels, val.labels, texture, ("dog", "cat", "car"), val.names)
+
+    made.source.cue_conflict = cue_conflict
+    table = input_types(made, k=8, n_images=64, draws=50)
+    units = table[(table["scope"] == "unit") & (table["network"] == "toy-r")]
+    wide = units.pivot(index=["layer", "unit"], columns="metric", values="value").dropna()
+    smaller = wide[["effective_shapes", "effective_textures"]].min(axis=1)
+    assert len(wide) > 2
+    assert wide["effective_classes"].to_list() == pytest.approx(smaller.to_list())
+    chance = table[table["metric"] == "effective_classes_chance"].iloc[0]
+    assert chance["value"] <= 3
+
+
 @pytest.mark.parametrize("k", [0, 1, 7])
 def test_k_out_of_range_is_refused(k):
     with pytest.raises(UserError, match=f"k = {k} top images of 6"):
@@ -172,15 +192,14 @@ def test_figures_and_summaries_show_the_tables_numbers(monkeypatch, table):
     made = study(monkeypatch)
     dissected = dissection(made, draws=50)
     labels, images = unit_labels(dissected), concept_set(made)
-    figure = concepts_figures.detectors_by_layer(dissected, ["color"])
+    figure = concepts_figures.detectors(dissected, ["color"])
     own = dissected[(dissected["metric"] == "detectors") & (dissected["category"] == "color")]
     own = own[(own["network"] == "toy-r") & (own["scope"] == "layer")]
     lines = {c.get_label(): c.lines[0].get_ydata().tolist() for c in figure.axes[0].containers}
     assert lines["R (robust)"] == own["value"].tolist()
-    assert len(concepts_figures.best_iou(dissected).axes) == 1
-    types = input_types_figures.input_types_by_layer(table)
-    assert [ax.get_ylabel() for ax in types.axes][1].endswith("(by untrained)")
-    assert len(input_types_figures.input_types_by_unit(table).axes) == 1
+    assert figure.axes[1].get_xlabel() == "best IoU of a unit"
+    (ax,) = input_types_figures.classes_by_layer(table).axes
+    assert ax.get_ylabel().startswith("effective classes")
     chosen = {"architecture": "alexnet", "categories": ["color"], "k": 3}
     examples = unit_examples(made, dissected, labels, images, **chosen)
     assert examples.pixels.shape == (2, 3, 3, 16, 16)

@@ -133,8 +133,8 @@ class Claim:
 
     @property
     def measured(self) -> str:
-        """Value and interval, with decimals enough to see on which side of `null` it lies."""
-        return self.interval.text(self.null)
+        """Value and interval."""
+        return str(self.interval)
 
     @property
     def network(self) -> str:
@@ -309,7 +309,20 @@ def matching(table: pd.DataFrame, **values: Any) -> pd.DataFrame:
     return table
 
 
+def per_architecture(table: pd.DataFrame) -> pd.DataFrame:
+    """Aggregate rows of single architectures: means over replicates where there are several."""
+    if "mean_over" not in table:
+        return table
+    rows = table[table["mean_over"] != "architectures"]
+    averaged = rows["mean_over"] == "replicates"
+    networks = [rows[c] for c in ("architecture", "regime", "eps") if c in rows]
+    return rows[averaged | ~averaged.groupby(networks, dropna=False).transform("any")]
+
+
 # The statements that are tested, and where a measure's table holds what was measured of them.
+
+
+_SHARED = ("id", "statement", "source", "smallest", "null", "above", "ratio", "superiority")
 
 
 @dataclass(frozen=True)
@@ -365,23 +378,16 @@ class Statement:
         mean, freedom = row.get("mean_over"), row.get("freedom", math.inf)
         one_of_many = "mean_over" in row and mean not in ("architectures", "replicates")
         return Claim(
-            self.id,
-            self.statement,
-            self.source,
-            row["study"],
-            "" if mean == "architectures" else row["architecture"],
-            self.statistic.format(**row),
-            Interval(row["value"], row["low"], row["high"], int(row["n"])),
-            self.smallest,
-            self.null,
-            self.above,
-            self.ratio,
-            self.superiority,
-            self.condition.format(**row),
-            str(int(row["replicate"])) if one_of_many and row["several"] else "",
-            bool(row["primary"]),
-            freedom if math.isfinite(freedom) else None,
-            untestable,
+            **{name: getattr(self, name) for name in _SHARED},
+            study=row["study"],
+            architecture="" if mean == "architectures" else row["architecture"],
+            statistic=self.statistic.format(**row),
+            interval=Interval(row["value"], row["low"], row["high"], int(row["n"])),
+            condition=self.condition.format(**row),
+            replicate=str(int(row["replicate"])) if one_of_many and row["several"] else "",
+            primary=bool(row["primary"]),
+            freedom=freedom if math.isfinite(freedom) else None,
+            untestable=untestable,
         )
 
     def _untestable(self, row: dict[str, Any], table: pd.DataFrame) -> str:
@@ -462,7 +468,7 @@ _ABSOLUTE = ("entry_level_difference", "top1_difference")
 _KEPT = ("entry_level_conditional_difference", "top1_conditional_difference")
 _VISUALISED = {"scope": "network", "condition": "visualisations"}
 SIGMA = 0.08  # of the noise the verdict is about: ImageNet-C's mildest
-_DISPLAY = "how the stylized photographs were made sets the share of decisions by shape"
+_DISPLAY = "how conflicts are made from photographs sets the share of decisions by shape"
 _LABEL = "texture is the category's label in this study"
 _COLOUR = "its colours cover too many pixels to reach the IoU of a detector"
 
@@ -580,8 +586,9 @@ STATEMENTS = (
         Statement(
             f"C4.{name}", f"{'more' if above else 'fewer'} {name} detectors",
             f"{'More' if above else 'Fewer'} units of R networks than of S networks detect {what}.",
-            _ABSTRACT, f"share of units that detect {what}, R minus S",
-            _PAIR | {"metric": "detectors", "category": category}, SHARE, above=above,
+            _ABSTRACT,
+            f"share of units that detect {what}, without false positives, R minus S",
+            _PAIR | {"metric": "net_detectors", "category": category}, SHARE, above=above,
             least=UNITS, untestable=untestable,
         )
         for name, category, what, above, untestable in (
@@ -673,8 +680,10 @@ class Headlines(list):
 
     @classmethod
     def of(cls, numbers: dict[str, pd.DataFrame]) -> "Headlines":
-        """One record per row of each number's table."""
-        rows = [part.assign(number=number)[FIELDS] for number, part in numbers.items()]
+        """One record per architecture, regime and number."""
+        rows = [
+            per_architecture(part).assign(number=number)[FIELDS] for number, part in numbers.items()
+        ]
         return cls(pd.concat(rows).to_dict("records"))
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:

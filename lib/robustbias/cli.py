@@ -203,6 +203,14 @@ def book(
 
 
 @app.command()
+def pdf():
+    """Print the rendered book as one PDF (`make pdf`)."""
+    from robustbias.book import render
+
+    print(render.pdf())
+
+
+@app.command()
 def build(
     rule: Annotated[str, typer.Argument(help="A rule of the Snakefile.")] = "book",
     study: Annotated[str, typer.Option(help="Execute this study too.")] = "",
@@ -313,7 +321,8 @@ def visualise(
     loaded = studies_module.load(study, device=device)
     for path in sprites.drawn(loaded):
         print(path)
-    print(sprites.strip(loaded, loaded.entry.dose_architecture))
+    if study == sprites.FRONT:
+        print(sprites.strip(loaded, loaded.entry.dose_architecture))
 
 
 @app.command()

@@ -33,16 +33,12 @@ class Interval:
     high: float
     n: int
 
-    def text(self, threshold: float | None = None) -> str:
-        """Value and ends to two decimals, or to up to four that keep an end off the threshold."""
-        ends = [end for end in (self.low, self.high) if threshold is not None and end != threshold]
-        digits = 2
-        while digits < 4 and any(round(end, digits) == round(threshold, digits) for end in ends):
-            digits += 1
-        return f"{self.value:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
-
     def __str__(self) -> str:
-        return self.text()
+        """Value and ends to two decimals: three if the interval is shorter than 0.01, one from a
+        length of 2 and none from 20."""
+        length = self.high - self.low
+        digits = 3 if 0 < length < 0.01 else 2 if not length >= 2 else 1 if length < 20 else 0
+        return f"{self.value:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
 
 
 def wilson(successes: int, n: int, level: float = LEVEL) -> Interval:
@@ -350,47 +346,6 @@ def _t_over_z(freedom: Float[Tensor, " m"]) -> Float[Tensor, " m"]:
     return _t((1 + LEVEL) / 2, freedom) / NormalDist().inv_cdf((1 + LEVEL) / 2)
 
 
-@dataclass(frozen=True)
-class Null:
-    """An observed value, the middle 95 % of its null distribution, and a two-sided p."""
-
-    value: float
-    low: float
-    high: float
-    p: float
-
-
-def exchange_null(
-    numerators: Float[Tensor, "n 2"],
-    denominators: Float[Tensor, "n 2"],
-    clusters: Int64[Tensor, " n"],
-    *,
-    generator: torch.Generator,
-    draws: int = DRAWS,
-) -> Null:
-    """Difference of two ratios when the two labels are exchanged at random, cluster by cluster.
-
-    If the two networks were alike, which of them gave which answers would not matter.
-    p = (1 + #{|null| >= |observed|}) / (1 + draws).
-
-    Args:
-        numerators: The two networks' numerators on the same observations.
-        denominators: Likewise.
-    """
-    over, under = cluster_sums(numerators, clusters), cluster_sums(denominators, clusters)
-    kept = torch.randint(2, (draws, len(over)), generator=generator).float()
-
-    def exchanged(side: Tensor, column: int) -> Tensor:
-        return kept @ side[:, column] + (1 - kept) @ side[:, 1 - column]
-
-    null = exchanged(over, 0) / exchanged(under, 0) - exchanged(over, 1) / exchanged(under, 1)
-    null = null.nan_to_num(nan=0.0)
-    observed = float(over[:, 0].sum() / under[:, 0].sum() - over[:, 1].sum() / under[:, 1].sum())
-    extreme = int((null.abs() >= abs(observed) - 1e-6).sum())
-    low, high = (float(percentile(null[:, None], share)) for share in (0.025, 0.975))
-    return Null(observed, low, high, (1 + extreme) / (1 + draws))
-
-
 # Tables of estimates. `mean_over` says what a row averages: missing for one network or one pair,
 # "replicates" for all trainings of an architecture (where there are several), "architectures".
 
@@ -492,6 +447,8 @@ def averaged(
         paired: Whether all were measured on the same n observations; else n adds up.
     """
     about = about.reset_index(drop=True).assign(mean_over=None)
+    if about.empty:  # no pair
+        return about, boot
     total = "min" if paired else "sum"
     network = [about[c] for c in ("study", "architecture", "regime", "eps", "pair")]
     members = _rows_by(zip(*network, _groups(about), strict=True))
@@ -590,4 +547,5 @@ def aggregate(
     difference, differences = compared(study, about, boot, paired=paired)
     difference["metric"] += suffix
     tables = [averaged(study, about, boot, paired=paired), (difference, differences)]
-    return pd.concat([intervals(*each) for each in tables], ignore_index=True)
+    parts = [intervals(*each) for each in tables]
+    return pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)

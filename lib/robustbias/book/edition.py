@@ -100,6 +100,11 @@ def conclusions() -> list[Path]:
     return [BUILD / "notebooks" / path.name for path in chapters(closing=True)]
 
 
+def front_page() -> Path:
+    """The closing chapter that is the book's first page, with outputs, of this build."""
+    return BUILD / "notebooks" / "00_front_page.ipynb"
+
+
 def contents(executed: list[str]) -> Contents:
     """Notebooks of the book by study: executed ones first, then other published studies."""
     paths = {study: notebooks(study, executed=True) for study in executed}

@@ -212,17 +212,22 @@ def smoothness(
             about = {"layer": layer, "condition": condition, "metric": metric}
             units.append(pd.DataFrame(rows).assign(**named, **about))
     units = pd.concat(units)
-    aggregates = _aggregates(study, units, generator, draws)
-    table = pd.concat([units.assign(scope="unit"), aggregates])
+    means = aggregates(study, units, generator, draws)
+    table = pd.concat([units.assign(scope="unit"), means])
     split = table["metric"].str.split(" ")  # noise_gain 0.08 -> metric and sigma
     sigma = pd.to_numeric(split.str[1])
     return tidy(table.assign(metric=split.str[0], sigma=sigma).reset_index(drop=True))
 
 
-def _aggregates(
-    study: Study, units: pd.DataFrame, generator: torch.Generator, draws: int
+def aggregates(
+    study: Study, units: pd.DataFrame, generator: torch.Generator, draws: int, by: str = "/"
 ) -> pd.DataFrame:
-    """Means over the units of each layer; R over S by layer, and geometric means over layers."""
+    """Means over the units of each layer; R over S by layer, and geometric means over layers.
+
+    Args:
+        units: One row per unit, layer, condition and metric of each network.
+        by: "-" for R minus S, and arithmetic means over layers.
+    """
     groups = []
     for _, layer in units.groupby(["network", *GROUP], sort=False):
         wide = layer.pivot(index="unit", columns="metric", values="value")
@@ -230,9 +235,9 @@ def _aggregates(
         groups.append((shared, wide.columns, torch.tensor(wide.values), None))
     about, boot = stats.over_units(groups, generator=generator, draws=draws, bounds=NO_BOUNDS)
     about = about.assign(scope="layer")
-    by_layer, ratio = stats.compared(study, about, boot, paired=False, by="/")
+    by_layer, ratio = stats.compared(study, about, boot, paired=False, by=by)
     tables = [stats.intervals(about, boot), stats.intervals(by_layer, ratio)]
-    whole = stats.over_layers(study, by_layer, ratio, geometric=True)
+    whole = stats.over_layers(study, by_layer, ratio, geometric=by == "/")
     tables.append(stats.intervals(*whole))
     return pd.concat(tables, ignore_index=True)
 

@@ -29,7 +29,7 @@ def smoothness_table(table: pd.DataFrame) -> pd.DataFrame:
     rows = pd.concat(parts).sort_values("architecture", kind="stable")
     rows = rows.assign(
         network=rows["architecture"].map(architecture),
-        text=[interval_text(row, 1.0) for row in rows.itertuples()],
+        text=[interval_text(row) for row in rows.itertuples()],
     )
     return pivoted(rows, ["network", "layers"], list(_COLUMNS.values()))
 
@@ -42,9 +42,9 @@ def visualisation_table(table: pd.DataFrame) -> pd.DataFrame:
         "likeness": "likeness, R minus S",
         "likeness_of_image": "likeness of the strongest image, R minus S",
     }
-    rows = matching(table, scope="network").dropna(subset=["architecture"])
+    rows = matching(table, scope="network")
     rows = rows.assign(
-        network=rows["architecture"].map(architecture),
+        network=rows["architecture"].map(architecture).fillna("mean of all"),
         column=rows["metric"].map(names),
         text=[interval_text(row, float(" / " in row.regime)) for row in rows.itertuples()],
     )

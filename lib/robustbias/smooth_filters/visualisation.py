@@ -14,11 +14,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from robustbias import stats
 from robustbias.images import floats
 from robustbias.networks import hooks
 from robustbias.networks.zoo import Network
-from robustbias.smooth_filters.measure import NO_BOUNDS, total_variation
+from robustbias.smooth_filters.measure import aggregates, total_variation
 from robustbias.studies import Study, held_out_sample, networks_with_controls, pair_of, paired
 from robustbias.tables import measure, tidy
 from robustbias.utils import UserError
@@ -199,10 +198,10 @@ def visualised(
     """What visualisations of units of S, R and an untrained network are like, and R against S.
 
     Metrics: `tv_normalised` and `high_frequency_share` (from `smoothness`), `likeness` and
-    `likeness_of_image`. Rows of scope `unit`, without interval; of scope `layer` the mean over
-    its n visualised units. Regime `robust / standard` (of the first two) and `robust - standard`
-    (of likeness) compare such means; of scope `network` they are the geometric or the arithmetic
-    mean over layers. Units are resampled, as in `measure.smoothness`.
+    `likeness_of_image`. Rows of scope `unit`, without interval, and of scope `layer`: the mean over
+    a layer's n visualised units. Regime `robust / standard` (of the first two) and `robust -
+    standard` (of likeness) compare such means; at scope `network` they are the geometric or the
+    arithmetic mean over layers. Units are resampled, as in `measure.smoothness`.
 
     Args:
         n_units: Units per layer, drawn with the study's seed; at most all.
@@ -210,28 +209,23 @@ def visualised(
     """
     generator = torch.Generator().manual_seed(study.seed)
     images = held_out_sample(study, n_images, generator)
-    rows, groups = [], []
+    rows = []
     for named, network, _ in networks_with_controls(study, images.pixels):
         natural = spatial_means(network, images.pixels)
         for layer in network.layers:
             drawn = torch.Generator().manual_seed(study.seed)
             units = torch.randperm(natural[layer].shape[1], generator=drawn)[:n_units].sort()[0]
             values = pictured(network, layer, units, natural, study.seed)[1]
-            about = {**named, "scope": "layer", "layer": layer, "condition": "visualisations"}
             wide = pd.DataFrame({name: value.cpu().double() for name, value in values.items()})
-            groups.append((about, wide.columns, torch.tensor(wide.values), None))
             long = wide.assign(unit=units.numpy()).melt("unit", var_name="metric")
-            rows.append(long.assign(**about | {"scope": "unit"}))
-    about, boot = stats.over_units(groups, generator=generator, draws=draws, bounds=NO_BOUNDS)
-    tables = [stats.intervals(about, boot)]
-    for by in "/-":
-        layers, relation = stats.compared(study, about, boot, paired=False, by=by)
-        kept = (layers["metric"].str.startswith("likeness") == (by == "-")).to_numpy().nonzero()[0]
-        relation, layers = relation.columns(kept.tolist()), layers.iloc[kept].reset_index(drop=True)
-        tables.append(stats.intervals(layers, relation))
-        whole = stats.over_layers(study, layers, relation, geometric=by == "/")
-        tables.append(stats.intervals(*whole))
-    return tidy(pd.concat([*rows, *tables], ignore_index=True))
+            rows.append(long.assign(**named, layer=layer, condition="visualisations"))
+    units = pd.concat(rows, ignore_index=True)
+    alike = units["metric"].str.startswith("likeness")
+    means = [
+        aggregates(study, part, generator, draws, by)
+        for part, by in ((units[~alike], "/"), (units[alike], "-"))
+    ]
+    return tidy(pd.concat([units.assign(scope="unit"), *means], ignore_index=True))
 
 
 def examples(

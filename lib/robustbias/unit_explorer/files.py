@@ -11,7 +11,6 @@ import io
 import json
 import math
 import zlib
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -74,16 +73,11 @@ def index(data: UnitData, *, show_images: bool = True) -> dict[str, Any]:
     facts = {r.column: (r.title, r.about, r.digits) for r in RESULTS if r.column in data.table}
     facts |= {k: v for k, v in OTHERS.items() if k in data.table or data.attacked is not None}
     facts |= {f"picture_{name}": about for name, about in PICTURED.items()}
-    detectors: dict[str, Counter] = {}
     architectures = {}
     for a, pair in data.pairs.items():
         layers = []
         for layer in data.shared_layers(a):
             tables = {s: data.layer(pair[r].name, layer) for s, r in SIDES.items()}
-            for s, table in tables.items():
-                for concept in table.loc[table["detector"], ["concept", "category"]].itertuples():
-                    at = str(concepts.index((concept.concept, concept.category)))
-                    detectors.setdefault(at, Counter())[a, layer, s] += 1
             layers.append(
                 {
                     "id": layer,
@@ -98,32 +92,37 @@ def index(data: UnitData, *, show_images: bool = True) -> dict[str, Any]:
         architectures[a] = {
             "title": architecture(a), "networks": networks, "layers": layers, "drawn": drawn,
         }  # fmt: skip
-    threat = data.study.entry.threat
+    threat, words = data.study.entry.threat, data.descriptions if show_images else []
     return {
         "study": data.study.name,
         "title": data.study.entry.title,
         "images": show_images,
-        "image": {"columns": COLUMNS, "n": len(data.images), "words": _words(data, show_images)},
+        "image": {"columns": COLUMNS, "n": len(data.images), "words": words},
         "picture": {"columns": sprites.COLUMNS},
         "threat": {"norm": threat.norm.upper(), "eps": threat.eps},
         "categories": [*data.images.categories, NO_CONCEPT],
         "concepts": concepts,
         "facts": facts,
         "architectures": architectures,
-        "detectors": {
-            at: [[a, layer, *(counts[a, layer, s] for s in SIDES)] for a, layer in _places(counts)]
-            for at, counts in detectors.items()
-        },
+        "detectors": _detectors(data.table, concepts),
         "start": _start(data),
     }
 
 
-def _words(data: UnitData, show_images: bool) -> list[str]:
-    return data.descriptions if show_images else []
-
-
-def _places(counts: Counter) -> list[tuple[str, str]]:
-    return list(dict.fromkeys((a, layer) for a, layer, _ in counts))
+def _detectors(
+    units: pd.DataFrame, concepts: list[tuple[str, str]]
+) -> dict[str, list[tuple[str, str, int, int]]]:
+    """Place of a concept -> (architecture, layer, S detectors, R detectors), if there are any."""
+    units = units[units["detector"]]
+    if units.empty:
+        return {}
+    keys = ["concept", "category", "architecture", "layer", "regime"]
+    counts = units.groupby(keys, sort=False).size().unstack(fill_value=0)
+    counts = counts.reindex(columns=list(SIDES.values()), fill_value=0)
+    found: dict[str, list] = {}
+    for (concept, category, *where), n in zip(counts.index, counts.to_numpy(), strict=True):
+        found.setdefault(str(concepts.index((concept, category))), []).append((*where, *n.tolist()))
+    return found
 
 
 def _start(data: UnitData) -> dict[str, Any]:
@@ -154,9 +153,7 @@ def _side(data: UnitData, entry: NetworkEntry, layer: str, show_images: bool) ->
     table = data.layer(entry.name, layer).sort_values("unit").reset_index(drop=True)
     top = data.top_images(entry.name)[layer]
     place = {(name, category): i for i, (category, name) in enumerate(data.images.concepts)}
-    rows = data.concepts[
-        (data.concepts["network"] == entry.name) & (data.concepts["layer"] == layer)
-    ]
+    rows = matching(data.concepts, network=entry.name, layer=layer)
     best: dict[int, list] = {}
     for row in rows.itertuples():
         at = place[row.concept, row.category]

@@ -46,8 +46,11 @@ def connections(study: Study, *, n_images: int = 8) -> pd.DataFrame:
             columns = {"unit": units, "place": places, "below": index.flatten()}
             columns["value"] = reads.cpu().gather(1, index).flatten().double()
             table = pd.DataFrame({name: column.numpy() for name, column in columns.items()})
-            about = {"scope": "unit", "layer": layer, "layer_below": below}
-            rows.append(table.assign(**described(study, entry), **about))
+            rows.append(
+                table.assign(
+                    **described(study, entry), scope="unit", layer=layer, layer_below=below
+                )
+            )
     return tidy(pd.concat(rows, ignore_index=True))
 
 
@@ -92,6 +95,6 @@ def attacked_units(study: Study, *, n_images: int = 128) -> pd.DataFrame:
                 peaks = {layer: maps[layer].amax((2, 3)).mean(0) for layer in network.layers}
             for layer, values in peaks.items():
                 table = pd.DataFrame({"unit": range(len(values)), "value": values.cpu().double()})
-                about = {"scope": "unit", "layer": layer, "condition": condition}
-                rows.append(table.assign(**described(study, entry), **about))
+                about = {**described(study, entry), "scope": "unit", "layer": layer}
+                rows.append(table.assign(**about, condition=condition))
     return tidy(pd.concat(rows, ignore_index=True))

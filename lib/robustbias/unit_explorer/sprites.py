@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from jaxtyping import UInt8
-from PIL import Image
 from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 from torchvision.utils import make_grid
@@ -25,9 +24,10 @@ from robustbias.unit_explorer.measure import explored
 from robustbias.utils import atomic, reading
 
 FOLDER = ROOT / "book" / "static" / "visualisations"
+FRONT = "tiny-imagenet"  # the study whose strip is on the book's first page
 COLUMNS = 16  # pictures in a row of a sheet
 QUALITY = 45
-GAP = 6  # between S and R in a strip, in pixels
+GAP = 4  # between pictures of a strip, in pixels
 N_IMAGES = 512  # held-out images that a visualisation's likeness is to
 
 
@@ -84,18 +84,18 @@ def drawn(study: Study) -> Iterator[Path]:
 
 
 def strip(study: Study, architecture: str, n: int = 12) -> Path:
-    """A picture of the first n units of a deep layer, S above R, cut from its sheets."""
+    """A picture of the first n units of the deepest probed layer but one, S above R."""
     rows = []
     for regime in ("standard", "robust"):
-        entry = pair_of(study, architecture)[regime]
-        sheet = Image.open(FOLDER / study.name / f"{entry.name}-{entry.layers[-3]}.avif")
-        rows.append(sheet.crop((0, 0, n * entry.size, entry.size)))
-    picture = Image.new("RGB", (rows[0].width, 2 * rows[0].height + GAP), "white")
-    for i, row in enumerate(rows):
-        picture.paste(row, (0, i * (row.height + GAP)))
+        network = study.network_named(pair_of(study, architecture)[regime].name)
+        network.requires_grad_(False)
+        draw = {"generator": torch.Generator().manual_seed(study.seed), "bfloat16": True}
+        units = torch.arange(n)
+        rows.append(visualisation.visualisations(network, network.layers[-2], units, **draw))
+    picture = make_grid(torch.cat(rows).cpu(), nrow=n, padding=GAP, pad_value=1.0)
     path = FOLDER / f"{study.name}.png"
     with atomic(path) as partial:
-        picture.save(partial, optimize=True)
+        to_pil_image(picture).save(partial, optimize=True)
     return path
 
 
