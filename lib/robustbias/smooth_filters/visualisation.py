@@ -72,7 +72,7 @@ def visualisations(
     if len(units) and not 0 <= int(units.min()) <= int(units.max()) < n:
         raise UserError(f"layer {layer} has units 0 to {n - 1}; asked for {units.tolist()}.")
     ends = [torch.empty(0, 3, size, size, device=on)]
-    size = hooks.fitting(network, noise, batch, held=True)
+    size = hooks.fitting(network.body, noise, batch, held=True)
     for part in units.to(on).split(size):
         objective = functools.partial(_mean_preactivation, network, layer, part)
         first = [one.to(on).expand(len(part), -1, -1, -1) for one in noise]
@@ -211,7 +211,8 @@ def visualised(
     generator = torch.Generator().manual_seed(study.seed)
     images = held_out_sample(study, n_images, generator)
     rows = []
-    for named, network, _ in networks_with_controls(study, images.pixels):
+    for named, load, _ in networks_with_controls(study, images.pixels):
+        network = load()
         natural = spatial_means(network, images.pixels)
         for layer in network.layers:
             drawn = torch.Generator().manual_seed(study.seed)
