@@ -32,4 +32,3 @@ def test_a_profile_plans_every_chapter_and_the_jobs_that_share_its_measures(prof
         assert f"output: _build/notebooks/imagenet/{chapter}.ipynb" in jobs
     assert "05_concepts" not in jobs  # left out unless the machine has a GPU
     assert "gpu=1" in jobs
-    assert "threads: 8" in jobs

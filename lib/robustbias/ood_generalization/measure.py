@@ -142,14 +142,16 @@ def correctness(
     belongs = [study.membership(network).to(images.pixels.device) for network in models]
     parts: dict[str, list[Tensor]] = {}
     size = min([fitting(network, images.pixels, batch) for network in models], default=batch)
-    for pixels, labels in images.batches(size):
-        pixels = pixels if change is None else change(pixels)
-        hits = [
-            correct_by_decision(network, pixels, labels, membership, by_category)
-            for network, membership in zip(models, belongs, strict=True)
-        ]
-        for decision in hits[0]:
-            parts.setdefault(decision, []).append(torch.stack([h[decision] for h in hits], 1).cpu())
+    for block, targets in images.batches(batch):  # changes are drawn alike whatever the memory
+        block = block if change is None else change(block)
+        for pixels, labels in zip(block.split(size), targets.split(size), strict=True):
+            hits = [
+                correct_by_decision(network, pixels, labels, membership, by_category)
+                for network, membership in zip(models, belongs, strict=True)
+            ]
+            for decision in hits[0]:
+                of_all = torch.stack([h[decision] for h in hits], 1)
+                parts.setdefault(decision, []).append(of_all.cpu())
     return {decision: torch.cat(part) for decision, part in parts.items()}
 
 

@@ -261,7 +261,7 @@ def dose_response(
     colours = sns.color_palette("flare", len(displays)) if several else [PALETTE["robust"]]
     figure, axes = plotting.canvas(1, 2, panel=(3.8, 3.1), sharex=True)
     for ax, metric in zip(axes[0], ("shape_bias", "coverage"), strict=True):
-        for display, colour in zip(displays, colours, strict=True):
+        for display, colour in zip(displays, colours, strict=False):
             series = group[(group["display"] == display) & (group["metric"] == metric)]
             label = f"{architecture_name(architecture)}, ours"
             label += f", {display}" if several else ""

@@ -113,20 +113,22 @@ def map_smoothness(
         raise UserError(f"noise levels {sigmas}; expected positive standard deviations.")
     sums: dict[str, dict[str, Tensor]] = {layer: {} for layer in layers}
     with hooks.captured(network, layers) as maps:
-        for pixels, _ in images.batches(hooks.fitting(network, images.pixels, batch, held=True)):
-            network(pixels)
-            clean = dict(maps)
-            for layer, a in clean.items():
-                _add(sums[layer], "tv", total_variation(a))
-                _add(sums[layer], "magnitude", a.abs().sum((2, 3)))
-                _add(sums[layer], "pixels", torch.full(a.shape[:2], a[0, 0].numel()).to(a))
-                _add(sums[layer], "norm", a.flatten(2).norm(dim=2))
-            noise = torch.randn(pixels.shape, generator=generator, device=pixels.device)
-            for sigma in sigmas:
-                network(pixels + sigma * noise)
-                for layer, a in maps.items():
-                    change = (a - clean[layer]).flatten(2).norm(dim=2)
-                    _add(sums[layer], f"noise_gain {sigma:g}", change)
+        size = hooks.fitting(network, images.pixels, batch, held=True)
+        for block, _ in images.batches(batch):  # noise is drawn alike whatever the memory
+            noises = torch.randn(block.shape, generator=generator, device=block.device)
+            for pixels, noise in zip(block.split(size), noises.split(size), strict=True):
+                network(pixels)
+                clean = dict(maps)
+                for layer, a in clean.items():
+                    _add(sums[layer], "tv", total_variation(a))
+                    _add(sums[layer], "magnitude", a.abs().sum((2, 3)))
+                    _add(sums[layer], "pixels", torch.full(a.shape[:2], a[0, 0].numel()).to(a))
+                    _add(sums[layer], "norm", a.flatten(2).norm(dim=2))
+                for sigma in sigmas:
+                    network(pixels + sigma * noise)
+                    for layer, a in maps.items():
+                        change = (a - clean[layer]).flatten(2).norm(dim=2)
+                        _add(sums[layer], f"noise_gain {sigma:g}", change)
     return {layer: _map_ratios(totals, sigmas, len(images)) for layer, totals in sums.items()}
 
 

@@ -55,7 +55,7 @@ def visualisations(
         generator: On the CPU; draws the starts and the jitter.
         length: L2 length of each step, in pixel units.
         jitter: Largest shift of the image in a step, in pixels.
-        batch: Images per forward and backward pass.
+        batch: Images per forward and backward pass, fewer where memory is short.
         bfloat16: Convolutions in half precision, about 1.6 times as fast where the device has it.
 
     Raises:
@@ -72,7 +72,8 @@ def visualisations(
     if len(units) and not 0 <= int(units.min()) <= int(units.max()) < n:
         raise UserError(f"layer {layer} has units 0 to {n - 1}; asked for {units.tolist()}.")
     ends = [torch.empty(0, 3, size, size, device=on)]
-    for part in units.to(on).split(batch):
+    size = hooks.fitting(network.body, noise, batch, held=True)
+    for part in units.to(on).split(size):
         objective = functools.partial(_mean_preactivation, network, layer, part)
         first = [one.to(on).expand(len(part), -1, -1, -1) for one in noise]
         with torch.autocast(on.type, torch.bfloat16, enabled=bfloat16):
@@ -139,7 +140,7 @@ def spatial_means(
     """{probed layer: mean activation over space of each unit on each image}."""
     parts: dict[str, list[Tensor]] = {layer: [] for layer in network.layers}
     with hooks.captured(network, network.layers) as maps:
-        for part in pixels.split(batch):
+        for part in pixels.split(hooks.fitting(network, pixels, batch, held=True)):
             network(floats(part) if part.dtype == torch.uint8 else part)
             for layer in network.layers:
                 parts[layer].append(maps[layer].mean((2, 3)))
@@ -210,7 +211,8 @@ def visualised(
     generator = torch.Generator().manual_seed(study.seed)
     images = held_out_sample(study, n_images, generator)
     rows = []
-    for named, network, _ in networks_with_controls(study, images.pixels):
+    for named, load, _ in networks_with_controls(study, images.pixels):
+        network = load()
         natural = spatial_means(network, images.pixels)
         for layer in network.layers:
             drawn = torch.Generator().manual_seed(study.seed)
