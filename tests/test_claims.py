@@ -219,7 +219,7 @@ def test_a_verdict_rests_on_the_reading_of_the_figures_and_names_it():
 
 def unit_rows(n_robust: int, study: str = "toy") -> pd.DataFrame:
     shared = {
-        "study": study, "architecture": "alexnet", "scope": "network", "metric": "detectors",
+        "study": study, "architecture": "alexnet", "scope": "network", "metric": "net_detectors",
         "value": 0.2, "low": 0.1, "high": 0.3,
     }  # fmt: skip
     sides = {"standard": 40, "robust": n_robust, "robust - standard": 40 + n_robust}

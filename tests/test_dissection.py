@@ -265,6 +265,13 @@ def test_the_table_is_tidy_and_counts_dead_units_in_the_denominator(monkeypatch)
     assert (inside["value"] <= inside["high"] + 1e-6).all()
     difference = shares[shares["regime"] == "robust - standard"]
     assert len(difference) == 3 * len(set(shares["category"]))
+    keys = ["network", "scope", "layer", "category"]
+    found, false, net = (
+        table[table["metric"] == metric].set_index(keys)["value"].sort_index()
+        for metric in ("detectors", "null_detectors", "net_detectors")
+    )
+    assert (false > 0).any()
+    pd.testing.assert_series_equal(found - false, net, check_names=False, atol=1e-6)
 
 
 def test_the_share_of_pixels_of_a_concept_is_reported(monkeypatch):

@@ -586,8 +586,8 @@ STATEMENTS = (
         Statement(
             f"C4.{name}", f"{'more' if above else 'fewer'} {name} detectors",
             f"{'More' if above else 'Fewer'} units of R networks than of S networks detect {what}.",
-            _ABSTRACT, f"share of units that detect {what}, R minus S",
-            _PAIR | {"metric": "detectors", "category": category}, SHARE, above=above,
+            _ABSTRACT, f"share of units that detect {what}, false positives subtracted, R minus S",
+            _PAIR | {"metric": "net_detectors", "category": category}, SHARE, above=above,
             least=UNITS, untestable=untestable,
         )
         for name, category, what, above, untestable in (

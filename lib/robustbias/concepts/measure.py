@@ -4,6 +4,7 @@ Source: Bau et al. 2017, arXiv 1704.05796.
 """
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable
 from functools import partial
@@ -73,8 +74,9 @@ def dissection(
     Rows of scope `layer` and `network` (in which wide layers weigh more): shares of all units,
     dead ones included, that are labelled with a concept of the category (or of `any`,
     or `texture or color`). Metrics: `detectors` (largest IoU above `threshold`), `null_detectors`
-    (the same by null IoU), `above_null` (largest IoU above every null IoU of the layer), and the
-    number `unique` of different concepts among the labels, without interval. Intervals are
+    (the same by null IoU), `net_detectors` (the first minus the second, which are false positives),
+    `above_null` (largest IoU above every null IoU of the layer), and the number `unique` of
+    different concepts among the labels, without interval. Intervals are
     bootstraps over units: the images are the same for all networks, the units are what training
     happened to make. Regime `robust - standard` is the difference, units resampled separately.
 
@@ -214,18 +216,18 @@ def _shares(study: Study, units: pd.DataFrame, images: Concepts, draws: int) -> 
     if {"texture", "color"} <= set(images.categories):
         groups["texture or color"] = ("texture", "color")
     generator = torch.Generator().manual_seed(study.seed)
-    columns = [(metric, group) for metric in METRICS for group in groups]
     shares, rows = [], []
     for scope, table in scopes(units):
-        hits = [
-            table[metric]
-            & table["null_category" if metric == "null_detectors" else "category"].isin(
-                groups[group]
-            )
-            for metric, group in columns
-        ]
+        hits = {}
+        for metric, group in itertools.product(METRICS, groups):
+            label = "null_category" if metric == "null_detectors" else "category"
+            hit = table[metric] & table[label].isin(groups[group])
+            hits[metric, group] = hit.to_numpy(float)
+        for group in groups:
+            net = hits["detectors", group] - hits["null_detectors", group]
+            hits["net_detectors", group] = net
         shared = table.iloc[0][list(stats.NETWORK)].to_dict() | scope
-        shares.append((shared, columns, torch.from_numpy(np.stack(hits, 1)).float(), None))
+        shares.append((shared, hits, torch.from_numpy(np.stack([*hits.values()], 1)).float(), None))
         detectors = table[table["detectors"]]
         for group, categories in groups.items():
             unique = detectors.loc[detectors["category"].isin(categories), "concept"].nunique()
