@@ -16,10 +16,10 @@ export ROBUSTBIAS_MACHINE = $(MACHINE)
 named = $(if $(STUDY),,$(error say which study: make $@ STUDY=name))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock book pdf test lint lab explorer serve train bench publish verify clean
+.PHONY: help setup lock book pdf test miniature lint lab explorer serve train bench publish verify clean
 
 help:
-	@awk -F ': .*## ' '/^[a-z]+: .*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ': .*## ' '/^[a-z]+: .*## /{printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## install everything into .venv, as locked; LATEST=1 takes the newest in range
 
@@ -49,6 +49,9 @@ pdf: book ## print the book as one PDF (needs Chromium)
 
 test: $(READY) ## run the tests
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(CORES) --dist loadfile
+
+miniature: $(READY) ## fetch, execute and render study imagenet on small files of its formats
+	@$(BIN)/python tests/miniature.py _build/miniature --book
 
 lock: ## pin what the ranges allow today into requirements.lock (needs uv)
 	@uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate \

@@ -137,7 +137,7 @@ rule share:
     shell:
         "ROBUSTBIAS_WORKER={wildcards.worker}/{wildcards.workers} OMP_NUM_THREADS={threads}"
         " robustbias run {wildcards.chapter} --study {wildcards.study}"
-        " --out _build/runs/{wildcards.worker}/{wildcards.chapter}.ipynb {params.given}"
+        " --out _build/runs/{wildcards.study}/{wildcards.worker}/{wildcards.chapter}.ipynb {params.given}"
 
 
 rule execute:

@@ -7,9 +7,10 @@
     folder/root/     a repository whose manifest names those files, their hashes and numbers
 
 so that ROBUSTBIAS_ROOT=folder/root and ROBUSTBIAS_DATA=folder/data work as they would with the
-originals. As a program it also unpacks everything:
+originals. As a program it also fetches everything from a server of its own, and with --book
+executes all chapters and renders the book:
 
-    python tests/miniature.py FOLDER
+    python tests/miniature.py FOLDER [--book]
 """
 
 import contextlib
@@ -52,19 +53,21 @@ NETWORKS = {
     "imagenet-resnet50-eps1": ("resnet50", "wrapped"),
     "imagenet-resnet50-stylized": ("resnet50", "parallel"),
 }
+# few images; silencing units, chapters 07 and 08, of the smallest network alone
 EDITION = """
 execute: []
 parameters:
   imagenet:
-    01_adversarial_training: {n_images: 6, steps: 2, live_epochs: 1, live_images: 16}
+    01_adversarial_training: {n_images: 4, steps: 1}
     02_shape_bias: {null_seeds: 1, n_examples: 4}
-    03_ood_generalization: {n_images: 6, n_corrupted: 2, n_attacked: 2}
-    04_smooth_filters: {n_images: 6}
+    03_ood_generalization: {n_images: 4, n_corrupted: 1, n_attacked: 1, n_examples: 2}
+    04_smooth_filters: {n_images: 4}
     05_concepts: {n_images: 24, concepts: broden}
     06_input_types: {n_images: 16, k: 4, concept_images: 24, concepts: broden}
-    07_units_and_cues: {n_each: 2, n_concept_images: 24, concepts: broden, n_attribution: 2}
+    07_units_and_cues: {n_each: 1, n_concept_images: 24, concepts: broden, n_attribution: 2,
+      architectures: [alexnet], example: alexnet}
     08_unit_explorer: {n_units: 1, n_concepts: 24, concepts: broden, n_smooth: 4, n_tops: 16,
-      n_each: 2, show_images: false}
+      n_each: 1, architectures: [alexnet], show_images: false}
 """
 CONFLICTS = 3  # textures per shape
 
@@ -364,14 +367,37 @@ def served(folder: Path) -> Iterator[str]:
 
 def settings(folder: Path) -> dict[str, str]:
     """The environment in which the library works on `folder`."""
-    return {"ROBUSTBIAS_ROOT": str(folder / "root"), "ROBUSTBIAS_DATA": str(folder / "data")}
+    names = {"ROOT": "root", "DATA": "data", "CACHE": "cache", "TABLES": "tables"}
+    return {f"ROBUSTBIAS_{name}": str(folder / place) for name, place in names.items()}
+
+
+def robustbias(folder: Path, *words: str) -> None:
+    """The command on `folder`. Raises CalledProcessError if it fails."""
+    environment = {**os.environ, **settings(folder)}
+    subprocess.run(
+        [Path(sys.executable).parent / "robustbias", *words], env=environment, check=True
+    )
+
+
+def python(folder: Path, program: str) -> None:
+    """A program that works on `folder`. Raises CalledProcessError if it fails."""
+    environment = {**os.environ, **settings(folder)}
+    subprocess.run([sys.executable, "-c", program], env=environment, check=True)
 
 
 if __name__ == "__main__":
     target = Path(sys.argv[1]).resolve()
+    shutil.rmtree(target, ignore_errors=True)
     with served(target / "server") as address:
         write(target, address)
-        environment = {**os.environ, **settings(target)}
-        command = [Path(sys.executable).parent / "robustbias", "fetch", "imagenet"]
-        subprocess.run(command, env=environment, check=True)
+        robustbias(target, "fetch", "imagenet")
+    if "--book" in sys.argv:
+        robustbias(target, "doctor")
+        robustbias(target, "check", "imagenet-resnet50-r", "--images", "20")
+        robustbias(target, "convert", "imagenet-resnet50-r")
+        cores = str(os.cpu_count() or 1)
+        robustbias(target, "build", "book", "--study", "imagenet", "--cores", cores)
+        pages = sorted((target / "root" / "_build" / "html" / "imagenet").glob("0*.html"))
+        assert len(pages) == 8, pages
+        print(f"{len(pages)} chapters of study imagenet: {pages[0].parent}")
     print("\n".join(f"export {name}={value}" for name, value in settings(target).items()))

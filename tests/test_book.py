@@ -18,7 +18,7 @@ from nbformat.v4 import new_code_cell, new_output
 from papermill.exceptions import PapermillExecutionError
 
 from robustbias import manifest
-from robustbias.book import edition, pages, render
+from robustbias.book import edition, numbers, pages, render
 from robustbias.book import execute as book_execute
 from robustbias.book.reader import for_readers
 from robustbias.utils import UserError
@@ -228,6 +228,17 @@ def test_code_is_folded_and_a_figure_has_the_alternative_text_of_its_result():
     assert page[1].metadata.mystnb.image.alt == "the line rises"
     html = page[2].outputs[0].data["text/html"]
     assert html == '<td>0.30 <span class="interval">[-0.1, 0.5]</span></td>'
+
+
+def test_figures_of_a_chapter_are_counted_from_one_on_its_page():
+    first = {"figure": {"a": (1, 1), "b": (1, 2)}}
+    second = {"figure": {"d": (1, 4), "c": (1, 3)}, "displaymath": {"e": (1, 2)}}
+    front = {"figure": {"f": (7,)}}
+    env = SimpleNamespace(toc_fignumbers={"x/01": first, "y/01": second, "intro": front})
+    assert numbers.recount(None, env) == []
+    assert first["figure"] == {"a": (1, 1), "b": (1, 2)}
+    assert second == {"figure": {"c": (1, 1), "d": (1, 2)}, "displaymath": {"e": (1, 1)}}
+    assert front == {"figure": {"f": (7,)}}
 
 
 def test_buttons_lead_to_a_repository_only_where_there_is_an_address(tmp_path):

@@ -13,7 +13,7 @@ from torch import nn
 import literal_dissection
 import toy_networks
 import toy_study
-from robustbias.concepts import measure, netdissect
+from robustbias.concepts import measure, netdissect, report
 from robustbias.concepts.measure import UNIT, concept_set, dissection, labels
 from robustbias.concepts.netdissect import (
     activations_above,
@@ -265,13 +265,26 @@ def test_the_table_is_tidy_and_counts_dead_units_in_the_denominator(monkeypatch)
     assert (inside["value"] <= inside["high"] + 1e-6).all()
     difference = shares[shares["regime"] == "robust - standard"]
     assert len(difference) == 3 * len(set(shares["category"]))
-    keys = ["network", "scope", "layer", "category"]
-    found, false, net = (
-        table[table["metric"] == metric].set_index(keys)["value"].sort_index()
-        for metric in ("detectors", "null_detectors", "net_detectors")
-    )
-    assert (false > 0).any()
-    pd.testing.assert_series_equal(found - false, net, check_names=False, atol=1e-6)
+
+
+def test_false_positives_are_subtracted_category_by_category(monkeypatch):
+    table = dissection(planted_study(monkeypatch), share=0.02, draws=50)
+    whole = table[(table["scope"] == "network") & (table["network"] == "toy-s")]
+    shares = whole.pivot(index="category", columns="metric", values="value")
+    assert "texture or color" not in shares.index
+    net = shares["detectors"] - shares["null_detectors"]
+    assert shares["net_detectors"].to_dict() == pytest.approx(net.to_dict())
+
+
+def test_no_unit_exceeds_the_ceiling_of_a_concept_that_few_images_carry():
+    """Trap: s / p, with s of all pixels and p of those that carry the category."""
+    rows = [
+        {"category": "texture", "metric": "pixel_share", "value": 0.0625},
+        {"category": "texture", "metric": "carried_share", "value": 0.2},
+    ]
+    text = report.ceilings(pd.DataFrame(rows))
+    assert "(20% of all images)" in text
+    assert "at most 0.40 to 0.40; 0 of them" in text
 
 
 def test_the_share_of_pixels_of_a_concept_is_reported(monkeypatch):

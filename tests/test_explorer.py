@@ -15,10 +15,11 @@ import toy_networks
 from robustbias import studies
 from robustbias.images import floats
 from robustbias.networks import hooks, zoo
+from robustbias.smooth_filters import visualisation
 from robustbias.studies import held_out_sample
 from robustbias.unit_explorer import app as unit_explorer_app
-from robustbias.unit_explorer import data, files, measure, trials, units
-from robustbias.utils import UserError
+from robustbias.unit_explorer import data, files, measure, sprites, trials, units
+from robustbias.utils import UserError, unit_links
 from toy_images import bomb
 
 LAYER = "features.9"
@@ -389,3 +390,35 @@ def test_a_page_built_by_a_program_has_no_dead_live_part(monkeypatch):
     assert not unit_explorer_app.served()
     monkeypatch.setenv("SERVER_SOFTWARE", "voila/0.5")
     assert unit_explorer_app.served()
+
+
+def test_links_lead_to_units_of_the_page():
+    html = unit_links([("googlenet", "robust", "inception4c", 17)])
+    assert "'08_unit_explorer.html#unit-googlenet-r-inception4c-17'" in html
+
+
+def test_sheets_are_drawn_where_weights_are_new(study, monkeypatch, tmp_path):
+    def pictured(network, layer, units, natural, seed):
+        assert natural[layer].shape[1] == len(units)
+        pixels = torch.zeros(len(units), 3, 64, 64)
+        pixels[:, 0] = torch.linspace(0, 1, len(units))[:, None, None]
+        return pixels, {"likeness": torch.where(units == 1, torch.nan, units / 7)}
+
+    monkeypatch.setattr(sprites, "FOLDER", tmp_path)
+    monkeypatch.setattr(sprites, "N_IMAGES", 8)
+    monkeypatch.setattr(visualisation, "pictured", pictured)
+    standard = next(one for one in study.entries if one.name == "iconworld-alexnet-s")
+    assert sprites.numbers(study, standard) == {}
+    paths = list(sprites.drawn(study))
+    assert len(paths) == 2 * (len(standard.layers) + 1)
+    values = sprites.numbers(study, standard)[LAYER]["likeness"]
+    assert values[:3] == [0.0, None, round(2 / 7, 3)]
+    sheet = Image.open(tmp_path / "iconworld" / f"{standard.name}-{LAYER}.avif")
+    assert sheet.size == (64 * sprites.COLUMNS, 64 * -(-len(values) // sprites.COLUMNS))
+    red = sheet.getpixel((32 + 64 * 2, 32))[0]
+    assert red == pytest.approx(255 * 2 / (len(values) - 1), abs=12)
+    assert list(sprites.drawn(study)) == []
+    facts = tmp_path / "iconworld" / f"{standard.name}.json"
+    facts.write_text(facts.read_text().replace('"weights":"', '"weights":"other'))
+    assert sprites.numbers(study, standard) == {}
+    assert len(list(sprites.drawn(study))) == len(standard.layers) + 1

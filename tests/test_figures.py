@@ -74,7 +74,8 @@ def test_shape_bias_figures_draw_s_and_r(bias):
 
 
 def test_the_dose_response_is_scaled_to_the_side_of_imagenet(bias):
-    figure = shape_bias_figures.dose_response(bias, architecture="alexnet", side=64)
+    series = {"architecture": "alexnet", "networks": ["toy-s", "toy-r"], "side": 64}
+    figure = shape_bias_figures.dose_response(bias, **series)
     line = figure.axes[0].containers[0].lines[0]
     assert line.get_xdata().tolist() == [0.0, 0.5 * 224 / 64]
     (reference,) = [ln for ln in figure.axes[0].lines if "published" in str(ln.get_label())]

@@ -16,7 +16,7 @@ from robustbias.concepts import figures as concepts_figures
 from robustbias.concepts import report as concepts_report
 from robustbias.concepts.measure import concept_set, dissection, unit_examples
 from robustbias.concepts.measure import labels as unit_labels
-from robustbias.images import Images, floats
+from robustbias.images import CueConflict, Images, floats
 from robustbias.input_types import figures as input_types_figures
 from robustbias.input_types import report as input_types_report
 from robustbias.input_types.measure import (
@@ -97,6 +97,26 @@ def test_peaks_are_the_largest_activation_anywhere_and_features_have_length_one(
     torch.testing.assert_close(found, maps.amax((2, 3)))
     seen = features(net, pixels, batch=4)
     torch.testing.assert_close(seen.norm(dim=1), torch.ones(9))
+
+
+def test_classes_are_those_of_the_cue_that_a_unit_follows(monkeypatch):
+    """In cue conflicts the label of one cue does not tell that of the other."""
+    made = study(monkeypatch)
+    val = made.source.val()
+    texture = torch.arange(len(val)) % 3
+
+    def cue_conflict(size):
+        return CueConflict(val.pixels, val.labels, texture, ("dog", "cat", "car"), val.names)
+
+    made.source.cue_conflict = cue_conflict
+    table = input_types(made, k=8, n_images=64, draws=50)
+    units = table[(table["scope"] == "unit") & (table["network"] == "toy-r")]
+    wide = units.pivot(index=["layer", "unit"], columns="metric", values="value").dropna()
+    smaller = wide[["effective_shapes", "effective_textures"]].min(axis=1)
+    assert len(wide) > 2
+    assert wide["effective_classes"].to_list() == pytest.approx(smaller.to_list())
+    chance = table[table["metric"] == "effective_classes_chance"].iloc[0]
+    assert chance["value"] <= 3
 
 
 @pytest.mark.parametrize("k", [0, 1, 7])

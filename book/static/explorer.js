@@ -430,7 +430,7 @@
             h("button", { type: "button", class: "unit-csv", title: "its numbers as CSV",
               onclick: () => this.export(side, "csv") }, "CSV"))),
         label,
-        h("div", { class: "unit-face" }, this.wanted(side, unit), this.ious(data, unit)),
+        h("div", { class: data.top ? "unit-face" : "unit-face unit-alone" }, this.wanted(side, unit), this.ious(data, unit)),
         this.examples(side, unit), this.facts(data, unit),
         h("div", { class: "unit-foot" }, this.histogram(data, unit), this.attacked(data, unit)),
         this.reads(side, unit),
@@ -689,7 +689,7 @@
         const points = this.ranked[side].filter((unit) => (xs?.[unit] ?? null) !== null && (ys?.[unit] ?? null) !== null);
         points.sort((a, b) => (a === this.state[side]) - (b === this.state[side]));
         return h("section", { class: `unit-${side}` }, h("h4", {}, SIDES[side]),
-          svg("svg", { class: "unit-scatter", viewBox: "-14 -4 228 156", role: "img",
+          svg("svg", { class: "unit-scatter", viewBox: "-24 -4 236 156", role: "img",
             "aria-label": `${this.index.facts[y][0]} against ${this.index.facts[x][0]}, ${points.length} units` },
             svg("path", { class: "unit-frame", d: "M0 0V130H206" }),
             svg("text", { x: 0, y: 141 }, String(x0)), svg("text", { x: 206, y: 141, "text-anchor": "end" }, String(x1)),

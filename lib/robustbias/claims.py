@@ -586,7 +586,8 @@ STATEMENTS = (
         Statement(
             f"C4.{name}", f"{'more' if above else 'fewer'} {name} detectors",
             f"{'More' if above else 'Fewer'} units of R networks than of S networks detect {what}.",
-            _ABSTRACT, f"share of units that detect {what}, false positives subtracted, R minus S",
+            _ABSTRACT,
+            f"share of units that detect {what}, without false positives, R minus S",
             _PAIR | {"metric": "net_detectors", "category": category}, SHARE, above=above,
             least=UNITS, untestable=untestable,
         )

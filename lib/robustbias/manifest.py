@@ -189,11 +189,12 @@ class Threat:
 class StudyEntry:
     """A choice of images, network pairs and threat model.
 
-    `decides` is the display of the cue conflicts (`measures.conflict`) that decides claims about
-    shape bias; "" lets every display have its say. `replicates` are those of its networks that
-    chapters look at. `subset` chooses among the data set's classes ("" for the source's choice).
-    The first of `preferred` that is on this machine takes the place of `dataset`. `data` are
-    further data sets that chapters read.
+    `decides` is the display of the cue conflicts (`shape_bias.measure.displays`) that decides
+    claims about shape bias; "" lets every display have its say. `collage` lists the scales of
+    texture in collages. `replicates` are those of its networks that chapters look at. `subset`
+    chooses among the data set's classes ("" for the source's choice). The first of `preferred`
+    that is on this machine takes the place of `dataset`. `data` are further data sets that
+    chapters read.
     """
 
     name: str
@@ -210,6 +211,7 @@ class StudyEntry:
     training: dict[str, Any] = dataclasses.field(default_factory=dict)
     world: dict[str, Any] = dataclasses.field(default_factory=dict)
     painting: dict[str, Any] = dataclasses.field(default_factory=dict)
+    collage: tuple[float, ...] = ()
     decides: str = ""
     replicates: tuple[int, ...] = (0,)
     subset: str = ""

@@ -32,7 +32,8 @@ MARKERS = {"standard": "o", "robust": "s", "untrained": "X", "human": "D", "publ
 # Cues have colours that no network has, dark enough for text on white.
 CUES = {"shape": "#762A83", "texture": "#1B7837", "neither": "#666666"}
 CATEGORIES = {
-    "texture": CUES["texture"], "object": CUES["shape"], "color": "#E69F00", "scene": "#56B4E9"
+    "texture": CUES["texture"], "object": CUES["shape"], "color": "#E69F00", "scene": "#56B4E9",
+    "pattern": "#999999",
 }  # fmt: skip
 REFERENCE = "#999999"  # lines at a null, at chance or at a training radius
 WIDTH = 6.85  # inches of the book's column; a figure of that width is displayed at its size
@@ -219,7 +220,7 @@ def regime_points(
     ax: Axes,
     rows: pd.DataFrame,
     column: str,
-    order: Sequence[str],
+    order: Sequence[Any],
     positions: dict[str, float],
     *,
     suffix: str = "",

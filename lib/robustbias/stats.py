@@ -34,10 +34,10 @@ class Interval:
     n: int
 
     def __str__(self) -> str:
-        """Value and ends to two decimals: three if the interval is shorter than 0.02, one from a
+        """Value and ends to two decimals: three if the interval is shorter than 0.01, one from a
         length of 2 and none from 20."""
         length = self.high - self.low
-        digits = 3 if 0 < length < 0.02 else 2 if not length >= 2 else 1 if length < 20 else 0
+        digits = 3 if 0 < length < 0.01 else 2 if not length >= 2 else 1 if length < 20 else 0
         return f"{self.value:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
 
 
@@ -344,47 +344,6 @@ def _t(share: float, freedom: Float[Tensor, " m"]) -> Float[Tensor, " m"]:
 
 def _t_over_z(freedom: Float[Tensor, " m"]) -> Float[Tensor, " m"]:
     return _t((1 + LEVEL) / 2, freedom) / NormalDist().inv_cdf((1 + LEVEL) / 2)
-
-
-@dataclass(frozen=True)
-class Null:
-    """An observed value, the middle 95 % of its null distribution, and a two-sided p."""
-
-    value: float
-    low: float
-    high: float
-    p: float
-
-
-def exchange_null(
-    numerators: Float[Tensor, "n 2"],
-    denominators: Float[Tensor, "n 2"],
-    clusters: Int64[Tensor, " n"],
-    *,
-    generator: torch.Generator,
-    draws: int = DRAWS,
-) -> Null:
-    """Difference of two ratios when the two labels are exchanged at random, cluster by cluster.
-
-    If the two networks were alike, which of them gave which answers would not matter.
-    p = (1 + #{|null| >= |observed|}) / (1 + draws).
-
-    Args:
-        numerators: The two networks' numerators on the same observations.
-        denominators: Likewise.
-    """
-    over, under = cluster_sums(numerators, clusters), cluster_sums(denominators, clusters)
-    kept = torch.randint(2, (draws, len(over)), generator=generator).float()
-
-    def exchanged(side: Tensor, column: int) -> Tensor:
-        return kept @ side[:, column] + (1 - kept) @ side[:, 1 - column]
-
-    null = exchanged(over, 0) / exchanged(under, 0) - exchanged(over, 1) / exchanged(under, 1)
-    null = null.nan_to_num(nan=0.0)
-    observed = float(over[:, 0].sum() / under[:, 0].sum() - over[:, 1].sum() / under[:, 1].sum())
-    extreme = int((null.abs() >= abs(observed) - 1e-6).sum())
-    low, high = (float(percentile(null[:, None], share)) for share in (0.025, 0.975))
-    return Null(observed, low, high, (1 + extreme) / (1 + draws))
 
 
 # Tables of estimates. `mean_over` says what a row averages: missing for one network or one pair,

@@ -169,7 +169,10 @@ class Study:
             "threads": torch.get_num_threads(),
             "seconds": round(time.perf_counter() - self.started, 1),
         }
-        rows |= {f"weights of {e.name}": e.sha256[:12] for e in self.entries}
+        rows |= {
+            f"weights of {e.name}": (e.sha256 or self.network_named(e.name).weights_hash)[:12]
+            for e in self.entries
+        }
         rows |= {name: importlib.metadata.version(name) for name in PACKAGES}
         return Footer(rows, self.tables.values())
 
@@ -218,11 +221,11 @@ def load(
         replicates=tuple(replicates or entry.replicates),
         dataset=next(preferred, entry.dataset),
     )
-    painter = entry.painting.get("painter")  # makes images; no comparison uses it
+    painters = entry.painting.get("painters", ())  # they make images; no comparison uses them
     entries = tuple(
         e
         for e in present
-        if e.architecture in chosen and e.replicate in entry.replicates and e.name != painter
+        if e.architecture in chosen and e.replicate in entry.replicates and e.name not in painters
     )
     return Study(entry, _one_pair_each(entries), seed, chosen_device(device))
 
@@ -346,14 +349,14 @@ def networks_with_controls(
 ) -> Iterator[tuple[dict[str, Any], Callable[[], nn.Module], int]]:
     """(columns that describe it, what returns the network, repeat), by architecture.
 
-    First the networks trained on both cues, then the random-initialisation controls (regime
-    `untrained`), numbered by `repeat`.
+    First the networks trained on both cues of the study's own images, then the
+    random-initialisation controls (regime `untrained`), numbered by `repeat`.
 
     Args:
         pixels: Images that the controls' BatchNorm statistics are taken from.
         controls: Random initialisations per architecture.
     """
-    entries = [entry for entry in study.entries if entry.cue == "both"]
+    entries = [entry for entry in study.entries if entry.cue == "both" and not entry.world]
     for architecture in dict.fromkeys(entry.architecture for entry in entries):
         for entry in entries:
             if entry.architecture == architecture:

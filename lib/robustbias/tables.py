@@ -203,7 +203,7 @@ def cached(
     used = dict(study.tables)
     if (table := _stored(path)) is None:
         kept = path.with_name(f".parts-{path.stem}")
-        lock = ROOT / "_build" / "locks" / f"{study.name}-{name}.lock"
+        lock = path.with_name(f".{name}.lock")
         with utils.locked(lock) if worker()[1] == 1 else contextlib.nullcontext():
             if (table := _stored(path)) is None:
                 table = _measured(function, study, arguments, depends, path, kept)

@@ -338,6 +338,5 @@ def training_records(study: Study, *, series: bool = False) -> pd.DataFrame:
     """
     entries = [entry for pair in pairs(study).values() for entry in pair.values()]
     if series:
-        dose = study.entry.dose_architecture
-        entries = [e for e in study.entries if e.cue == "both" and e.architecture == dose]
+        entries = [entry for entry in study.entries if entry.series == "radius"]
     return training.records(entry.name for entry in entries)

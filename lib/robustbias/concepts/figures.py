@@ -26,7 +26,7 @@ BY_LAYER = {
 
 def detectors(
     table: pd.DataFrame,
-    categories: Sequence[str] = ("texture or color", "object"),
+    categories: Sequence[str] = ("texture", "color", "object"),
     threshold: float = 0.04,
 ) -> Described:
     """Units that detect a concept of each category, by layer; below, units above any threshold.

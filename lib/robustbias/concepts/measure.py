@@ -4,7 +4,6 @@ Source: Bau et al. 2017, arXiv 1704.05796.
 """
 
 import dataclasses
-import itertools
 import math
 from collections.abc import Callable
 from functools import partial
@@ -72,15 +71,16 @@ def dissection(
     - `activation_threshold`, and `share_above`, the share of activations above it.
 
     Rows of scope `layer` and `network` (in which wide layers weigh more): shares of all units,
-    dead ones included, that are labelled with a concept of the category (or of `any`,
-    or `texture or color`). Metrics: `detectors` (largest IoU above `threshold`), `null_detectors`
-    (the same by null IoU), `net_detectors` (the first minus the second, which are false positives),
-    `above_null` (largest IoU above every null IoU of the layer), and the number `unique` of
-    different concepts among the labels, without interval. Intervals are
-    bootstraps over units: the images are the same for all networks, the units are what training
-    happened to make. Regime `robust - standard` is the difference, units resampled separately.
+    dead ones included, that are labelled with a concept of the category (or of `any`). Metrics:
+    `detectors` (largest IoU above `threshold`), `null_detectors` (the same by null IoU: false
+    positives), `net_detectors` (the first without the second), `above_null` (largest IoU above
+    every null IoU of the layer), and the number `unique` of different concepts among the labels,
+    without interval. Intervals are bootstraps over units: the images are the same for all networks,
+    the units are what training happened to make. Regime `robust - standard` is the difference,
+    units resampled separately.
 
-    Rows of scope `concept`: `pixel_share` of each concept on images that carry its category.
+    Rows of scope `concept`: `pixel_share` of each concept on images that carry its category, and
+    `carried_share`, those images' share of all pixels.
 
     Args:
         n_images: Images of the concept set; all of it when None.
@@ -166,15 +166,19 @@ def _unit_rows(counts: Dissected, images: Concepts, threshold: float) -> pd.Data
 
 
 def _concept_rows(study: Study, images: Concepts, counts: Dissected) -> pd.DataFrame:
-    """The share of pixels each concept covers, on images that carry its category."""
+    """The share of pixels each concept covers, on images that carry its category; and theirs."""
     carried = counts.carried[counts.category]
-    shares = (counts.concepts / carried).tolist()
+    shares = {
+        "pixel_share": counts.concepts / carried,
+        "carried_share": carried / (len(images) * math.prod(images.side)),
+    }
     rows = [
-        {"category": category, "concept": concept, "value": share}
-        for (category, concept), share in zip(images.concepts, shares, strict=True)
-        if not math.isnan(share)
+        {"category": category, "concept": concept, "metric": metric, "value": value}
+        for metric, values in shares.items()
+        for (category, concept), value in zip(images.concepts, values.tolist(), strict=True)
+        if not math.isnan(value)
     ]
-    about = {"study": study.name, "pair": False, "scope": "concept", "metric": "pixel_share"}
+    about = {"study": study.name, "pair": False, "scope": "concept"}
     return pd.DataFrame(rows).assign(**about, n=len(images))
 
 
@@ -197,7 +201,7 @@ def _detectors(counts: Dissected, images: Concepts, threshold: float) -> pd.Data
     )
 
 
-METRICS = ("detectors", "null_detectors", "above_null")
+METRICS = ("detectors", "null_detectors", "above_null", "net_detectors")
 
 
 def scopes(units: pd.DataFrame) -> list[tuple[dict[str, str], pd.DataFrame]]:
@@ -213,21 +217,28 @@ def _shares(study: Study, units: pd.DataFrame, images: Concepts, draws: int) -> 
     """Shares of units by category, layer by layer and over all, and R minus S."""
     groups = {c: (c,) for c in images.categories}
     groups |= {"any": images.categories}
-    if {"texture", "color"} <= set(images.categories):
-        groups["texture or color"] = ("texture", "color")
     generator = torch.Generator().manual_seed(study.seed)
+    columns = [(metric, group) for metric in METRICS for group in groups]
     shares, rows = [], []
     for scope, table in scopes(units):
-        hits = {}
-        for metric, group in itertools.product(METRICS, groups):
-            label = "null_category" if metric == "null_detectors" else "category"
-            hit = table[metric] & table[label].isin(groups[group])
-            hits[metric, group] = hit.to_numpy(float)
+        hits = {
+            (metric, group): (table[metric] & table[category].isin(groups[group])).astype(float)
+            for metric, group in columns
+            if metric in table
+            for category in ["null_category" if metric == "null_detectors" else "category"]
+        }
         for group in groups:
-            net = hits["detectors", group] - hits["null_detectors", group]
-            hits["net_detectors", group] = net
+            false = hits["null_detectors", group]
+            hits["net_detectors", group] = hits["detectors", group] - false
         shared = table.iloc[0][list(stats.NETWORK)].to_dict() | scope
-        shares.append((shared, hits, torch.from_numpy(np.stack([*hits.values()], 1)).float(), None))
+        shares.append(
+            (
+                shared,
+                columns,
+                torch.from_numpy(np.stack([hits[c] for c in columns], 1)).float(),
+                None,
+            )
+        )
         detectors = table[table["detectors"]]
         for group, categories in groups.items():
             unique = detectors.loc[detectors["category"].isin(categories), "concept"].nunique()

@@ -45,9 +45,13 @@ class Source:
         """The pixels of the object in each stimulus of `cue_conflict`."""
         _missing("masks of the objects in cue conflicts")
 
-    def stylized_conflict(self) -> CueConflict:
-        """Cue conflicts made by style transfer between validation photographs."""
+    def stylized_conflict(self, painter: str, style: float) -> CueConflict:
+        """Cue conflicts made by a painter between validation photographs, at a style weight."""
         _missing("cue conflicts made by style transfer")
+
+    def collage_conflict(self, scale: float) -> CueConflict:
+        """Silhouettes filled with tiles of another category's object, at a scale of the tiles."""
+        _missing("cue conflicts made of silhouettes and tiles")
 
     def stylized(self) -> Images:
         """The validation images in textures that belong to no category."""

@@ -15,6 +15,7 @@ from robustbias.images import Images, floats
 from robustbias.networks import hooks, zoo
 from robustbias.networks.hooks import peaks
 from robustbias.networks.zoo import Network, calibrated
+from robustbias.shape_bias.measure import deciding
 from robustbias.studies import (
     CALIBRATION,
     Study,
@@ -101,7 +102,8 @@ def mean_distance(
 
 # metric -> regime of the network that gives the features
 EXTRACTORS = {"distance": "standard", "distance_robust": "robust"}
-METRICS = ("concepts", "concepts_of_detectors", "effective_classes", *EXTRACTORS)
+CLASSES = ("effective_classes", "effective_shapes", "effective_textures")
+METRICS = ("concepts", "concepts_of_detectors", *CLASSES, *EXTRACTORS)
 
 
 @measure(of=paired)
@@ -122,9 +124,12 @@ def input_types(
     - `concepts`: how many concepts it detects with an IoU above the threshold (`dissection`);
       `concepts_of_detectors`, the same of units that detect any; neither where the study's images
       have no masks and the argument `concepts` names no data set;
-    - `effective_classes`: exp(entropy) of the classes among its k top held-out images; of their
-      entry-level categories where there are fewer than k images per class (median), since k images
-      of one class are then not to be had. Column `features` says "categories" in that case;
+    - `effective_shapes` and `effective_textures`: exp(entropy) of the categories of shape, and of
+      texture, among its k top cue conflicts (`shape_bias.measure.deciding`), where neither cue
+      tells the other; `effective_classes` is the smaller one, that of the cue the unit follows.
+      Where a study has no cue conflicts, `effective_classes` alone, of its k top held-out images
+      (of their entry-level categories where there are fewer than k images per class). Column
+      `features` says "categories" where categories are counted;
     - `distance`: how unlike each other those images are to a third network, neither S nor R of
       this architecture; 1 is any two images. Column `features` names that network, `judge`
       its kind: the S of the study's last other architecture. `distance_robust` is the same by
@@ -175,14 +180,19 @@ def input_types(
 
     def measured(load: Callable[[], Network], architecture: str) -> Part:
         network, values = load(), {}
-        for layer, maxima in peaks(network, images.pixels, layers or network.layers).items():
+        probed = layers or network.layers
+        for layer, maxima in peaks(network, counted, probed).items():
+            classes = [effective_classes(group, *top_images(maxima, k)) for group in groups]
+            values[f"{layer}\teffective_classes"] = torch.stack(classes).amin(0)
+            for metric, value in zip(CLASSES[1:], classes, strict=len(classes) > 1):
+                values[f"{layer}\t{metric}"] = value
+        for layer, maxima in peaks(network, images.pixels, probed).items():
             index, active = top_images(maxima, k)
-            values[f"{layer}\teffective_classes"] = effective_classes(groups, index, active)
             for metric, feature_vectors in vectors(architecture).items():
                 values[f"{layer}\t{metric}"] = mean_distance(feature_vectors, index, active)
         return values
 
-    groups, kind = _groups(study, images, k)
+    counted, groups, kind = _counted(study, images, k)
     networks = list(networks_with_controls(study, images.pixels[:CALIBRATION]))
     tasks = {
         named["network"]: functools.partial(measured, load, named["architecture"])
@@ -191,7 +201,7 @@ def input_types(
     units, names = [], {}
     for (named, *_), part in zip(networks, parts(tasks).values(), strict=True):
         architecture, by_layer = named["architecture"], {}
-        names[architecture, "effective_classes"] = (kind, None)
+        names |= {(architecture, metric): (kind, None) for metric in CLASSES}
         for metric, (_, *said) in extractors(architecture).items():
             names[architecture, metric] = said
         for place, value in part.items():
@@ -211,23 +221,35 @@ def input_types(
     metrics = [metric for metric in METRICS if metric in units]
     long = units.melt([*stats.NETWORK, "layer", "unit"], metrics, "metric").dropna(subset=["value"])
     rows = [long.assign(scope="unit", n=len(images)), _means(study, units, draws)]
-    rows.append(_chance(study, groups.cpu(), k, generator))
+    rows.append(_chance(study, [group.cpu() for group in groups], k, generator))
     table = pd.concat(rows, ignore_index=True)
     keys = zip(table["architecture"], table["metric"], strict=True)
     said = [names.get(key, (None, None)) for key in keys]
     return tidy(table.assign(features=[name for name, _ in said], judge=[kind for _, kind in said]))
 
 
-def _groups(study: Study, images: Images, k: int) -> tuple[Int64[Tensor, " n"], str | None]:
-    """What `effective_classes` counts, image by image: its class, else its category; and which."""
+def _counted(
+    study: Study, images: Images, k: int
+) -> tuple[UInt8[Tensor, "n 3 h w"], list[Int64[Tensor, " n"]], str | None]:
+    """Images whose classes are counted, one or two labels of each, and what the labels are.
+
+    Cue conflicts with the categories of shape and of texture; else the held-out images with their
+    classes, or categories where classes have few images.
+    """
+    try:
+        conflicts = deciding(study)
+        labels = [cue.to(study.device) for cue in (conflicts.shape, conflicts.texture)]
+        return conflicts.pixels.to(study.device), labels, "categories"
+    except MissingData:
+        pass
     counts = torch.bincount(images.labels)
     if k > len(images) or counts[counts > 0].median() >= k:
-        return images.labels, None
+        return images.pixels, [images.labels], None
     network = study.network_named(study.entries[0].name)
     membership = study.membership(network).to(images.labels.device)
     outside = membership.shape[1]  # one more group
     categories = torch.where(membership.any(1), membership.argmax(1), outside)
-    return categories[images.labels], "categories"
+    return images.pixels, [categories[images.labels]], "categories"
 
 
 def _feature_extractors(
@@ -264,11 +286,12 @@ def _means(study: Study, units: pd.DataFrame, draws: int) -> pd.DataFrame:
 
 
 def _chance(
-    study: Study, labels: Int64[Tensor, " n"], k: int, generator: torch.Generator
+    study: Study, groups: list[Int64[Tensor, " n"]], k: int, generator: torch.Generator
 ) -> pd.DataFrame:
     """Effective classes of k random images: mean and middle 95 % of a thousand draws."""
-    index = torch.rand(1000, len(labels), generator=generator).topk(k, dim=1).indices
-    drawn = effective_classes(labels, index, torch.ones_like(index, dtype=torch.bool))
+    index = torch.rand(1000, len(groups[0]), generator=generator).topk(k, dim=1).indices
+    every = torch.ones_like(index, dtype=torch.bool)
+    drawn = torch.stack([effective_classes(group, index, every) for group in groups]).amin(0)
     row = {
         "study": study.name, "pair": False, "scope": "study",
         "metric": "effective_classes_chance", "value": float(drawn.mean()),

@@ -11,6 +11,8 @@ TYPES = {
     "concepts": "concepts",
     "concepts_of_detectors": "concepts of detectors",
     "effective_classes": "effective classes",
+    "effective_shapes": "effective shapes",
+    "effective_textures": "effective textures",
     "distance": "distance by",
     "distance_robust": "distance by",
 }
@@ -25,7 +27,7 @@ def input_types_table(table: pd.DataFrame) -> pd.DataFrame:
 
 def feature_extractors(table: pd.DataFrame) -> Prose:
     """The networks whose features give the distances, in a sentence."""
-    counted = table["metric"] == "effective_classes"
+    counted = table["metric"].isin(["effective_classes", "effective_shapes", "effective_textures"])
     named = table[table["features"].notna() & ~counted]
     named = named.drop_duplicates(["architecture", "metric"])
     lines = [

@@ -6,6 +6,7 @@ Source: Chen, Agarwal and Nguyen 2020, arXiv 2006.09373 (distortions); Hendrycks
 
 import dataclasses
 import hashlib
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -15,23 +16,33 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from robustbias import stats
-from robustbias.images import Images
+from robustbias.images import Images, floats
 from robustbias.images import corruptions as images_corruptions
 from robustbias.images.corruptions import constants
 from robustbias.images.distortions import (
     ADVERSARIAL,
     DISTORTIONS,
+    SUPPRESSIONS,
     adversarial,
     distorted,
+    noisy,
     removed,
     stimuli,
+    suppressed,
 )
 from robustbias.manifest import NetworkEntry
 from robustbias.networks.hooks import fitting
 from robustbias.ood_generalization import corruption_error
-from robustbias.shape_bias.measure import entry_level
+from robustbias.shape_bias.measure import deciding_bias, entry_level
 from robustbias.stats import Bootstrap
-from robustbias.studies import Study, described, paired, pairs
+from robustbias.studies import (
+    Study,
+    described,
+    held_out_sample,
+    networks_with_controls,
+    paired,
+    pairs,
+)
 from robustbias.tables import Part, measure, parts, tidy
 from robustbias.utils import UserError
 
@@ -79,7 +90,7 @@ def decisions(
 
     Where every class is its category the two coincide, and only top1 is returned.
     """
-    if torch.equal(membership, torch.eye(*membership.shape, device=membership.device)):
+    if torch.equal(membership, torch.eye(len(membership), device=membership.device)):
         return ("top1",)
     if by_category:
         return ("entry_level",)
@@ -252,6 +263,7 @@ def tabled(
     return stats.aggregate(study, about, boot, paired=True, suffix="_difference")
 
 
+RESAMPLED = 20_000_000  # image indices in a bootstrap, at most: their memory is bounded
 CELLS = [(name, severity) for name in constants.NAMES for severity in constants.SEVERITIES]
 
 
@@ -259,8 +271,8 @@ CELLS = [(name, severity) for name in constants.NAMES for severity in constants.
 def ood(
     study: Study,
     *,
-    n_images: int = 400,
-    n_corrupted: int = 200,
+    n_images: int = 10_000,
+    n_corrupted: int = 400,
     n_attacked: int = 100,
     attack_steps: int = 10,
     draws: int = stats.DRAWS,
@@ -282,14 +294,15 @@ def ood(
     `mce` are in per cent of the network named in `reference`. All intervals are 95 % percentile
     bootstraps over images. Decisions are in full precision.
 
-    Cost: (n_images * 20 + n_corrupted * 75 + n_attacked * 3 * attack_steps) forward passes per
+    Cost: (n_images * 14 + n_corrupted * 75 + n_attacked * 3 * attack_steps) forward passes per
     network; every changed image is made once for all networks.
 
     Args:
-        n_images: Held-out images for the distortions, drawn with the study's seed.
+        n_images: Held-out images for the distortions, at most, drawn with the study's seed.
         n_corrupted: How many of them are corrupted.
         n_attacked: How many of them are attacked, 0 for none.
         attack_steps: PGD steps, on the margin, one random start.
+        draws: Bootstrap resamples; fewer where there are more than 2,000 images.
 
     Raises:
         UserError: a number out of range, or images of a side without a table of corruptions.
@@ -300,8 +313,8 @@ def ood(
             "at least 1 image of each (0 attacked)."
         )
     generator = torch.Generator().manual_seed(study.seed)
-    val = study.source.val()
-    images = val.take(torch.randperm(len(val), generator=generator)[:n_images]).to(study.device)
+    images = held_out_sample(study, n_images, generator)
+    draws = min(draws, RESAMPLED // len(images))
     clean = correctness(study, images)
     as_is = Evaluation(
         [("clean", "clean", None)], {d: h[:, None].float() for d, h in clean.items()}, clean
@@ -334,23 +347,20 @@ def _distorted(study: Study, images: Images, clean: Correctness) -> list[Evaluat
         for name in DISTORTIONS
     }
     tasks = {name: partial(correctness, study, images, change) for name, change in changes.items()}
-    paired_sets, unpaired_sets = list(parts(tasks).values()), []
-    conditions = [("distortion", name, None) for name in DISTORTIONS]
-    for name, displayed, same in stimuli(study.source, images):
-        hits = correctness(
-            study, displayed.to(study.device), by_category=displayed.classes != images.classes
-        )
-        if same:
-            paired_sets.append(hits)
-            conditions.append(("distortion", name, None))
+    hits = list(parts(tasks).values())
+    stacked = {d: torch.stack([hit[d] for hit in hits], 1).float() for d in clean}
+    evaluations = [Evaluation([("distortion", name, None) for name in DISTORTIONS], stacked, clean)]
+    for name, displayed, index in stimuli(study.source, images):
+        by_category = displayed.classes != images.classes
+        found = correctness(study, displayed.to(study.device), by_category=by_category)
+        found = {decision: hit[:, None].float() for decision, hit in found.items()}
+        if index is not None:
+            base = {decision: hit[index] for decision, hit in clean.items()}
         else:
-            hits = {decision: hit[:, None].float() for decision, hit in hits.items()}
-            reference = clean if set(hits) <= set(clean) else _by_category(study, images)
-            unpaired_sets.append(
-                Evaluation([("distortion", name, None)], hits, reference, paired=False)
-            )
-    stacked = {d: torch.stack([hits[d] for hits in paired_sets], 1).float() for d in clean}
-    return [Evaluation(conditions, stacked, clean), *unpaired_sets]
+            base = clean if set(found) <= set(clean) else _by_category(study, images)
+        same = index is not None
+        evaluations.append(Evaluation([("distortion", name, None)], found, base, paired=same))
+    return evaluations
 
 
 def _by_category(study: Study, images: Images) -> Correctness:
@@ -416,3 +426,155 @@ def _generator(study: Study, *key: object) -> torch.Generator:
     """A separate generator per condition, so that none shifts another."""
     digest = hashlib.sha256(repr((study.seed, *key)).encode()).digest()
     return torch.Generator(study.device).manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+
+@measure(of=paired)
+def suppression(study: Study, *, n_images: int = 1300, draws: int = stats.DRAWS) -> pd.DataFrame:
+    """Accuracy that S and R keep when a cue is suppressed, and R minus S.
+
+    Metrics `retained` and `retained_difference`: correct on the suppressed images over correct on
+    the clean ones (top-1), with bootstraps over images. Columns as those of `ood`, group
+    `suppression`, and `method` and `level` of `images.distortions.SUPPRESSIONS`.
+
+    Args:
+        n_images: Held-out images, at most, drawn with the study's seed.
+
+    Source: Burgert et al. 2025, arXiv 2509.20234.
+    """
+    generator = torch.Generator().manual_seed(study.seed)
+    images = held_out_sample(study, n_images, generator)
+    clean = correctness(study, images)["top1"].float()
+    changes = {
+        name: partial(suppressed, name=name, generator=_generator(study, name))
+        for name in SUPPRESSIONS
+    }
+    tasks = {name: partial(correctness, study, images, change) for name, change in changes.items()}
+    hits = [hit["top1"].float() for hit in parts(tasks).values()]
+    over, under = torch.cat(hits, 1), clean.repeat(1, len(hits))
+    index = torch.arange(len(images))
+    boot = stats.ratios(over, under, index, generator=generator, draws=draws)
+    conditions = [("suppression", name, None) for name in SUPPRESSIONS]
+    counts = torch.full((clean.shape[1],), len(images))
+    table = tabled(study, boot, conditions, "retained", counts)
+    named = [SUPPRESSIONS[name] for name in table["condition"]]
+    return tidy(table.assign(method=[s.method for s in named], level=[s.level for s in named]))
+
+
+NOISES = (0.02, 0.04, 0.08, 0.16, 0.32)  # standard deviations, in [0, 1] pixel units
+CHANNEL = ("centre", "width", "peak")
+
+
+def channel(
+    accuracy: Float[Tensor, "r b s"], clean: Float[Tensor, " r"], octaves: Float[Tensor, " b"]
+) -> tuple[Float[Tensor, "r b"], Float[Tensor, "r 3"]]:
+    """Sensitivity to noise in each band, and the channel: centre, width and peak, in octaves.
+
+        threshold = standard deviation of the noise at which accuracy is half of the clean one
+        sensitivity = 1 / threshold - 1 / the largest deviation tested
+
+    Thresholds are interpolated over the logarithm of the deviation. Centre: mean octave, weighted
+    by sensitivity. Width: the full width at half maximum of a Gaussian of the same variance. Peak:
+    log2 of the largest sensitivity. NaN for a network that no noise halves.
+
+    Args:
+        accuracy: Under noise of each band and of each of `NOISES`.
+        octaves: log2 of the bands' centres.
+    """
+    half, step = clean[:, None, None] / 2, torch.tensor(NOISES).log2()
+    before = torch.cat([clean[:, None, None].expand_as(accuracy[..., :1]), accuracy[..., :-1]], 2)
+    below = accuracy <= half
+    first = below.float().argmax(2, keepdim=True)
+    high, low = (part.gather(2, first)[..., 0] for part in (before, accuracy))
+    share = ((high - half[..., 0]) / (high - low).clamp_min(1e-6)).clamp(0, 1)
+    # the first deviation is one doubling above the last at which accuracy is as on clean images
+    threshold = (step[first[..., 0]] - 1 + share).where(below.any(2), step[-1])
+    sensitivity = 2**-threshold - 1 / NOISES[-1]
+    weight = sensitivity / sensitivity.sum(1, keepdim=True)
+    centre = (weight * octaves).sum(1)
+    variance = (weight * (octaves - centre[:, None]) ** 2).sum(1)
+    width = 2 * (2 * math.log(2) * variance).sqrt()
+    return sensitivity, torch.stack([centre, width, sensitivity.amax(1).log2()], 1)
+
+
+@measure
+def noise_channels(study: Study, *, n_images: int = 300, draws: int = 2000) -> pd.DataFrame:
+    """Frequency channel of every network trained on both cues, and its shape bias.
+
+    Accuracy (top-1) under noise of one octave, in bands from 1 to half the side cycles per image,
+    gives rows `sensitivity` (column `octave`: log2 of the band's centre in cycles per image) and
+    `centre`, `width` and `peak` (`channel`), with bootstraps over images and R minus S
+    (_difference). `shape_bias` is on the first display that decides, with crossed clusters.
+
+    Args:
+        n_images: Held-out images, at most, drawn with the study's seed.
+
+    Source: Subramanian et al. 2023, arXiv 2309.13190, whose images are grey and of low contrast.
+    """
+    generator = torch.Generator().manual_seed(study.seed)
+    images = held_out_sample(study, n_images, generator)
+    side = images.pixels.shape[-1]
+    lows = [2.0**k for k in range(int(math.log2(side)) - 1)]  # cycles per image
+    octaves = torch.tensor(lows).log2() + 0.5
+    models = [(n, load()) for n, load, _ in networks_with_controls(study, images.pixels, 0)]
+    hits = torch.zeros(len(models), len(images), 1 + len(lows) * len(NOISES))
+    noises = [(low / side, sigma) for low in lows for sigma in NOISES]
+    for at, noise in enumerate([None, *noises]):
+        for start in range(0, len(images), 100):
+            part = images.take(torch.arange(start, min(start + 100, len(images)))).to(study.device)
+            pixels = floats(part.pixels)
+            if noise is not None:
+                band = {"low": noise[0], "high": 2 * noise[0] - 1e-6, "sigma": noise[1]}
+                pixels = noisy(pixels, _generator(study, *noise, start), **band)
+            with torch.no_grad():
+                for m, (_, network) in enumerate(models):
+                    correct = network(pixels).argmax(1) == part.labels
+                    hits[m, start : start + 100, at] = correct.float().cpu()
+    counts = stats.resampled_counts(len(images), draws, generator) / len(images)
+    metrics = [*((f"octave {o:g}", "sensitivity", float(o)) for o in octaves)]
+    metrics += [(name, name, math.nan) for name in CHANNEL]
+    abouts, values, resamples = [], [], []
+    for (named, _), hit in zip(models, hits, strict=True):
+        for accuracy, kept in ((hit.mean(0)[None], values), (counts @ hit, resamples)):
+            bands = accuracy[:, 1:].unflatten(1, (len(lows), len(NOISES)))
+            kept.append(torch.cat(channel(bands, accuracy[:, 0], octaves), 1))
+        abouts += [named | {"metric": m, "octave": o, "n": len(images)} for _, m, o in metrics]
+    boot = Bootstrap(torch.cat(values, 1)[0], torch.cat(resamples, 1), None)
+    table = stats.aggregate(study, pd.DataFrame(abouts), boot, paired=True, suffix="_difference")
+    return tidy(pd.concat([table, deciding_bias(study, draws=draws)], ignore_index=True))
+
+
+def explained(table: pd.DataFrame, *, draws: int = 10_000, seed: int = 0) -> pd.DataFrame:
+    """How much of the variance of shape bias over networks is explained, with a permutation null.
+
+    One row per set of predictors: the channel (centre, width, peak), the training (S or R), both.
+    Columns: predictors, value (R squared of least squares), null (95th percentile of R squared
+    when shape biases are permuted over networks), p, n (networks). No rows with fewer than 8.
+
+    Args:
+        table: From `noise_channels`.
+    """
+    wide = table[table["regime"].isin(["standard", "robust"]) & table["octave"].isna()]
+    wide = wide[wide["mean_over"].isna()]
+    wide = wide.pivot(index=["network", "regime"], columns="metric", values="value")
+    wide = wide.dropna().reset_index()
+    bias = torch.tensor(wide["shape_bias"].to_numpy(float))
+    sets = {
+        "channel": torch.tensor(wide[list(CHANNEL)].to_numpy(float)),
+        "training (S or R)": torch.tensor((wide["regime"] == "robust").to_numpy(float))[:, None],
+    }
+    sets["channel and training"] = torch.cat(list(sets.values()), 1)
+    columns = ["predictors", "value", "null", "p", "n"]
+    if len(wide) < 8:
+        return pd.DataFrame(columns=columns)
+    generator = torch.Generator().manual_seed(seed)
+    orders = torch.rand(draws, len(bias), generator=generator).argsort(1)
+    targets = torch.cat([bias[None], bias[orders]])
+    targets = targets - targets.mean(1, keepdim=True)
+    rows = []
+    for name, predictors in sets.items():
+        basis, scale, _ = torch.linalg.svd(predictors - predictors.mean(0), full_matrices=False)
+        basis = basis[:, scale > 1e-9]
+        r2 = (targets @ basis).square().sum(1) / targets.square().sum(1)
+        p = (1 + int((r2[1:] >= r2[0] - 1e-9).sum())) / (1 + draws)
+        rows.append((name, float(r2[0]), float(r2[1:].quantile(0.95)), p, len(bias)))
+    return pd.DataFrame(rows, columns=columns)

@@ -13,7 +13,6 @@ from robustbias.images import Images, imagenet
 from robustbias.images.corruptions import constants
 from robustbias.networks.hooks import fitting
 from robustbias.ood_generalization.measure import (
-    ALL,
     CELLS,
     Correctness,
     Evaluation,
@@ -87,7 +86,7 @@ def _one(
     size = study.entries[0].size
     images = imagenet.labelled(place, study.source.classes, size, n=n, seed=study.seed)
     hits = _top1(study, images)[:, None].float()
-    evaluation = Evaluation([(name, name, 0)], {"top1": hits}, clean, paired=False)
+    evaluation = Evaluation([(name, name, None)], {"top1": hits}, clean, paired=False)
     return rows(study, evaluation, generator)[0]
 
 
@@ -111,7 +110,7 @@ def _cells(
     levels = cells.unflatten(1, (len(constants.NAMES), -1)).mean(2)
     hits = torch.cat([cells, levels, levels.mean(1, keepdim=True)], 1)
     conditions = [(name, corruption, severity) for corruption, severity in CELLS]
-    conditions += [(name, corruption, 0) for corruption in (*constants.NAMES, ALL)]
+    conditions += [(name, corruption, None) for corruption in (*constants.NAMES, None)]
     evaluation = Evaluation(conditions, {"top1": hits}, clean, paired=False)
     table, accuracies = rows(study, evaluation, generator)
     part = slice(len(CELLS) * len(networks(study)))
