@@ -46,6 +46,6 @@ def visualisation_table(table: pd.DataFrame) -> pd.DataFrame:
     rows = rows.assign(
         network=rows["architecture"].map(architecture).fillna("mean of all"),
         column=rows["metric"].map(names),
-        text=[interval_text(row, float(" / " in row.regime)) for row in rows.itertuples()],
+        text=[interval_text(row) for row in rows.itertuples()],
     )
     return pivoted(rows, ["network"], list(names.values()))

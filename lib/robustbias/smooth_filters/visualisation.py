@@ -19,7 +19,7 @@ from robustbias.networks import hooks
 from robustbias.networks.zoo import Network
 from robustbias.smooth_filters.measure import aggregates, total_variation
 from robustbias.studies import Study, held_out_sample, networks_with_controls, pair_of, paired
-from robustbias.tables import measure, tidy
+from robustbias.tables import Part, measure, parts, tidy
 from robustbias.utils import UserError
 
 NOISE = 0.01  # standard deviation of a start around mid-grey; less than what ascent adds
@@ -210,17 +210,28 @@ def visualised(
     """
     generator = torch.Generator().manual_seed(study.seed)
     images = held_out_sample(study, n_images, generator)
-    rows = []
-    for named, load, _ in networks_with_controls(study, images.pixels):
-        network = load()
+
+    def measured(load: Callable[[], Network]) -> Part:
+        network, values = load(), {}
         natural = spatial_means(network, images.pixels)
         for layer in network.layers:
             drawn = torch.Generator().manual_seed(study.seed)
             units = torch.randperm(natural[layer].shape[1], generator=drawn)[:n_units].sort()[0]
-            values = pictured(network, layer, units, natural, study.seed)[1]
-            wide = pd.DataFrame({name: value.cpu().double() for name, value in values.items()})
-            long = wide.assign(unit=units.numpy()).melt("unit", var_name="metric")
-            rows.append(long.assign(**named, layer=layer, condition="visualisations"))
+            metrics = pictured(network, layer, units, natural, study.seed)[1]
+            values |= {f"{layer}\tunit": units}
+            values |= {f"{layer}\t{metric}": value for metric, value in metrics.items()}
+        return values
+
+    networks = list(networks_with_controls(study, images.pixels))
+    tasks = {named["network"]: functools.partial(measured, load) for named, load, _ in networks}
+    rows = []
+    for (named, *_), part in zip(networks, parts(tasks).values(), strict=True):
+        for place, value in part.items():
+            layer, metric = place.split("\t")
+            if metric != "unit":
+                long = {"unit": part[f"{layer}\tunit"].numpy(), "value": value.double().numpy()}
+                about = {"layer": layer, "condition": "visualisations", "metric": metric}
+                rows.append(pd.DataFrame(long).assign(**named, **about))
     units = pd.concat(rows, ignore_index=True)
     alike = units["metric"].str.startswith("likeness")
     means = [
