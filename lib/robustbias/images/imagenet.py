@@ -21,7 +21,7 @@ from torchvision.transforms.v2 import functional as F
 
 from robustbias.images import Images, opened
 from robustbias.images.corruptions.constants import NAMES, SEVERITIES
-from robustbias.utils import MissingData, UserError, stamp
+from robustbias.utils import MissingData, UserError, fingerprints
 
 SUFFIXES = (".jpeg", ".jpg", ".png")
 
@@ -70,9 +70,10 @@ def corrupted(
 
 
 def contents(folder: Path, classes: tuple[str, ...], n: int | None = None, seed: int = 0) -> str:
-    """Hash of the names, sizes and times of the images that `labelled` would read."""
+    """Hash of the names and contents of the images that `labelled` would read."""
     chosen, _ = _chosen(folder, classes, n, seed)
-    text = "\n".join(f"{path.parent.name} {stamp(path)}" for path in chosen)
+    folders = (path.parent.name for path in chosen)
+    text = "\n".join(map(" ".join, zip(folders, fingerprints(chosen), strict=True)))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
