@@ -36,12 +36,7 @@ def accuracy_curve(table: pd.DataFrame) -> Figure:
         table: From `measure.accuracy`; the dotted line marks the radius R was trained at.
     """
     attacked = set(table.loc[table["steps"] > 0, "network"])
-    steps = table.loc[table["steps"] > 0, "steps"].min()
-    rows = table[
-        (table["metric"] == "top1")
-        & table["network"].isin(attacked)
-        & table["steps"].isin([0, steps])
-    ]
+    rows = table[(table["metric"] == "top1") & table["network"].isin(attacked)]
     figure, panels = plotting.architecture_panels(rows, ["top-1 accuracy"], sharey=True)
     for group, (ax,) in panels:
         for regime in PAIR:
