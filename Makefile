@@ -1,5 +1,6 @@
 # Verbs a person types. `make` alone lists them.
 STUDY ?=
+MACHINE ?=
 CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 PYTHON ?= python3
 
@@ -8,14 +9,17 @@ BIN := .venv/bin
 PAGE := _build/html/index.html
 BUILD = $(BIN)/robustbias build --cores $(CORES) $(if $(STUDY),--study $(STUDY))
 
+# Which parameters of book/edition.yml apply: MACHINE=gpu, or those for any machine.
+export ROBUSTBIAS_MACHINE = $(MACHINE)
+
 # For verbs that need a study.
 named = $(if $(STUDY),,$(error say which study: make $@ STUDY=name))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock book test lint lab explorer serve train bench publish verify clean
+.PHONY: help setup lock book pdf test miniature lint lab explorer serve train bench publish verify clean
 
 help:
-	@awk -F ': .*## ' '/^[a-z]+: .*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ': .*## ' '/^[a-z]+: .*## /{printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## install everything into .venv, as locked; LATEST=1 takes the newest in range
 
@@ -40,8 +44,14 @@ book: $(READY) ## execute what changed and render the book; STUDY=name executes 
 	@$(BUILD) book
 	@echo "the book: $(CURDIR)/$(PAGE)"
 
+pdf: book ## print the book as one PDF (needs Chromium)
+	@echo "the book: $$($(BIN)/robustbias pdf)"
+
 test: $(READY) ## run the tests
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(CORES) --dist loadfile
+
+miniature: $(READY) ## fetch, execute and render study imagenet on small files of its formats
+	@$(BIN)/python tests/miniature.py _build/miniature --book
 
 lock: ## pin what the ranges allow today into requirements.lock (needs uv)
 	@uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate \
@@ -70,9 +80,9 @@ train: $(READY) ## train the networks of STUDY=name
 bench: $(READY) ## time the slow parts, one JSON line each
 	@for benchmark in benchmarks/*.py; do $(BIN)/python $$benchmark || exit 1; done
 
-publish: $(READY) ## execute STUDY=name and put its chapters, with outputs, into book/STUDY
+publish: $(READY) ## execute STUDY=name; put its chapters into book/STUDY, its answer into README
 	$(named)
-	@$(BUILD) executed
+	@$(BUILD) book
 	@$(BIN)/robustbias publish $(STUDY)
 
 verify: $(READY) ## execute the published studies again, or STUDY=name, and compare every number

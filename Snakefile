@@ -2,13 +2,15 @@
 # Measuring is part of executing: a chapter takes its tables from the table store and measures what
 # is not there, so that new prose or a new figure measures nothing again.
 #
-# `make book` asks for the page. On a cluster the same file runs through Snakemake's executors:
-#     snakemake trained --config study=imagenet --executor slurm --jobs 20
-#     snakemake book --config study=imagenet --executor slurm --jobs 20
+# `make book` asks for the page. On a cluster the same file runs with a profile, where each chapter
+# is a job, or `workers` jobs that share the parts of its measures (see book/scale.md):
+#     snakemake book --profile profiles/slurm --config study=imagenet workers=8
+#     snakemake trained --profile profiles/slurm --config study=imagenet gpus=8
 import shlex
 
 from robustbias import manifest
 from robustbias.book import edition
+from robustbias.networks import zoo
 
 ADDED = config.get("study", "")
 EXECUTED = edition.studies(ADDED)
@@ -39,7 +41,9 @@ def weights(wildcards):
     """Weights and training records that are here; a missing one is no reason to train."""
     entries = [manifest.network(name) for name in manifest.networks(wildcards.study)]
     suffixes = (".safetensors", ".json")
-    paths = {Path(entry.weights).with_suffix(suffix) for entry in entries for suffix in suffixes}
+    ours = [manifest.ROOT / entry.weights for entry in entries if entry.trained_here]
+    paths = {path.with_suffix(suffix).relative_to(manifest.ROOT) for path in ours for suffix in suffixes}
+    paths |= {zoo.weights_path(entry) for entry in entries if not entry.trained_here}
     return sorted(path for path in paths if path.is_file())
 
 
@@ -49,9 +53,39 @@ def given(wildcards):
     return " ".join(shlex.quote(f"--set={name}={value!r}") for name, value in chosen.items())
 
 
+WORKERS = int(config.get("workers", 1))
+GPUS = int(config.get("gpus", 1))
+
+
+def heavy(wildcards):
+    """1 where images are large: such chapters run one at a time on a machine, on all its cores."""
+    sizes = [manifest.network(name).size for name in manifest.networks(wildcards.study)]
+    return int(max(sizes, default=0) > 128)
+
+
+def threads(wildcards):
+    return max(1, workflow.cores or 1) if heavy(wildcards) else 1
+
+
+def memory(wildcards):
+    return 12_000 if heavy(wildcards) else 3_000
+
+
+def shares(wildcards):
+    """Marks of the jobs that together measure what a chapter needs, when there are several."""
+    names = [f"{i}of{WORKERS}" for i in range(1, WORKERS + 1)]
+    place = f"_build/shares/{wildcards.study}/{wildcards.chapter}"
+    return [f"{place}/{name}" for name in names] if WORKERS > 1 and heavy(wildcards) else []
+
+
 wildcard_constraints:
     study="[^/]+",
     chapter="[^/]+",
+    worker="[0-9]+",
+    workers="[0-9]+",
+
+
+localrules: book, executed, trained, render
 
 
 rule book:
@@ -65,17 +99,45 @@ rule executed:
         [path for study in (ADDED.split(",") if ADDED else EXECUTED) for path in CONTENTS[study]],
 
 
+TRAINED = [name for name in manifest.networks(ADDED) if manifest.network(name).trained_here] if ADDED else []
+
+
 # Training runs on demand only: nothing in `book` asks for what this rule makes.
 rule trained:
     input:
-        expand("_build/trained/{network}", network=manifest.networks(ADDED) if ADDED else []),
+        expand("_build/trained/{network}", network=TRAINED),
 
 
 rule train:
     output:
         touch("_build/trained/{network}"),
+    params:
+        launch=f"torchrun --standalone --nproc-per-node={GPUS} --no-python " if GPUS > 1 else "",
+    resources:
+        heavy=1,
+        gpu=GPUS,
     shell:
-        "robustbias train {ADDED} --network {wildcards.network}"
+        "{params.launch}robustbias train {ADDED} --network {wildcards.network}"
+
+
+rule share:
+    input:
+        chapter="chapters/{chapter}.ipynb",
+        core=CORE,
+        facts=facts,
+        weights=weights,
+    output:
+        touch("_build/shares/{study}/{chapter}/{worker}of{workers}"),
+    params:
+        given=given,
+    threads: threads
+    resources:
+        heavy=heavy,
+        mem_mb=memory,
+    shell:
+        "ROBUSTBIAS_WORKER={wildcards.worker}/{wildcards.workers} OMP_NUM_THREADS={threads}"
+        " robustbias run {wildcards.chapter} --study {wildcards.study}"
+        " --out _build/runs/{wildcards.study}/{wildcards.worker}/{wildcards.chapter}.ipynb {params.given}"
 
 
 rule execute:
@@ -84,13 +146,17 @@ rule execute:
         core=CORE,
         facts=facts,
         weights=weights,
+        shares=shares,
     output:
         "_build/notebooks/{study}/{chapter}.ipynb",
     params:
         given=given,
     log:
         "_build/logs/{study}/{chapter}.log",
-    threads: 1
+    threads: threads
+    resources:
+        heavy=heavy,
+        mem_mb=memory,
     shell:
         "echo executing {wildcards.chapter} on {wildcards.study};"
         " OMP_NUM_THREADS={threads} robustbias run {wildcards.chapter} --study {wildcards.study}"

@@ -3,7 +3,7 @@
     python benchmarks/visualisation.py [cpu|cuda]
 
 The limit is the bare forward and backward pass of the network up to the layer, of the input alone,
-on as many images. One JSON line per row; images x steps per second.
+in bfloat16, on as many images. One JSON line per row; images x steps per second.
 """
 
 import sys
@@ -27,12 +27,15 @@ def rows(name: str, layer: str, on: torch.device) -> None:
     def ours():
         generator = torch.Generator().manual_seed(0)
         units = torch.arange(UNITS)
-        visualisations(network, layer, units, generator=generator, starts=1, steps=STEPS)
+        visualisations(
+            network, layer, units, generator=generator, starts=1, steps=STEPS, bfloat16=True
+        )
 
     def limit():
-        x = pixels.clone().requires_grad_()
-        for _ in range(STEPS):
-            torch.autograd.grad(hooks.prefix(network, layer, x).sum(), x)
+        x = pixels.clone(memory_format=torch.channels_last).requires_grad_()
+        with torch.autocast(on.type, torch.bfloat16):
+            for _ in range(STEPS):
+                torch.autograd.grad(hooks.prefix(network, layer, x).sum(), x)
 
     seconds, bare = paired([ours, limit], on)
     row(

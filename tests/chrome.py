@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 
 from websockets.sync.client import connect
 
+THIS = ("data", "blob", "file")  # schemes of addresses on this machine
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
 
 
@@ -71,7 +72,11 @@ class Page:
 
     def _admit(self, about: dict[str, Any]) -> None:
         where = urlsplit(about["request"]["url"])
-        own = where.hostname in ("127.0.0.1", "localhost") or where.scheme in ("data", "blob")
+        own = where.hostname in ("127.0.0.1", "localhost") or where.scheme in (
+            "data",
+            "blob",
+            "file",
+        )
         if not own:
             self.outside.append(about["request"]["url"])
         answer = ("Fetch.continueRequest", {}) if own else (

@@ -66,6 +66,24 @@ def test_a_silenced_unit_is_an_edit_of_the_whole_network(architecture):
                 assert near(answers[unit], code(network(PIXELS)))
 
 
+@pytest.mark.parametrize(
+    ("architecture", "layer", "linear"),
+    [("googlenet", "inception5b", True), ("resnet50", "layer4", True),
+     ("resnet50", "layer3", False), ("alexnet", "features.11", False)],
+)  # fmt: skip
+@torch.no_grad()
+def test_the_last_layers_answers_follow_from_its_means_without_the_network(
+    architecture, layer, linear, monkeypatch
+):
+    network = network_of(architecture)
+    assert (hooks.linear_head(network, layer) is not None) == linear
+    activations = hooks.prefix(network, layer, PIXELS)
+    closed = [unit_answers(network, layer, activations, code, alone=a) for a in (False, True)]
+    monkeypatch.setattr(hooks, "linear_head", lambda *_: None)
+    for alone, answers in zip((False, True), closed, strict=True):
+        assert near(answers, unit_answers(network, layer, activations, code, alone=alone))
+
+
 def cut(network: zoo.Network, layer: str, unit: int) -> None:
     """Sets the weights that lead out of a unit to zero, in the modules that read the layer."""
     following = {
@@ -208,7 +226,7 @@ def study():
 
 def test_scores_are_counts_of_changed_decisions(study):
     table = ablation(study, n_each=4, draws=100)
-    own = table[(table["network"] == "r") & (table["unit"] >= 0)]
+    own = table[(table["network"] == "r") & (table["scope"] == "unit")]
     wide = own.pivot(index="unit", columns="metric", values="value")
     assert set(own["n"]) == {4}
     # silencing the left half's channel c can only change decisions for c by shape, and so on
@@ -221,7 +239,8 @@ def test_scores_are_counts_of_changed_decisions(study):
     assert (wide.loc[6:, ["shape_score", "texture_score", "clean_score"]] == 0).all(axis=None)
     assert wide.loc[6:, "generality"].isna().all()
     assert (wide["shape_share"] == wide["shape_score"] / 4).all()
-    everywhere = table[(table["network"] == "r") & (table["layer"] == "all")].set_index("metric")
+    of_network = table[(table["network"] == "r") & (table["scope"] == "network")]
+    everywhere = of_network.set_index("metric")
     assert everywhere.loc["shape_share", "value"] == pytest.approx(wide["shape_share"].mean())
     assert everywhere.loc["shape_share", "n"] == 8
     assert {"shape_margin", "texture_margin", "clean_margin"} <= set(everywhere.index)
@@ -240,7 +259,7 @@ def test_scores_are_crossed_with_what_units_detect(study):
     scores = ablation(study, n_each=4, draws=100)
     crossed = cue_units(study, scores, labels(study, {0: "texture", 1: "texture", 7: "color"}))
     found = crossed[crossed["network"] == "r"].set_index(["detects", "metric"])
-    units = scores[(scores["network"] == "r") & (scores["unit"] >= 0)]
+    units = scores[(scores["network"] == "r") & (scores["scope"] == "unit")]
     units = units.pivot(index="unit", columns="metric", values="value").loc[[0, 1]]
     serving = (units["shape_score"] > 0).mean()
     shape, texture = units["shape_score"].sum(), units["texture_score"].sum()
@@ -248,9 +267,12 @@ def test_scores_are_crossed_with_what_units_detect(study):
     assert found.loc[("texture", "serves_shape"), "n"] == 2
     assert found.loc[("no concept", "shape_share"), "n"] == 5
     assert "color" not in found.index.get_level_values(0)  # one unit is no group
-    parts = {claim.id: claim for claim in claims.tested(crossed, "C6").claims}
-    assert parts["C6.serve"].interval.value == pytest.approx(shape / (shape + texture))
-    assert parts["C6.serve"].threshold == 0.25
+    part = crossed[(crossed["detects"] == "texture") & (crossed["metric"] == "shape_part")]
+    part = part.set_index("regime")["value"]
+    assert part["robust"] == pytest.approx(shape / (shape + texture))
+    serve, _ = claims.tested(crossed, "C6")
+    assert serve.interval.value == pytest.approx(part["robust"] - part["standard"])
+    assert serve.untestable == "2 units of S or R of an architecture, fewer than 20"
     with pytest.raises(UserError, match="unit 0 of cues in s has no label"):
         cue_units(study, scores, labels(study, {}).iloc[8:])
 

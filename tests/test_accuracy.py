@@ -140,7 +140,14 @@ def test_checks_unmask_a_weak_attack_and_images_outside_the_ball(monkeypatch):
 
 @pytest.mark.parametrize(("more", "holds"), [(2, True), (3, False)])
 def test_two_images_of_200_are_one_in_a_hundred_in_whatever_floating_point(more, holds):
-    row = {"network": "r", "regime": "robust", "steps": 20, "attack_eps": 1.0, "eps": 1.0}
+    row = {
+        "network": "r",
+        "architecture": "alexnet",
+        "regime": "robust",
+        "steps": 20,
+        "attack_eps": 1.0,
+        "eps": 1.0,
+    }
     rows = [row | {"metric": "top1", "value": 0.44}]
     rows += [row | {"metric": "black_box", "value": (88 + more) / 200 - 88 / 200}]
     checks = accuracy_checks(pd.DataFrame(rows).assign(high=1.0)).set_index("check")["holds"]

@@ -47,7 +47,13 @@ def test_the_original_networks_load_the_same_way():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"architecture": "vgg", "classes": 2}, "unknown architecture 'vgg'; known: alexnet"),
+        ({"architecture": "vgg", "classes": 2}, "unknown architecture 'vgg'; expected a name of"),
+        ({"architecture": "vgg16", "classes": 2, "stem": 2}, "vgg16 has no small version"),
+        ({"architecture": "keras:vgg16", "classes": 2}, "unknown library 'keras'"),
+        (
+            {"architecture": "resnet18", "classes": 2, "arguments": {"depth": 3}},
+            r"resnet18 cannot be built with \{'depth': 3\}",
+        ),
         ({"architecture": "alexnet", "classes": 2, "stem": 3}, "expected stem 2 or 4"),
         ({"architecture": "alexnet", "classes": 2, "stem": 2, "width": 0.0}, "width 0.0"),
     ],

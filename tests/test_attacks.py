@@ -63,7 +63,7 @@ def test_images_stay_in_the_ball_and_in_the_box(images, norm, eps):
 @pytest.mark.parametrize("norm", attacks.NORMS)
 def test_random_starts_fill_the_ball(norm):
     pixels = torch.full((4000, 1, 1, 2), 0.5)
-    delta = attacks._start[norm](pixels, 0.2, generator())
+    delta = attacks.random_start(norm, pixels.shape, 0.2, generator(), pixels.device)
     p = 2 if norm == "l2" else torch.inf
     length = delta.flatten(1).norm(p, dim=1)
     assert length.max() <= 0.2 * (1 + 1e-6)
@@ -350,3 +350,14 @@ def test_an_unknown_loss_is_refused_with_the_known_ones(images):
         attacks.pgd(
             small(), images, torch.zeros(12, dtype=torch.long), eps=1.0, steps=1, loss="hinge"
         )
+
+
+@pytest.mark.parametrize("norm", attacks.NORMS)
+def test_a_batch_that_does_not_fit_into_memory_is_attacked_in_parts_alike(norm, monkeypatch):
+    network, images = nn.Sequential(nn.Flatten(), nn.Linear(48, 3)), torch.rand(7, 3, 4, 4)
+    labels = torch.arange(7) % 3
+    how = {"norm": norm, "eps": 0.3, "steps": 4}
+    whole = attacks.pgd(network, images, labels, generator=generator(), **how)
+    monkeypatch.setattr(attacks, "fitting", lambda *_, **__: 3)
+    parts = attacks.pgd(network, images, labels, generator=generator(), **how)
+    torch.testing.assert_close(parts.pixels, whole.pixels)

@@ -1,5 +1,6 @@
 """The way from chapters to pages, on a toy repository: execution, staging, rendering."""
 
+import dataclasses
 import errno
 import os
 import shutil
@@ -13,11 +14,13 @@ from types import SimpleNamespace
 import nbformat
 import pytest
 import yaml
+from nbformat.v4 import new_code_cell, new_output
 from papermill.exceptions import PapermillExecutionError
 
 from robustbias import manifest
-from robustbias.book import edition, pages, render
+from robustbias.book import edition, numbers, pages, render
 from robustbias.book import execute as book_execute
+from robustbias.book.reader import for_readers
 from robustbias.utils import UserError
 from toy_book import chapter, command, repository, started
 
@@ -182,6 +185,75 @@ def test_labels_get_the_study_where_they_are_defined_and_where_they_are_used():
     assert new.cells[3].metadata.mystnb.figure.name == "fig-eps-toy"
 
 
+def executed(*cells):
+    """A chapter with parameters as papermill leaves them, and these cells."""
+    made = chapter("X", "x")
+    given = new_code_cell('study = "second"\nn = 5', metadata={"tags": ["injected-parameters"]})
+    made.cells[2:] = [given, *cells]
+    return made
+
+
+def study_of(kind):
+    world = {"side": 1} if kind == "drawn" else {}
+    return dataclasses.replace(manifest.study("iconworld"), name="second", world=world)
+
+
+def test_a_page_has_parameters_as_a_table_with_the_values_of_the_run():
+    page = for_readers(executed(), study_of("drawn"), "01_x")
+    assert len(page.cells) == 2
+    text = page.cells[-1].source
+    assert "| study | `'second'` | a study |" in text
+    assert "| n | `5` |" in text
+    assert "| grid | `[1, 2]` |" in text
+    assert "robustbias run 01_x --study second --set NAME=VALUE" in text
+
+
+@pytest.mark.parametrize(("kind", "left"), [("drawn", 1), ("photographs", 0)])
+def test_cells_of_one_kind_of_study_are_on_its_pages_alone(kind, left):
+    cell = new_code_cell("1", metadata={"robustbias": {"only": "drawn"}})
+    assert len(for_readers(executed(cell), study_of(kind), "01_x").cells) == 2 + left
+
+
+def test_code_is_folded_and_a_figure_has_the_alternative_text_of_its_result():
+    figure = {"figure": {"name": "fig-x", "caption": "A line."}, "image": {"alt": "any line"}}
+    data = {"image/svg+xml": "<svg/>", "text/plain": "the line rises"}
+    cell = new_code_cell("f()", metadata={"mystnb": figure}, outputs=[new_output("display_data")])
+    cell.outputs[0].data = data
+    empty = new_code_cell("f()", metadata={"mystnb": dict(figure)})
+    table = new_code_cell("t()", outputs=[new_output("display_data")])
+    table.outputs[0].data = {"text/html": "<td>0.30 [-0.1, 0.5]</td>"}
+    page = for_readers(executed(cell, empty, table), study_of("drawn"), "01_x").cells
+    assert len(page) == 4  # without the figure that has no output
+    assert page[1].metadata.tags == ["hide-input"]
+    assert page[1].metadata.mystnb.image.alt == "the line rises"
+    html = page[2].outputs[0].data["text/html"]
+    assert html == '<td>0.30 <span class="interval">[-0.1, 0.5]</span></td>'
+
+
+def test_figures_of_a_chapter_are_counted_from_one_on_its_page():
+    first = {"figure": {"a": (1, 1), "b": (1, 2)}}
+    second = {"figure": {"d": (1, 4), "c": (1, 3)}, "displaymath": {"e": (1, 2)}}
+    front = {"figure": {"f": (7,)}}
+    env = SimpleNamespace(toc_fignumbers={"x/01": first, "y/01": second, "intro": front})
+    assert numbers.recount(None, env) == []
+    assert first["figure"] == {"a": (1, 1), "b": (1, 2)}
+    assert second == {"figure": {"c": (1, 1), "d": (1, 2)}, "displaymath": {"e": (1, 1)}}
+    assert front == {"figure": {"f": (7,)}}
+
+
+def test_buttons_lead_to_a_repository_only_where_there_is_an_address(tmp_path):
+    text = (manifest.ROOT / "_config.yml").read_text()
+    (tmp_path / "without.yml").write_text(text)
+    (tmp_path / "with.yml").write_text(text.replace('url: ""', "url: https://example.org/a/b"))
+    without = render._config(tmp_path / "without.yml", True)
+    assert "repository" not in without
+    assert "launch_buttons" not in without
+    assert not without["html"]["use_repository_button"]
+    given = render._config(tmp_path / "with.yml", True)
+    assert given["launch_buttons"]["colab_url"]
+    assert given["html"]["use_issues_button"]
+
+
 def test_a_table_cell_may_hold_a_bar():
     assert pages.table(["a"], [["|d| <= eps"]]).splitlines()[-1] == "| \\|d\\| <= eps |"
 
@@ -190,8 +262,9 @@ def test_the_page_shows_findings_numbered_figures_and_records(built):
     html = built / "_build/html"
     intro = (html / "intro.html").read_text()
     assert "2 supported" in intro
+    assert '0.30 <span class="interval">[0.10, 0.50]</span> <strong>supported</strong>' in intro
     lines = (html / "first/01_lines.html").read_text()
-    assert "Fig. 2.1" in lines
+    assert "Fig. 1.1" in lines
     assert 'alt="line"' in lines
     assert 'href="study.html"' in lines
     assert "a" * 40 in (html / "provenance.html").read_text()
@@ -200,8 +273,9 @@ def test_the_page_shows_findings_numbered_figures_and_records(built):
 
 def test_parts_of_the_book_are_its_studies(built):
     toc = yaml.safe_load((built / "_build/book/_toc.yml").read_text())
-    assert [part["caption"] for part in toc["parts"]] == ["First", "All studies", "Record"]
-    files = [page["file"] for part in toc["parts"][:2] for page in part["chapters"]]
+    captions = [part.get("caption") for part in toc["parts"]]
+    assert captions == ["First", None, "All studies", "Record"]
+    files = [page["file"] for part in toc["parts"][:3] for page in part["chapters"]]
     assert files == ["first/study", "first/01_lines", "first/02_more", "09_end"]
 
 
@@ -298,17 +372,30 @@ def test_an_edition_that_names_no_chapter_is_an_error(copied):
 
 
 def test_publishing_keeps_chapters_and_renews_the_findings_in_the_readme(copied):
+    config = (copied / "_config.yml").read_text()
+    (copied / "_config.yml").write_text(config.replace('url: ""', "url: https://example.org/a/b"))
     run = command(copied, "robustbias", "publish", "first")
     assert run.returncode == 0, run.stderr
     assert {path.name for path in (copied / "book/first").iterdir()} == {
         "01_lines.ipynb", "02_more.ipynb",
     }  # fmt: skip
     readme = (copied / "README.md").read_text()
-    assert "| R is R in lines. (C9) | First | 0.30 [0.10, 0.50] **supported** |" in readme
     assert "\nnone\n" not in readme
+    published = nbformat.read(copied / "book/first/01_lines.ipynb", as_version=4)
+    assert "--branch main https://example.org/a/b " in published.cells[0].source
+    assert "robustbias" not in nbformat.read(copied / "chapters/01_lines.ipynb", 4).cells[0].source
     run = command(copied, "robustbias", "publish", "second")
     assert run.returncode == 2
     assert "not executed on second: 01_lines, 02_more" in run.stderr
+
+
+def test_chapters_of_a_library_with_uncommitted_changes_are_not_published(copied):
+    path = copied / "_build/notebooks/first/02_more.ipynb"
+    path.write_text(path.read_text().replace("a" * 40, "a" * 12 + "+"))
+    run = command(copied, "robustbias", "publish", "first")
+    assert run.returncode == 2
+    assert "changes in lib/ that are not committed: 02_more; commit them" in run.stderr
+    assert not (copied / "book/first").exists()
 
 
 @pytest.fixture

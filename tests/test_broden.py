@@ -73,6 +73,24 @@ def test_several_maps_whole_image_labels_and_missing_categories_are_read_back(tm
     equal(broden.read(tmp_path), written)
 
 
+def test_a_set_read_in_parts_has_the_pixels_and_labels_of_one_read_whole(folder, monkeypatch):
+    whole = broden.read(folder)
+    monkeypatch.setattr(broden, "MEMORY", 0)
+    streamed = broden.read(folder)
+    assert isinstance(streamed, broden.Streamed)
+    assert (len(streamed), streamed.side, streamed.concepts) == (
+        len(whole), whole.side, whole.concepts,
+    )  # fmt: skip
+    index = torch.tensor([4, 1, 2])
+    equal(streamed.take(index), whole.take(index))
+    assert torch.equal(streamed.pixels[:3], whole.pixels[:3])
+    for images in (whole, streamed):
+        regions, members = images.regions_of(index)
+        assert torch.equal(members[regions], torch.cat(
+            [whole.regions.concepts, whole.regions.carried], 1
+        ).float()[whole.regions.index[index].flatten(1)])  # fmt: skip
+
+
 def test_the_tables_have_the_columns_and_numbers_of_broden(folder):
     index = rows(folder / "index.csv")
     assert list(index[0]) == [

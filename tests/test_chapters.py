@@ -6,6 +6,7 @@ import nbformat
 import pytest
 
 from robustbias.book import edition, execute, render
+from robustbias.claims import UNTESTABLE, VERDICTS
 from robustbias.findings import measure as findings_measure
 from robustbias.utils import CLAIMS, PROVENANCE
 
@@ -84,11 +85,13 @@ def test_a_chapter_runs_at_smoke_scale(chapter, tmp_path, monkeypatch):
     monkeypatch.setenv("ROBUSTBIAS_TABLES", str(tmp_path / "tables"))
     smoke = notebook(chapter).metadata.get("robustbias", {}).get("smoke", {})
     if chapter not in OF_STUDIES:
-        smoke |= {"executed": []}  # of the published edition, which is always there
+        smoke |= {"executed": []}  # of the published edition
+        if findings_measure.read(edition.contents([])).empty:
+            pytest.skip("the published edition has verdicts of an earlier form: publish it again")
     out = execute.execute(chapter, "iconworld", smoke, tmp_path / chapter.name)
     (record,) = findings_measure.records(out, PROVENANCE)
     assert record["commit"]
     for claim in findings_measure.records(out, CLAIMS):
-        assert claim["low"] <= claim["value"] <= claim["high"]
-        assert claim["verdict"] in ("supported", "contradicted", "undetermined")
+        assert claim["untestable"] or claim["low"] <= claim["value"] <= claim["high"]
+        assert claim["verdict"] in (*VERDICTS, UNTESTABLE)
         assert claim["study"] == "iconworld"

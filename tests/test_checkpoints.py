@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-import torchvision
 
+import miniature
 from robustbias import manifest
 from robustbias.networks import checkpoints, zoo
 from robustbias.utils import MissingData, UserError
@@ -282,21 +282,29 @@ def test_an_untrained_network_is_a_function_of_its_seed():
     assert first.weights_hash == again.weights_hash != other.weights_hash
 
 
-@pytest.mark.parametrize("prefix", ["", "module.model."])
-@pytest.mark.parametrize("architecture", ["googlenet", "resnet50"])
-def test_the_original_networks_load_by_manifest_entry(tmp_path, architecture, prefix):
-    """Files as torchvision and robustness write them, with random weights."""
-    shifted = architecture == "googlenet"
-    options = {"transform_input": True, "init_weights": False} if shifted else {}
-    original = getattr(torchvision.models, architecture)(weights=None, **options).eval()
-    state = {prefix + name: value for name, value in original.state_dict().items()}
-    torch.save({"state_dict": state} if prefix else state, tmp_path / "weights.pth")
-    found = manifest.network(f"imagenet-{architecture}-s")
-    loaded = zoo.load(dataclasses.replace(found, weights=str(tmp_path / "weights.pth")))
-    pixels = torch.rand(1, 3, 64, 64)
-    normalised = torchvision.transforms.functional.normalize(
-        pixels, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
-    )
+ORIGINALS = [
+    (architecture, layout)
+    for architecture in ("alexnet", "googlenet", "resnet50")
+    for layout in (*miniature.LAYOUTS, "safetensors")
+]
+
+
+@pytest.mark.parametrize(("architecture", "layout"), ORIGINALS)
+def test_the_original_networks_give_the_same_logits_from_every_layout(
+    tmp_path, architecture, layout
+):
+    original = miniature.network(architecture, seed=1)
+    path = tmp_path / ("weights.safetensors" if layout == "safetensors" else "weights.pt")
+    if layout == "safetensors":
+        safetensors.torch.save_file(original.state_dict(), path)
+    else:
+        miniature.saved(path, architecture, layout, original)
+    known = manifest.network(f"imagenet-{architecture}-s")
+    loaded = zoo.load(dataclasses.replace(known, weights=str(path), sha256=""))
+    pixels = torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    pixels = pixels.to(memory_format=torch.channels_last)
+    original.to(memory_format=torch.channels_last)
+    mean, std = torch.tensor(known.mean), torch.tensor(known.std)
     with torch.no_grad():
-        expected = original(normalised)
-        torch.testing.assert_close(loaded(pixels), expected, atol=1e-4, rtol=1e-4)
+        expected = original((pixels - mean[:, None, None]) / std[:, None, None])
+        assert torch.equal(loaded(pixels), expected)

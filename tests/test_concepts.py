@@ -124,8 +124,9 @@ def test_the_object_of_a_photograph_is_its_box():
         torch.full((2, 3, 64, 64), 200, dtype=torch.uint8), torch.tensor([1, 0]), ("x", "y")
     )
     boxes = torch.tensor([[10, 20, 29, 59], [0, 0, 63, 63]])
+    tiles = Images(images.pixels, torch.tensor([1, 0]), ("skin", "fur"))
     own = images_concepts.concepts(
-        images, boxes, ("cat", "dog"), 4, torch.Generator().manual_seed(0)
+        images, boxes, ("cat", "dog"), tiles, 4, torch.Generator().manual_seed(0)
     )
     objects = own.maps["object"][:, 0]
     expected = torch.zeros(32, 32)
@@ -133,9 +134,12 @@ def test_the_object_of_a_photograph_is_its_box():
     assert torch.equal(objects[0].float(), expected)
     assert (objects[1] == 1).all()
     assert (objects[2:] == 0).all()
-    assert own.carried["object"].tolist() == [True, True] + [False] * 4
-    assert own.carried["texture"].tolist() == [False, False] + [True] * 4
-    assert own.maps["texture"][2:].flatten().tolist() == [1, 2, 3, 4]
+    assert own.carried["object"].tolist() == [True] * 2 + [False] * 6
+    assert own.carried["texture"].tolist() == [False] * 2 + [True] * 2 + [False] * 4
+    assert own.carried["pattern"].tolist() == [False] * 4 + [True] * 4
+    assert own.maps["texture"].flatten().tolist() == [0, 0, 2, 1, 0, 0, 0, 0]
+    assert own.maps["pattern"].flatten().tolist() == [0, 0, 0, 0, 1, 2, 3, 4]
+    assert own.names["texture"] == ("skin", "fur")
     white = list(images_concepts.SHADES).index("grey") + 1
     assert (own.maps["color"][:2] != 0).all()
     assert own.maps["color"][0].unique().tolist() in ([white], [white + 6])

@@ -47,6 +47,47 @@ EXACT = {
 RANDOM = tuple(name for name in NAMES if name not in (*EXACT, "jpeg_compression"))
 SIDES = tuple(TABLES)
 
+# as in hendrycks/robustness: corruptions.py (224) and make_tinyimagenet_c.py (64)
+PUBLISHED = {
+    224: {
+        "gaussian_noise": "0.08 0.12 0.18 0.26 0.38",
+        "shot_noise": "60 25 12 5 3",
+        "impulse_noise": "0.03 0.06 0.09 0.17 0.27",
+        "defocus_blur": "3 0.1 4 0.5 6 0.5 8 0.5 10 0.5",
+        "glass_blur": "0.7 1 2 0.9 2 1 1 2 3 1.1 3 2 1.5 4 2",
+        "motion_blur": "10 3 15 5 15 8 15 12 20 15",
+        "zoom_blur": "1.11 0.01 1.16 0.01 1.21 0.02 1.26 0.02 1.31 0.03",
+        "snow": "0.1 0.3 3 0.5 10 4 0.8 0.2 0.3 2 0.5 12 4 0.7 0.55 0.3 4 "
+        "0.9 12 8 0.7 0.55 0.3 4.5 0.85 12 8 0.65 0.55 0.3 2.5 0.85 12 12 0.55",
+        "frost": "1 0.4 0.8 0.6 0.7 0.7 0.65 0.7 0.6 0.75",
+        "fog": "1.5 2 2 2 2.5 1.7 2.5 1.5 3 1.4",
+        "brightness": "0.1 0.2 0.3 0.4 0.5",
+        "contrast": "0.4 0.3 0.2 0.1 0.05",
+        "elastic_transform": "488 170.8 24.4 488 19.52 48.8 12.2 "
+        "2.44 4.88 17.08 2.44 4.88 29.28 2.44 4.88",
+        "pixelate": "0.6 0.5 0.4 0.3 0.25",
+        "jpeg_compression": "25 18 15 10 7",
+    },
+    64: {
+        "gaussian_noise": "0.04 0.08 0.12 0.15 0.18",
+        "shot_noise": "250 100 50 30 15",
+        "impulse_noise": "0.01 0.02 0.05 0.08 0.14",
+        "defocus_blur": "0.5 0.6 1 0.1 1.5 0.1 2.5 0.01 3 0.1",
+        "glass_blur": "0.1 1 1 0.5 1 1 0.6 1 2 0.7 2 1 0.9 2 2",
+        "motion_blur": "10 1 10 1.5 10 2 10 2.5 12 3",
+        "zoom_blur": "1.06 0.01 1.11 0.01 1.16 0.01 1.21 0.01 1.26 0.01",
+        "snow": "0.1 0.2 1 0.6 8 3 0.8 0.1 0.2 1 0.5 10 4 0.8 0.15 0.3 1.75 "
+        "0.55 10 4 0.7 0.25 0.3 2.25 0.6 12 6 0.65 0.3 0.3 1.25 0.65 14 12 0.6",
+        "frost": "1 0.3 0.9 0.4 0.8 0.45 0.75 0.5 0.7 0.55",
+        "fog": "0.4 3 0.7 3 1 2.5 1.5 2 2 1.75",
+        "brightness": "0.1 0.2 0.3 0.4 0.5",
+        "contrast": "0.4 0.3 0.2 0.1 0.05",
+        "elastic_transform": "0 0 5.12 3.2 19.2 3.84 6.4 5.12 3.84 6.4 1.92 1.92 10.24 1.92 1.28",
+        "pixelate": "0.9 0.8 0.7 0.6 0.5",
+        "jpeg_compression": "65 58 50 40 25",
+    },
+}  # fmt: skip
+
 
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
@@ -96,6 +137,14 @@ def test_photographs_too_equal_the_oracle(photographs, name):
     expected = by_oracle(name, photographs, TABLES[224][name][2])
     ours = corruptions.corrupted(floats(photographs), name, 3, seeded())
     torch.testing.assert_close(ours.contiguous(), expected, rtol=0, atol=EXACT[name])
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_the_constants_are_the_published_ones(side):
+    assert TABLES[side].keys() == PUBLISHED[side].keys()
+    for name, words in PUBLISHED[side].items():
+        numbers = np.hstack(TABLES[side][name])
+        np.testing.assert_allclose(numbers, [float(word) for word in words.split()], err_msg=name)
 
 
 @pytest.mark.parametrize("severity", SEVERITIES)

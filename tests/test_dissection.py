@@ -1,6 +1,10 @@
 """Network Dissection against its literal self, a planted detector, and the nulls."""
 
+import gc
+import weakref
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,8 +13,8 @@ from torch import nn
 import literal_dissection
 import toy_networks
 import toy_study
-from robustbias.concepts import netdissect
-from robustbias.concepts.measure import concept_set, dissection, labels
+from robustbias.concepts import measure, netdissect, report
+from robustbias.concepts.measure import UNIT, concept_set, dissection, labels
 from robustbias.concepts.netdissect import (
     activations_above,
     dissected,
@@ -19,6 +23,7 @@ from robustbias.concepts.netdissect import (
     true_indices,
     upper_quantiles,
 )
+from robustbias.images import concepts as concepts_module
 from robustbias.images import floats
 from robustbias.images.concepts import Concepts
 from robustbias.networks import zoo
@@ -102,7 +107,7 @@ def literally(net: Network, concepts: Concepts, share: float):
 @pytest.mark.parametrize("batch", [4, 100])
 @pytest.mark.parametrize("few", [0, 10_000])
 def test_iou_and_thresholds_are_those_of_the_literal_two_passes(share, batch, few, monkeypatch):
-    monkeypatch.setattr(netdissect, "FEW", few)
+    monkeypatch.setattr(concepts_module, "FEW", few)
     net, concepts = network(), random_concepts()
     options = {"share": share, "batch": batch, "generator": seeded()}
     ours = dissected(net, concepts, ("relu", "second"), **options)
@@ -123,42 +128,51 @@ def test_dead_units_detect_nothing_and_have_no_nan():
     assert ours.iou.isfinite().all()
 
 
-def test_enough_memory_changes_nothing_and_too_little_takes_thresholds_from_a_sample():
+@pytest.mark.parametrize("share", [0.005, 0.05, 0.3])
+@pytest.mark.parametrize("memory", [0, 30_000])
+def test_little_memory_changes_no_threshold_and_no_count(share, memory):
+    """Images whose maps do not fit are passed twice; trap: thresholds of the first batch alone."""
     net, concepts = network(), random_concepts(60)
-    one, two = (
-        dissected(net, concepts, share=0.05, batch=6, generator=seeded(), memory=memory)["relu"]
-        for memory in (1 << 30, 1 << 24)
+    options = {"share": share, "batch": 6}
+    ours, small = (
+        dissected(net, concepts, generator=seeded(), memory=size, **options)
+        for size in (1 << 30, memory)
     )
-    assert torch.equal(one.intersection, two.intersection)
-    small = dissected(net, concepts, share=0.05, batch=6, generator=seeded(), memory=30_000)["relu"]
-    assert small.positions == one.positions
-    assert torch.equal(small.concepts, one.concepts)
-    assert not torch.equal(small.thresholds, one.thresholds)
-    live = one.above > 0
-    assert ((small.above / small.positions)[live] - 0.05).abs().max() < 0.02
+    for layer, counts in ours.items():
+        for name, value in vars(counts).items():
+            assert torch.equal(torch.as_tensor(value), torch.as_tensor(getattr(small[layer], name)))
 
 
-def test_maps_are_dropped_as_soon_as_thresholds_are_known(monkeypatch):
+def test_maps_are_not_kept_where_they_do_not_fit(monkeypatch):
     """Peak memory does not grow with the number of images."""
-    kept = []
-    original = netdissect._add
+    held = []
+    original = netdissect._passed
 
-    def seen(found, maps, *others):
-        kept.append(sum(m.numel() * m.element_size() for m in maps.values()))
-        original(found, maps, *others)
+    def seen(*given):
+        for index, other, maps in original(*given):
+            held.append(weakref.ref(maps["relu"]))
+            yield index, other, maps
+            del maps
+            gc.collect()
+            assert sum(reference() is not None for reference in held) <= 4
 
-    monkeypatch.setattr(netdissect, "_add", seen)
-    asked = []
-    monkeypatch.setattr(
-        netdissect,
-        "upper_quantiles",
-        lambda chunks, share: asked.append(sum(len(c) for c in chunks)) or (chunks[0][0], None),
-    )
-    for n in (40, 120):
-        asked.clear()
-        concepts = random_concepts(n)
-        dissected(network(), concepts, ["relu"], batch=5, memory=20_000, generator=seeded())
-        assert asked == [15 * 8 * 8]  # 5 images of 6 maps of 8 x 8 in single precision: 7,680 bytes
+    monkeypatch.setattr(netdissect, "_passed", seen)
+    dissected(network(), random_concepts(120), ["relu"], batch=5, memory=20_000, generator=seeded())
+    assert len(held) == 48  # 24 batches, twice
+
+
+def test_the_table_keeps_the_best_concepts_the_detected_and_the_best_null(monkeypatch):
+    study = planted_study(monkeypatch)
+    whole = dissection(study, share=0.02, draws=50)
+    monkeypatch.setattr(measure, "KEPT", 1)
+    few = dissection.__wrapped__(study, share=0.02, draws=50)
+    assert len(few) < len(whole)
+    pd.testing.assert_frame_equal(labels(few), labels(whole))
+    detected = []
+    for table in (few, whole):
+        rows = table[(table["unit"] >= 0) & (table["metric"] == "iou")]
+        detected.append((rows["value"] > 0.04).groupby([rows[key] for key in UNIT]).sum())
+    pd.testing.assert_series_equal(*detected)
 
 
 def test_the_null_uses_the_masks_of_other_images():
@@ -231,15 +245,18 @@ def test_a_planted_detector_gets_its_label(monkeypatch):
 
 def test_the_table_is_tidy_and_counts_dead_units_in_the_denominator(monkeypatch):
     table = dissection(planted_study(monkeypatch), share=0.02, draws=50)
-    assert set(table["network"]) == {
-        "toy-s", "toy-r", "untrained-alexnet", "toy-r - toy-s", "concepts",
+    assert set(table["network"].dropna()) == {
+        "toy-s", "toy-r", "untrained-alexnet", "toy-r - toy-s",
     }  # fmt: skip
+    assert table.loc[table["network"].isna(), "scope"].eq("concept").all()
     units = table[(table["network"] == "toy-s") & (table["metric"] == "iou")]
     assert len(units) == (6 + 5) * 4
-    shares = table[(table["unit"] == -1) & (table["metric"] == "detectors")]
-    own = shares[(shares["network"] == "toy-r") & (shares["category"] == "any")].set_index("layer")
+    shares = table[table["scope"].isin(["layer", "network"]) & (table["metric"] == "detectors")]
+    assert shares["unit"].isna().all()
+    own = shares[(shares["network"] == "toy-r") & (shares["category"] == "any")]
+    own = own.set_index(own["layer"].fillna(own["scope"]))
     assert own.loc["relu", "n"] == 6
-    assert own.loc["all", "n"] == 11
+    assert own.loc["network", "n"] == 11
     best = labels(table)
     share = best[best["network"] == "toy-r"].groupby("layer")["detector"].mean()
     assert own.loc["relu", "value"] == pytest.approx(share["relu"])
@@ -248,6 +265,26 @@ def test_the_table_is_tidy_and_counts_dead_units_in_the_denominator(monkeypatch)
     assert (inside["value"] <= inside["high"] + 1e-6).all()
     difference = shares[shares["regime"] == "robust - standard"]
     assert len(difference) == 3 * len(set(shares["category"]))
+
+
+def test_false_positives_are_subtracted_category_by_category(monkeypatch):
+    table = dissection(planted_study(monkeypatch), share=0.02, draws=50)
+    whole = table[(table["scope"] == "network") & (table["network"] == "toy-s")]
+    shares = whole.pivot(index="category", columns="metric", values="value")
+    assert "texture or color" not in shares.index
+    net = shares["detectors"] - shares["null_detectors"]
+    assert shares["net_detectors"].to_dict() == pytest.approx(net.to_dict())
+
+
+def test_no_unit_exceeds_the_ceiling_of_a_concept_that_few_images_carry():
+    """Trap: s / p, with s of all pixels and p of those that carry the category."""
+    rows = [
+        {"category": "texture", "metric": "pixel_share", "value": 0.0625},
+        {"category": "texture", "metric": "carried_share", "value": 0.2},
+    ]
+    text = report.ceilings(pd.DataFrame(rows))
+    assert "(20% of all images)" in text
+    assert "at most 0.40 to 0.40; 0 of them" in text
 
 
 def test_the_share_of_pixels_of_a_concept_is_reported(monkeypatch):
@@ -351,11 +388,3 @@ def test_wrong_requests_are_refused(monkeypatch):
         dissected(network(), random_concepts(1), generator=seeded())
     with pytest.raises(UserError, match="share between 0 and 1"):
         dissected(network(), random_concepts(), share=1.5, generator=seeded())
-
-
-def rows(value: float, category: str, metric: str = "detectors") -> dict:
-    return {
-        "study": "toy", "architecture": "alexnet", "regime": "robust - standard", "layer": "all",
-        "unit": -1, "metric": metric, "category": category, "value": value, "low": value - 0.05,
-        "high": value + 0.05, "n": 80,
-    }  # fmt: skip

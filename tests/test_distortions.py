@@ -2,6 +2,7 @@
 
 import math
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -10,7 +11,15 @@ from PIL import Image
 import toy_networks
 import toy_study
 from robustbias.images import distortions
-from robustbias.images.distortions import DISTORTIONS, distorted, saturated, scrambled
+from robustbias.images.distortions import (
+    DISTORTIONS,
+    SUPPRESSIONS,
+    distorted,
+    rotated,
+    saturated,
+    scrambled,
+    suppressed,
+)
 from robustbias.utils import UserError
 
 
@@ -48,6 +57,72 @@ def test_no_patch_of_a_scrambled_image_is_in_its_place_and_none_is_lost(patches)
     assert (found != numbers.flatten()).all()
     assert torch.equal(found.sort(1).values, numbers.flatten().sort().values.expand(50, -1))
     assert torch.equal(out[:, 0], out[:, 2])  # colours move together
+
+
+def test_every_patch_is_turned_in_its_place():
+    image = torch.rand(20, 3, 32, 32, generator=seeded())
+    out = rotated(image, seeded(), patches=4)
+    turns = []
+    for i in range(20):
+        for y in range(0, 32, 8):
+            for x in range(0, 32, 8):
+                patch, turned = (part[i, :, y : y + 8, x : x + 8] for part in (image, out))
+                found = [k for k in range(4) if torch.equal(patch.rot90(k, (1, 2)), turned)]
+                turns += found
+    assert len(turns) == 20 * 16
+    assert set(turns) == {1, 2, 3}
+    with pytest.raises(UserError, match="5 x 5 patches of 32 x 32"):
+        rotated(image, seeded(), patches=5)
+
+
+@pytest.mark.parametrize("d", [4, 12])
+def test_the_bilateral_filter_is_that_of_opencv(d):
+    levels = np.random.default_rng(0).integers(0, 256, (24, 20, 3)).astype(np.uint8)
+    smooth = cv2.GaussianBlur(levels, (5, 5), 1.5)  # neighbours alike, as in a photograph
+    images = torch.from_numpy(np.stack([levels, smooth])).permute(0, 3, 1, 2) / 255
+    out = distortions.bilateral(images, seeded(), d=d, sigma=170.0)
+    for found, image in zip(out, (levels, smooth), strict=True):
+        expected = cv2.bilateralFilter(image, d, 170, 170)
+        off = (found.permute(1, 2, 0) * 255).numpy() - expected
+        assert np.abs(off).max() < 0.75  # OpenCV rounds to whole levels
+        assert np.abs(off).mean() < 0.3
+    assert (out[0] - images[0]).abs().mean() > 0.05
+
+
+def test_a_blur_is_that_of_opencv():
+    image = np.random.default_rng(1).random((32, 32, 3)).astype(np.float32)
+    pixels = torch.from_numpy(image).permute(2, 0, 1)[None]
+    out = distortions.blurred(pixels, seeded(), sigma=2.0)
+    expected = cv2.GaussianBlur(image, (13, 13), 2.0, borderType=cv2.BORDER_REFLECT_101)
+    np.testing.assert_allclose(out[0].permute(1, 2, 0).numpy(), expected, atol=1e-5)
+
+
+def test_no_channel_stays_in_its_place(pixels):
+    out = distortions.channel_shuffled(pixels, seeded())
+    for image, changed in zip(pixels, out, strict=True):
+        order = [[torch.equal(a, b) for b in image].index(True) for a in changed]
+        assert order in ([1, 2, 0], [2, 0, 1])
+
+
+@pytest.mark.parametrize("name", SUPPRESSIONS)
+def test_a_suppression_keeps_form_and_range_and_is_a_function_of_the_seed(name, pixels):
+    out = suppressed(pixels, name, seeded())
+    assert out.shape == pixels.shape
+    assert -1e-6 <= out.min() <= out.max() <= 1 + 1e-6
+    assert torch.equal(out, suppressed(pixels, name, seeded()))
+    assert not torch.equal(out, pixels)
+    assert distortions.removed(name)
+
+
+def test_noise_of_an_octave_has_no_energy_outside_it():
+    grey = torch.full((8, 3, 64, 64), 0.5)
+    for low in (1, 4, 16):
+        band = {"low": low / 64, "high": 2 * low / 64 - 1e-6}
+        noise = distortions.noisy(grey, seeded(), sigma=0.05, **band) - grey
+        assert noise.std() == pytest.approx(0.05, rel=0.05)
+        frequency, energy = power(noise)
+        kept = (frequency >= low / 64 - 1e-6) & (frequency < 2 * low / 64)
+        assert energy[kept].sum() / energy.sum() > 0.999
 
 
 def test_all_derangements_are_equally_likely():

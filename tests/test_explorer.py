@@ -1,26 +1,29 @@
-"""The unit explorer: the numbers of the tables, its orders, pictures, uploads and trials."""
+"""The unit explorer: the numbers of the tables, its files, pictures, uploads and trials."""
 
-import datetime
 import io
+import json
 import re
 
-import ipywidgets
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
+import toy_networks
 from robustbias import studies
 from robustbias.images import floats
-from robustbias.networks import hooks
+from robustbias.networks import hooks, zoo
+from robustbias.smooth_filters import visualisation
+from robustbias.studies import held_out_sample
 from robustbias.unit_explorer import app as unit_explorer_app
-from robustbias.unit_explorer import cards, data, page, trials, units
-from robustbias.utils import UserError
+from robustbias.unit_explorer import data, files, measure, sprites, trials, units
+from robustbias.utils import UserError, unit_links
 from toy_images import bomb
 
 LAYER = "features.9"
-NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
+NO_IMAGES = torch.zeros(1, 0, dtype=torch.long)
 
 
 @pytest.fixture(scope="module")
@@ -40,40 +43,13 @@ def alexnet(study, tables):
     return data.unit_data(study, tables, n_concepts=120)
 
 
-@pytest.fixture(scope="module")
-def sheet(alexnet):
-    return cards.Sheet(alexnet.images.pixels, range(len(alexnet.images)))
-
-
 def entry(alexnet, regime):
     return alexnet.pairs["alexnet"][regime]
 
 
-def test_a_card_has_the_numbers_of_the_tables(alexnet, tables, sheet):
-    robust = entry(alexnet, "robust")
-    metrics = {
-        "tv": ("smoothness", {"condition": "maps", "metric": "tv_normalised"}, "{:.2f}"),
-        "noise_gain": ("smoothness", {"condition": "noise", "sigma": 0.08}, "{:.2f}"),
-        "concepts_met": ("input_types", {"metric": "concepts"}, "{:.0f}"),
-        "effective_classes": ("input_types", {"metric": "effective_classes"}, "{:.2f}"),
-        "distance": ("input_types", {"metric": "distance"}, "{:.2f}"),
-        "shape_score": ("ablation", {"metric": "shape_score"}, "{:.0f}/2"),
-        "texture_score": ("ablation", {"metric": "texture_score"}, "{:.0f}/2"),
-        "clean_score": ("ablation", {"metric": "clean_score"}, "{:.0f}/2"),
-    }
-    compared = 0
-    for layer in alexnet.shared_layers("alexnet"):
-        for unit in alexnet.layer(robust.name, layer)["unit"].tolist()[::20]:
-            card = cards.card(alexnet, robust, layer, unit, sheet)
-            numbers = dict(re.findall(r"<dd data-fact=(\w+)>([^<]+)</dd>", card))
-            for name, (measure, where, form) in metrics.items():
-                where = {"network": robust.name, "layer": layer, "unit": unit, **where}
-                rows = selected(tables[measure], **where)
-                expected = [form.format(v) for v in rows["value"].dropna()]
-                assert expected == [numbers.get(name)] * len(expected)
-                assert bool(expected) == (name in numbers)
-                compared += len(expected)
-    assert compared > 60
+@pytest.fixture(scope="module")
+def layer(alexnet):
+    return files.layer(alexnet, "alexnet", LAYER)
 
 
 def selected(table: pd.DataFrame, **where) -> pd.DataFrame:
@@ -82,59 +58,54 @@ def selected(table: pd.DataFrame, **where) -> pd.DataFrame:
     return table
 
 
-def test_a_card_shows_the_concepts_with_the_highest_iou(alexnet, tables, sheet):
-    standard = entry(alexnet, "standard")
-    card = cards.card(alexnet, standard, LAYER, 5, sheet)
-    where = {"network": standard.name, "layer": LAYER, "unit": 5, "metric": "iou"}
+@pytest.mark.parametrize(
+    ("name", "measure", "where"),
+    [
+        ("tv", "smoothness", {"condition": "maps", "metric": "tv_normalised"}),
+        ("noise_gain", "smoothness", {"condition": "noise", "sigma": 0.08}),
+        ("effective_classes", "input_types", {"metric": "effective_classes"}),
+        ("distance", "input_types", {"metric": "distance"}),
+        ("shape_score", "ablation", {"metric": "shape_score"}),
+        ("texture_score", "ablation", {"metric": "texture_score"}),
+        ("clean_score", "ablation", {"metric": "clean_score"}),
+        ("attacked_peak", "attacked_units", {"condition": "attacked"}),
+    ],
+)
+def test_a_layer_has_the_numbers_of_the_tables(alexnet, tables, layer, name, measure, where):
+    robust = entry(alexnet, "robust").name
+    rows = selected(tables[measure], network=robust, layer=LAYER, **where)
+    rows = rows[rows["unit"] >= 0].dropna(subset=["value"])
+    assert len(rows) > 0
+    shown = [layer["r"]["facts"][name][unit] for unit in rows["unit"]]
+    assert shown == pytest.approx(rows["value"].tolist(), abs=0.0051)
+
+
+def test_a_unit_has_the_concepts_with_the_highest_iou(alexnet, tables, layer):
+    where = {"network": entry(alexnet, "standard").name, "layer": LAYER, "unit": 5, "metric": "iou"}
     iou = selected(tables["dissection"], **where).sort_values("value")
-    rows = re.findall(r"<tr><th>([^<]+) <small>([^<]+)</small></th>.*?<td>([\d.]+)</td></tr>", card)
-    assert [value for *_, value in rows] == [f"{v:.3f}" for v in iou["value"].iloc[:-6:-1]]
-    assert rows[0][:2] == (iou.iloc[-1]["concept"], iou.iloc[-1]["category"])
+    best = layer["s"]["best"][5]
+    assert [value for _, value, _ in best] == [round(v, 3) for v in iou["value"].iloc[:-6:-1]]
+    concepts = files.index(alexnet)["concepts"]
+    assert concepts[best[0][0]] == (iou.iloc[-1]["concept"], iou.iloc[-1]["category"])
 
 
-def test_the_first_layer_has_the_tv_of_its_filter_and_others_have_none(alexnet, tables):
+def test_the_first_layer_has_the_tv_of_its_filter_and_others_have_none(alexnet, tables, layer):
     name = entry(alexnet, "standard").name
     where = {"network": name, "condition": "filters", "metric": "tv_normalised"}
     rows = selected(tables["smoothness"], **where)
-    rows = rows[rows["unit"] >= 0]
+    rows = rows[rows["scope"] == "unit"]
     first = rows[rows["layer"] == rows["layer"].iloc[0]].set_index("unit")["value"]
-    tv = alexnet.layer(name, "features.1").set_index("unit")["filter_tv"]
-    assert tv.tolist() == first.tolist()
-    assert alexnet.layer(name, LAYER)["filter_tv"].isna().all()
+    side = files.layer(alexnet, "alexnet", "features.1")["s"]
+    assert side["facts"]["filter_tv"] == [round(v, 2) for v in first]
+    assert side["filters"].startswith("data:image/png")
+    assert "filter_tv" not in layer["s"]["facts"]
+    assert "filters" not in layer["s"]
 
 
 def test_a_table_with_a_unit_twice_is_refused(alexnet, tables):
     twice = {**tables, "ablation": pd.concat([tables["ablation"]] * 2)}
     with pytest.raises(UserError, match="twice"):
         units.joined(twice, [entry.name for entry in alexnet.pairs["alexnet"].values()])
-
-
-def test_an_unknown_unit_is_one_message(alexnet):
-    with pytest.raises(UserError, match="has units 0 to"):
-        alexnet.unit(entry(alexnet, "robust").name, LAYER, 10_000)
-
-
-def layer_of(**columns) -> pd.DataFrame:
-    return pd.DataFrame({"unit": range(4), **columns})
-
-
-def test_equal_units_come_by_number_and_units_without_a_value_are_left_out():
-    layer = layer_of(tv=[0.5, np.nan, 0.5, 0.1])
-    assert units.View("", "tv").ranked(layer) == [0, 2, 3]
-    assert units.View("", "tv", descending=False).ranked(layer) == [3, 0, 2]
-
-
-def test_a_filter_keeps_the_detectors_of_a_category():
-    detects = ["object", "texture", "object", "no concept"]
-    layer = layer_of(iou=[0.1, 0.3, 0.2, 0.05], detects=detects)
-    assert units.View("", "iou", detects="object").ranked(layer) == [2, 0]
-    assert units.View("", "iou", detects="scene").ranked(layer) == []
-
-
-def test_every_view_of_a_page_is_about_a_column_of_the_tables(alexnet):
-    by = {view.by for view in alexnet.views()}
-    assert by == {"iou", "tv", "shape_minus_texture"}
-    assert len({view.title for view in alexnet.views()}) == len(alexnet.views())
 
 
 def test_top_images_are_those_with_the_highest_peaks(study, alexnet):
@@ -164,7 +135,7 @@ def test_a_histogram_counts_every_image(alexnet):
 def test_an_outline_surrounds_the_pixels_above_the_threshold():
     map = torch.zeros(8, 8)
     map[2:4, 4:7] = 1.0
-    path = cards.outline(map, 0.5, side=8)
+    path = files.outline(map, 0.5, side=8)
     x, y, *steps = [int(number) for number in re.findall(r"-?\d+", path)]
     corners = np.cumsum([(x, y), *zip(steps[::2], steps[1::2], strict=True)], axis=0) / 16
     # half way from the centres inside to those outside
@@ -175,60 +146,93 @@ def test_an_outline_surrounds_the_pixels_above_the_threshold():
 def test_an_outline_that_ends_at_the_border_is_closed_and_one_of_nothing_is_empty():
     map = torch.zeros(4, 4)
     map[:, :2] = 1.0
-    path = cards.outline(map, 0.5)
+    path = files.outline(map, 0.5)
     assert path.count("M") == path.count("z") == 1
-    assert cards.outline(map, 2.0) == ""
+    assert files.outline(map, 2.0) == ""
 
 
-def test_a_sheet_has_each_image_once_at_its_position():
-    pixels = torch.zeros(9, 3, 4, 4, dtype=torch.uint8)
-    sheet = cards.Sheet(pixels, [7, 1, 7, 3])
-    assert (sheet.columns, sheet.rows) == (2, 2)
-    assert sheet.style(1) == "background-position:0% 0%"
-    assert sheet.style(7) == "background-position:0% 100%"
-    assert "background-size:200% 200%" in sheet.css()
+def test_heights_show_a_single_image():
+    top = data.TopImages(NO_IMAGES, torch.zeros(1, 0, 4, 4), torch.tensor([[0.0] * 1000 + [1.0]]))
+    heights = files._heights(top, 0)
+    assert len(heights) == data.BINS
+    assert heights[0] == "z"
+    assert heights[-1] != "0"
+    assert set(heights[1:-1]) == {"0"}
 
 
-def test_images_that_may_not_be_published_are_in_no_sheet():
-    sheet = cards.Sheet(torch.zeros(2, 3, 4, 4, dtype=torch.uint8), [0, 1], show_images=False)
-    assert sheet.css() == sheet.style(1) == ""
+def test_lower_quantiles_are_of_all_images(alexnet, layer):
+    peaks = alexnet.top_images(entry(alexnet, "robust").name)[LAYER].peaks[3]
+    median = peaks[layer["r"]["lower"][3][1]]
+    assert float(median) == pytest.approx(float(peaks.median()), abs=1e-4)
+    assert layer["r"]["quantiles"][3][-1] == pytest.approx(float(peaks.max()), rel=0.01)
 
 
-def test_bars_show_a_single_image():
-    assert cards.bars(torch.tensor([10_000, 0, 1]), 10) == "M0 10v-10h4v10h4v-1h4V10z"
+def test_images_that_may_not_be_published_are_in_no_file(alexnet, tmp_path):
+    page = files.Page(alexnet, show_images=False)
+    files.written(page.record, tmp_path)
+    assert not page.record["index"]["images"]
+    assert not page.record["index"]["image"]["words"]
+    text = "".join(path.read_text() for path in tmp_path.rglob("*.js"))
+    assert not any(f'"{key}"' in text for key in ("top", "lower", "maps", "outlines"))
+    assert {path.suffix for path in tmp_path.rglob("*.*")} == {".js"}
 
 
-def test_a_page_links_every_choice_and_has_each_card_once(alexnet):
-    widgets = list(every_widget(page.page(alexnet, n_units=2)))
-    names = [name for w in widgets for name in re.findall(r"data-unit='([^']+)'", text(w))]
-    assert len(names) == len(set(names))
-    views, layers = len(alexnet.views()), len(alexnet.shared_layers("alexnet"))
-    stacks = [w for w in widgets if isinstance(w, ipywidgets.Stack)]
-    assert len(stacks) == 2 + 1 + layers + 2 * layers * views
-    table = alexnet.layer(entry(alexnet, "robust").name, LAYER)
-    assert f"alexnet-r-{LAYER}-{alexnet.views()[0].ranked(table)[0]}" in names
+def test_the_files_of_a_page_have_every_unit_once_and_its_detectors_add_up(alexnet, tmp_path):
+    files.written(files.Page(alexnet).record, tmp_path)
+    index = script(tmp_path / "index.js", "index", "iconworld")
+    counted = 0
+    for one in index["architectures"]["alexnet"]["layers"]:
+        key = f"alexnet/{one['id']}"
+        sides = script(tmp_path / f"{key}.js", "layer", f"iconworld/{key}")
+        for side, regime in files.SIDES.items():
+            units = alexnet.layer(entry(alexnet, regime).name, one["id"])
+            assert one["n"][side] == sides[side]["n"] == len(units)
+            lengths = {len(v) for v in sides[side]["facts"].values()} | {
+                len(sides[side][name]) for name in ("best", "quantiles", "top", "outlines", "maps")
+            }
+            assert lengths == {len(units)}
+            assert sum(one["detects"][side].values()) == len(units)
+            counted += int(units["detector"].sum())
+    places = [place for of in index["detectors"].values() for place in of]
+    assert sum(s + r for *_, s, r in places) == counted
+    assert (tmp_path / "images.avif").stat().st_size > 1000
+    start = index["start"]
+    assert start["r"] < len(alexnet.layer(entry(alexnet, "robust").name, start["l"]))
 
 
-def every_widget(root) -> set:
-    """The widget and those in it, each once."""
-    return {root}.union(*(every_widget(child) for child in getattr(root, "children", ())))
+def test_a_record_survives_the_notebook():
+    record = {"index": {"study": "ä", "n": [1, None, 0.5]}, "layers": {}}
+    assert files.unpacked(files.packed(record)) == record
+    assert "\n" not in files.packed(record)
 
 
-def text(widget) -> str:
-    return widget.value if isinstance(widget, ipywidgets.HTML) else ""
+def script(path, function: str, name: str) -> dict:
+    """The JSON that a file of the page calls a function with."""
+    text = path.read_text(encoding="utf-8")
+    head = f'unitExplorer.{function}("{name}",'
+    assert text.startswith(head)
+    return json.loads(text.removeprefix(head).removesuffix(");\n"))
 
 
-def test_a_page_without_images_has_none(alexnet):
-    root = page.page(alexnet, n_units=1, show_images=False)
-    html = "".join(text(widget) for widget in every_widget(root))
-    assert "image/webp" not in html
-    assert "<img class=unit-maps" not in html
-    assert "<path" in html
+def test_what_a_unit_reads_is_weight_times_mean_activation_where_nothing_lies_between():
+    torch.manual_seed(0)
+    body = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 2, 1), nn.Flatten())
+    made = toy_networks.entry(size=8, mean=(0.0,) * 3, std=(1.0,) * 3, layers=("0", "1"))
+    pixels = torch.rand(5, 3, 8, 8)
+    reads = measure.read_from(zoo.Network(made, body), "0", "1", pixels)
+    with torch.no_grad():
+        expected = body[1].weight[:, :, 0, 0] * body[0](pixels).mean((0, 2, 3))
+    torch.testing.assert_close(reads, expected)
 
 
-def test_addresses_of_a_page_are_those_of_its_views(alexnet):
-    script = page.links(alexnet, n_units=2).data
-    assert '"alexnet":{"features.1":{"s":[[' in script
+def test_peaks_are_of_clean_and_attacked_images(study, tables):
+    table = tables["attacked_units"]
+    rows = selected(table, layer=LAYER, network="iconworld-alexnet-s", condition="clean")
+    images = held_out_sample(study, 128, torch.Generator().manual_seed(study.seed))
+    peaks = hooks.peaks(study.network_named("iconworld-alexnet-s"), images.pixels, [LAYER])[LAYER]
+    assert rows["value"].tolist() == pytest.approx(peaks.mean(0).tolist(), abs=1e-3)
+    change = table.pivot(index=["network", "layer", "unit"], columns="condition", values="value")
+    assert (change["attacked"] - change["clean"]).abs().max() > 0.1
 
 
 def file(image: Image.Image, format: str = "PNG", **options) -> bytes:
@@ -336,50 +340,48 @@ def app(alexnet):
     return unit_explorer_app.App(alexnet)
 
 
-def test_choosing_a_layer_shows_its_units(app):
-    app.layer.value = LAYER
-    assert f"data-unit='alexnet-s-{LAYER}-" in app.cards["standard"].value
-    assert f"data-unit='alexnet-r-{LAYER}-" in app.cards["robust"].value
-    before = app.units["robust"].value
-    app.forward.click()
-    assert app.units["robust"].index == 1
-    assert app.units["robust"].value != before
-    assert "done in" in app.status.value
+def asked(app, ask: str, *buffers: bytes, **about):
+    where = {"study": "iconworld", "architecture": "alexnet", "layer": LAYER, "s": 3, "r": 7}
+    return app.answer({"ask": ask, "about": {**where, **about}}, list(buffers))
 
 
-def test_a_filter_that_no_unit_passes_says_so(app, alexnet):
-    app.layer.value = "features.1"
-    counts = alexnet.layer(entry(alexnet, "robust").name, "features.1")["detects"]
-    absent = next(c for c in app.detects.options if c not in {"all units", *counts})
-    app.detects.value = absent
-    assert "No unit of this layer" in app.cards["robust"].value
-
-
-def upload(app, name: str, content: bytes) -> None:
-    about = {"name": name, "type": "", "size": len(content), "last_modified": NOW}
-    app.upload.value = ({**about, "content": content},)
+def test_the_app_gives_the_parts_that_a_page_has(app, alexnet):
+    index = asked(app, "index", about=["iconworld"])
+    assert index["live"]["methods"]
+    del index["live"]
+    assert index == files.index(alexnet)
+    assert asked(app, "layer", about=["iconworld", f"alexnet/{LAYER}"])["s"]["n"] > 0
+    assert asked(app, "images", about=["iconworld"]).startswith("data:image/jpeg")
+    with pytest.raises(UserError, match="unknown question 'formula'"):
+        asked(app, "formula")
 
 
 def test_an_upload_is_shown_to_both_networks_and_attacked(app):
-    upload(app, "red.png", file(Image.new("RGB", (80, 60), (200, 40, 40))))
-    assert app.trials["standard"].value.count("<figure>") == 1
-    app.eps.value = app.eps.max / 4
-    assert all(one.value.count("<figure>") == 2 for one in app.trials.values())
-    app.method.value = "saliency"
-    assert all(one.value.count("<figure>") == 3 for one in app.trials.values())
+    asked(app, "upload", file(Image.new("RGB", (80, 60), (200, 40, 40))), name="red.png")
+    trial = {"stimulus": None, "eps": 0.0, "method": ""}
+    sides = asked(app, "trial", **trial)["sides"]
+    assert [(one["side"], one["unit"], len(one["views"])) for one in sides] == [
+        ("s", 3, 1), ("r", 7, 1),
+    ]  # fmt: skip
+    sides = asked(app, "trial", **trial | {"eps": 1.0, "method": "saliency"})["sides"]
+    assert all(len(one["views"]) == 3 for one in sides)
+    assert all("its answer" in one["words"] for one in sides)
+    shares = [share for _, share in sides[0]["views"][0]["answers"]]
+    assert shares == sorted(shares, reverse=True)
 
 
-def test_a_refused_upload_leaves_one_message(app):
-    upload(app, "notes.txt", b"hello")
-    assert "role=alert" in app.status.value
-    assert "notes.txt is not an image" in app.status.value
-    assert app.trials["standard"].value == ""
+def test_a_trial_without_an_image_and_a_refused_upload_are_one_message(app):
+    with pytest.raises(UserError, match="there is no image yet"):
+        asked(app, "trial", stimulus=None, eps=0.0, method="")
+    with pytest.raises(UserError, match="notes.txt is not an image"):
+        asked(app, "upload", b"hello", name="notes.txt")
 
 
 def test_silencing_says_which_answers_change(app):
-    app.layer.value = LAYER
-    app.silence.click()
-    assert re.search(r"\d+ of 240 answers to cue conflicts change", app.ablations["robust"].value)
+    sides = asked(app, "silence")["sides"]
+    for one in sides:
+        changed = int(re.match(r"(\d+) of 240 answers to cue conflicts change", one["words"])[1])
+        assert len(one["changes"]) == min(changed, unit_explorer_app.N_CHANGED)
 
 
 def test_a_page_built_by_a_program_has_no_dead_live_part(monkeypatch):
@@ -388,3 +390,35 @@ def test_a_page_built_by_a_program_has_no_dead_live_part(monkeypatch):
     assert not unit_explorer_app.served()
     monkeypatch.setenv("SERVER_SOFTWARE", "voila/0.5")
     assert unit_explorer_app.served()
+
+
+def test_links_lead_to_units_of_the_page():
+    html = unit_links([("googlenet", "robust", "inception4c", 17)])
+    assert "'08_unit_explorer.html#unit-googlenet-r-inception4c-17'" in html
+
+
+def test_sheets_are_drawn_where_weights_are_new(study, monkeypatch, tmp_path):
+    def pictured(network, layer, units, natural, seed):
+        assert natural[layer].shape[1] == len(units)
+        pixels = torch.zeros(len(units), 3, 64, 64)
+        pixels[:, 0] = torch.linspace(0, 1, len(units))[:, None, None]
+        return pixels, {"likeness": torch.where(units == 1, torch.nan, units / 7)}
+
+    monkeypatch.setattr(sprites, "FOLDER", tmp_path)
+    monkeypatch.setattr(sprites, "N_IMAGES", 8)
+    monkeypatch.setattr(visualisation, "pictured", pictured)
+    standard = next(one for one in study.entries if one.name == "iconworld-alexnet-s")
+    assert sprites.numbers(study, standard) == {}
+    paths = list(sprites.drawn(study))
+    assert len(paths) == 2 * (len(standard.layers) + 1)
+    values = sprites.numbers(study, standard)[LAYER]["likeness"]
+    assert values[:3] == [0.0, None, round(2 / 7, 3)]
+    sheet = Image.open(tmp_path / "iconworld" / f"{standard.name}-{LAYER}.avif")
+    assert sheet.size == (64 * sprites.COLUMNS, 64 * -(-len(values) // sprites.COLUMNS))
+    red = sheet.getpixel((32 + 64 * 2, 32))[0]
+    assert red == pytest.approx(255 * 2 / (len(values) - 1), abs=12)
+    assert list(sprites.drawn(study)) == []
+    facts = tmp_path / "iconworld" / f"{standard.name}.json"
+    facts.write_text(facts.read_text().replace('"weights":"', '"weights":"other'))
+    assert sprites.numbers(study, standard) == {}
+    assert len(list(sprites.drawn(study))) == len(standard.layers) + 1

@@ -1,13 +1,16 @@
+import dataclasses
 import functools
 import hashlib
 import http.server
 import io
+import shutil
 import threading
 import zipfile
 
 import pytest
 
-from robustbias import manifest
+import miniature
+from robustbias import manifest, training
 from robustbias.images import doctor, download
 from robustbias.images.download import downloaded
 from robustbias.manifest import DatasetEntry, FileEntry, NetworkEntry
@@ -193,7 +196,6 @@ def test_published_weights_are_fetched_and_others_are_to_be_trained(server, tmp_
     facts = {
         "title": "A network", "architecture": "alexnet", "regime": "standard", "classes": 1000,
         "size": 224, "layers": (), "dataset": "imagenet-val", "licence": "BSD", "source": "here",
-        "format": "torchvision",
     }  # fmt: skip
     networks = {
         "published": NetworkEntry(
@@ -210,6 +212,148 @@ def test_published_weights_are_fetched_and_others_are_to_be_trained(server, tmp_
         download.fetch("ours")
     table = doctor.doctor()["Networks"].set_index("network")
     assert table["weights"].to_dict() == {"published": "here", "ours": "missing"}
+
+
+STUDY = """
+title = "Small"
+summary = "A study that is downloaded."
+dataset = "imagenetv2"
+preferred = ["imagenet-val", "imagenetv2"]
+stimuli = "cue-conflict"
+data = ["stylized"]
+sizes = [224]
+categories = ["cat", "dog"]
+architectures = ["resnet18"]
+dose_architecture = "resnet18"
+attack_grid = [1.0]
+threat = {norm = "l2", eps = 3.0, steps = 3}
+"""
+NETWORKS = """
+[defaults]
+study = "small"
+dataset = "imagenet-val"
+classes = 1000
+size = 224
+layers = ["layer1"]
+architecture = "resnet18"
+regime = "standard"
+licence = "MIT"
+source = "a test"
+[network.ours]
+title = "S"
+weights = "URL/s.pth?dl=1"
+file = "s.pth"
+sha256 = "SHA"
+[network.theirs]
+title = "R"
+regime = "robust"
+eps = 3.0
+by_hand = "ask them for r.pt"
+file = "r.pt"
+[network.packed]
+title = "Q"
+weights = "URL/all.tar"
+archive = "all.tar"
+file = "q.pt"
+"""
+
+
+@pytest.fixture
+def study(server, tmp_path, monkeypatch):
+    """A manifest of one study, whose files are on the server or have to be had by hand."""
+    root = tmp_path / "root"
+    shutil.copytree(manifest.ROOT / "data_manifest", root / "data_manifest")
+    monkeypatch.setattr(manifest, "ROOT", root)
+    monkeypatch.setenv("ROBUSTBIAS_DATA", str(tmp_path / "data"))
+    (root / "data_manifest" / "studies" / "small.toml").write_text(STUDY)
+    text = NETWORKS.replace("URL", server.url).replace("SHA", hashlib.sha256(b"S" * 9).hexdigest())
+    (root / "data_manifest" / "networks" / "small.toml").write_text(text)
+    miniature.tarred(tmp_path / "all.tar", {"./deep/q.pt": b"Q" * 9, "./deep/p.pt": b"P"})
+    miniature.tarred(tmp_path / "v2.tar", {"val/0/a.jpeg": b"photograph"})
+    server.files |= {
+        "/s.pth?dl=1": b"S" * 9,
+        "/all.tar": (tmp_path / "all.tar").read_bytes(),
+        "/v2.tar": (tmp_path / "v2.tar").read_bytes(),
+        "/a.zip": archive_of(3),
+    }
+    named = manifest.dataset
+    changes = {
+        "imagenetv2": ("v2.tar", "val", {"images": 1}),
+        "cue-conflict": ("a.zip", "repo-1/stimuli", {"stimuli": 3}),
+        "stylized": ("a.zip", "repo-1/stimuli", {"stimuli": 3}),
+    }
+
+    def dataset(name: str) -> DatasetEntry:
+        if name not in changes:
+            return named(name)
+        file, folder, images = changes[name]
+        md5 = hashlib.md5(server.files[f"/{file}"]).hexdigest()
+        entry = FileEntry(file, f"{server.url}/{file}", md5=md5, extract=True, folder=folder)
+        return dataclasses.replace(named(name), images=images, files=(entry,))
+
+    monkeypatch.setattr(manifest, "dataset", dataset)
+    manifest._network_tables.cache_clear()
+    yield tmp_path / "data"
+    manifest._network_tables.cache_clear()
+
+
+@pytest.mark.filterwarnings("ignore:.*has no published hash")
+def test_a_study_is_fetched_and_what_has_to_be_had_by_hand_is_listed(study, server):
+    lines = download.fetch_study("small", progress=False)
+    assert [line.partition(":")[0] for line in lines] == [
+        "imagenetv2", "cue-conflict", "stylized", "ours", "theirs", "packed",
+    ]  # fmt: skip
+    assert f"by hand, as {study / 'networks' / 'r.pt'}: ask them for r.pt" in lines[4]
+    assert (study / "networks" / "s.pth").read_bytes() == b"S" * 9
+    assert (study / "networks" / "q.pt").read_bytes() == b"Q" * 9
+    assert (study / "imagenetv2" / "0" / "a.jpeg").is_file()
+    before = len(server.log)
+    (study / "networks" / "r.pt").write_bytes(b"by hand")
+    assert not any("by hand" in line for line in download.fetch_study("small", progress=False))
+    assert len(server.log) == before
+    row = doctor.doctor()["Studies"].set_index("study").loc["small"]
+    assert (row["networks"], row["can train"], row["to do"]) == ("3 of 3", False, "")
+
+
+@pytest.mark.filterwarnings("ignore:.*has no published hash")
+def test_one_failed_download_does_not_stop_the_others(study, server):
+    server.files["/s.pth?dl=1"] = b"tampered!"
+    with pytest.raises(
+        UserError, match=r"(?s)packed: .*1 downloads failed.*ours: s\.pth is not the"
+    ):
+        download.fetch_study("small", progress=False)
+    assert not (study / "networks" / "s.pth").exists()
+    server.files["/s.pth?dl=1"] = b"S" * 9
+    download.fetch_study("small", progress=False)
+    (study / "networks" / "s.pth").write_bytes(b"damaged!!")
+    download.fetch_study("small", progress=False)
+    assert (study / "networks" / "s.pth").read_bytes() == b"S" * 9
+
+
+def test_downloaded_networks_are_never_trained_over(study):
+    for networks in (None, ["theirs"]):
+        with pytest.raises(UserError, match="theirs.* not made here but downloaded.*fetch small"):
+            training.train_study("small", networks=networks, device="cpu")
+    table = doctor.doctor()["Networks"].set_index("network")["to do"]
+    assert table["ours"] == "robustbias fetch ours"
+    assert "ask them for r.pt" in table["theirs"]
+
+
+def test_a_study_of_this_package_has_nothing_to_fetch():
+    assert download.fetch_study("iconworld") == ["iconworld: nothing has to be downloaded."]
+
+
+@pytest.mark.parametrize("kind", ["md5", "sha256"])
+def test_a_wrong_size_or_either_hash_is_an_error(server, tmp_path, kind):
+    server.files["/a"] = b"content"
+    right = hashlib.new(kind, b"content").hexdigest()
+    file = FileEntry("a", f"{server.url}/a", bytes=7, **{kind: right})
+    assert downloaded(file, tmp_path, progress=False).is_file()
+    for change in ({"bytes": 8}, {kind: right[::-1]}):
+        wrong = dataclasses.replace(file, name="b", **change)
+        with pytest.raises(UserError, match="b is not the expected file"):
+            downloaded(wrong, tmp_path, progress=False)
+        assert not (tmp_path / "b").exists()
 
 
 def test_the_doctor_says_what_is_missing_and_what_to_type(tmp_path, monkeypatch):
@@ -230,7 +374,7 @@ def test_the_doctor_knows_what_a_study_can_run(tmp_path, monkeypatch, name):
     row = doctor.doctor()["Studies"].set_index("study").loc[name]
     dataset = manifest.dataset(manifest.study(name).dataset)
     assert row["can train"] == (dataset.kind == "embedded")
-    assert (f"robustbias fetch {dataset.name}" in row["to do"]) == (dataset.kind != "embedded")
+    assert (f"robustbias fetch {name}" in row["to do"]) == (dataset.kind != "embedded")
 
 
 def test_a_broken_data_set_does_not_stop_the_doctor(tmp_path, monkeypatch):

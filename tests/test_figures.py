@@ -9,12 +9,18 @@ import pytest
 import torch
 
 import toy_study
-from robustbias import plotting, studies
+from robustbias import plotting, studies, training
 from robustbias.adversarial_training import figures as adversarial_training_figures
-from robustbias.adversarial_training.measure import accuracy, adversarial_examples
+from robustbias.adversarial_training.measure import (
+    AdversarialExamples,
+    accuracy,
+    adversarial_examples,
+    targeted_images,
+)
 from robustbias.ood_generalization import figures as ood_generalization_figures
 from robustbias.shape_bias import figures as shape_bias_figures
 from robustbias.shape_bias import published
+from robustbias.shape_bias import report as shape_bias_report
 from robustbias.shape_bias.measure import conflict_trials, displays, shape_bias
 from robustbias.smooth_filters import figures as smooth_filters_figures
 from robustbias.smooth_filters import report as smooth_filters_report
@@ -68,7 +74,8 @@ def test_shape_bias_figures_draw_s_and_r(bias):
 
 
 def test_the_dose_response_is_scaled_to_the_side_of_imagenet(bias):
-    figure = shape_bias_figures.dose_response(bias, architecture="alexnet", side=64)
+    series = {"architecture": "alexnet", "networks": ["toy-s", "toy-r"], "side": 64}
+    figure = shape_bias_figures.dose_response(bias, **series)
     line = figure.axes[0].containers[0].lines[0]
     assert line.get_xdata().tolist() == [0.0, 0.5 * 224 / 64]
     (reference,) = [ln for ln in figure.axes[0].lines if "published" in str(ln.get_label())]
@@ -83,6 +90,9 @@ def test_hidden_images_are_not_in_the_figure(show):
     figure = adversarial_training_figures.adversarial_examples(examples, show_images=show)
     drawn_images = [image.get_array() for ax in figure.axes for image in ax.images]
     assert len(drawn_images) == (15 if show else 6)
+    changed = {name: (labels != examples.labels).sum() for name, labels in
+               examples.predictions.items()}  # fmt: skip
+    assert f"S (standard): {changed['standard']} of 3" in repr(figure)
     clean = np.moveaxis(examples.clean.numpy(), 1, -1)
     is_photo = [np.abs(image - clean).max((1, 2, 3)).min() < 0.2 for image in drawn_images]
     assert any(is_photo) == show
@@ -104,6 +114,52 @@ def test_examples_are_images_both_networks_get_right_and_change_within_the_radiu
         adversarial_examples(study, architecture="vgg")
 
 
+def test_an_attack_is_labelled_by_the_class_that_it_changed():
+    pixels, label = torch.zeros(1, 3, 4, 4), torch.tensor([0])
+    classes = ("n03977966", "n03796401")  # both are trucks
+    other = {"standard": pixels}, {"standard": torch.tensor([1])}
+    figure = adversarial_training_figures.adversarial_examples(
+        AdversarialExamples(pixels, label, classes, *other), show_images=False
+    )
+    assert figure.axes[0].get_title() == "police van\n→ moving van"
+
+
+def test_large_targeted_attacks_stay_in_their_radius_and_reach_their_class():
+    study = toy_study.study()
+    images = targeted_images(study, architecture="alexnet", n=3, radius=4.0, steps=20)
+    assert images.labels.tolist() == [1, 2, 0]
+    for regime, pixels in images.attacked.items():
+        assert (pixels - images.clean).flatten(1).norm(dim=1).max() <= 2 + 1e-4
+        assert pixels.min() >= 0
+        assert pixels.max() <= 1
+        assert (images.predictions[regime] == images.labels).float().mean() > 0.5
+    grey = targeted_images(study, architecture="alexnet", n=3, steps=1, from_grey=True)
+    assert (grey.clean - 0.5).abs().max() < 0.2
+    figure = adversarial_training_figures.targeted_images(images)
+    assert [ax.get_title() for ax in figure.axes[:3]] == ["→ cat", "→ car", "→ dog"]
+
+
+def test_a_figure_is_svg_of_its_size_with_its_description_and_always_the_same(capsys):
+    figures = []
+    for _ in range(2):
+        figure, axes = plotting.canvas(1, 3, panel=(3.4, 2.0))
+        axes[0, 0].plot([1, 2])
+        figures.append(figure.described("a rising line").svg())
+    assert figures[0] == figures[1]
+    assert f'width="{72 * plotting.WIDTH:g}pt" height="144pt"' in figures[0]
+    figure._ipython_display_()
+    assert "a rising line" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("id", "words"),
+    [("features.9", "conv 4"), ("relu", "conv 1"), ("layer2", "stage 2"), ("conv3", "conv 3"),
+     ("inception4c", "inception 4c")],
+)  # fmt: skip
+def test_layers_have_names_in_words(id, words):
+    assert plotting.layer_name(id) == words
+
+
 def test_training_records_draw_one_panel_per_pair():
     records = pd.DataFrame(
         {
@@ -117,6 +173,14 @@ def test_training_records_draw_one_panel_per_pair():
     values = drawn(adversarial_training_figures.training_records(records).axes[0])
     assert values["R (robust), under attack"] == [0.2, 0.5]
     assert values["S (standard), under attack"] == [0.0]
+
+
+def test_networks_without_training_records_get_a_figure_and_a_sentence_that_say_so():
+    records = training.records([])
+    assert records.empty
+    (ax,) = adversarial_training_figures.training_records(records).axes
+    assert ax.texts[0].get_text() == "no data of these networks"
+    assert "not recorded here" in shape_bias_report.training_lengths(records)
 
 
 def test_figures_are_white_whatever_the_page(bias):
@@ -154,17 +218,18 @@ def test_the_corruption_sheet_has_a_picture_for_every_cell_or_none_at_all(show):
 
 def rows(regime: str, **columns) -> dict:
     network = {"network": REGIMES.get(regime, regime), "regime": regime}
-    return {**NETWORK, **network, "unit": -1, "sigma": 0.0, "n": 5, **columns}
+    return {**NETWORK, **network, "scope": "layer", "sigma": None, "n": 5, **columns}
 
 
 @pytest.fixture
 def smooth() -> pd.DataFrame:
-    kinds = [("filters", "tv_normalised", 0.0), ("filters", "high_frequency_share", 0.0),
-             ("maps", "tv_normalised", 0.0), ("maps", "tv_per_pixel", 0.0),
+    kinds = [("filters", "tv_normalised", None), ("filters", "high_frequency_share", None),
+             ("maps", "tv_normalised", None), ("maps", "tv_per_pixel", None),
              ("noise", "noise_gain", 0.08)]  # fmt: skip
     made = []
-    for (condition, metric, sigma), layer in itertools.product(kinds, ("conv1", "conv2", "all")):
+    for (condition, metric, sigma), layer in itertools.product(kinds, ("conv1", "conv2", None)):
         shared = {"condition": condition, "metric": metric, "sigma": sigma, "layer": layer}
+        shared["scope"] = "layer" if layer else "network"
         value = {"conv1": 1.0, "conv2": 3.0}.get(layer)
         ratio = {"value": 0.5, "low": 0.4, "high": 0.9}
         made.append(rows("robust / standard", **shared, **ratio))
@@ -179,7 +244,7 @@ def test_smoothness_is_drawn_by_layer(smooth):
     figure = smooth_filters_figures.smoothness_by_layer(smooth)
     assert drawn(figure.axes[0]) == {"S (standard)": [2.0, 6.0], "R (robust)": [1.0, 3.0]}
     gain = drawn(smooth_filters_figures.noise_gain(smooth).axes[0])
-    assert gain["R (robust), sigma 0.08"] == [1.0, 3.0]
+    assert gain["R (robust), noise 0.08"] == [1.0, 3.0]
 
 
 def test_the_smoothness_table_shows_the_first_layer_and_the_mean_of_all(smooth):
@@ -214,74 +279,63 @@ def test_responses_show_the_image_and_the_maps_of_both_networks():
 def scores() -> pd.DataFrame:
     metrics = {"shape_share": 0.5, "texture_share": 0.25, "relative_generality": 0.9}
     made = []
-    for regime, layer in itertools.product(REGIMES, ("conv1", "all")):
+    for regime, scope in itertools.product(REGIMES, ("layer", "network")):
+        layer = "conv1" if scope == "layer" else None
         made += [
-            rows(regime, layer=layer, metric=metric, value=value, low=0.1, high=1.0)
+            rows(regime, scope=scope, layer=layer, metric=metric, value=value, low=0.1, high=1.0)
             for metric, value in metrics.items()
         ]
     for regime, kind in itertools.product(REGIMES, ("shape", "texture", "clean")):
         value = {"metric": f"{kind}_margin", "value": 0.3, "low": 0.2, "high": 0.4}
-        made.append(rows(regime, layer="all", **value))
-    for regime, unit in itertools.product(REGIMES, (-1, 0, 1)):
-        for cue in ("shape", "texture"):
-            value = {-1: 0.0, 0: 0.2, 1: 0.4}[unit]
-            made.append(rows(regime, layer="conv1", unit=unit, metric=f"{cue}_alone", value=value))
-    for regime, unit in itertools.product(REGIMES, (0, 1)):
-        for cue in ("shape", "texture"):
-            one = {"layer": "conv1", "unit": unit, "metric": f"{cue}_share", "value": 0.5 * unit}
-            made.append(rows(regime, **one))
+        made.append(rows(regime, scope="network", **value))
+    for regime, cue in itertools.product(REGIMES, ("shape", "texture")):
+        made.append(rows(regime, layer="conv1", metric=f"{cue}_all_silenced", value=0.0))
+        for unit in (0, 1):
+            one = {"scope": "unit", "layer": "conv1", "unit": unit}
+            made.append(rows(regime, **one, metric=f"{cue}_alone", value=0.2 + 0.2 * unit))
+            made.append(rows(regime, **one, metric=f"{cue}_share", value=0.5 * unit))
     return pd.DataFrame(made)
 
 
-def test_scores_are_drawn_by_layer(scores):
-    figure = units_and_cues_figures.scores_by_layer(scores)
-    assert [drawn(ax)["R (robust)"] for ax in figure.axes] == [[0.5], [0.25], [0.9]]
+@pytest.fixture
+def crossed() -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            rows(regime, detects=detects, metric=metric, value=value, low=0.0, high=1.0)
+            for regime in REGIMES
+            for detects, value in (("texture", 0.8), ("no concept", 0.5), (None, 0.6))
+            for metric in ("serves_shape", "serves_texture", "shape_share", "shape_part")
+        ]
+    )
 
 
-def test_scores_by_layer_follow_the_order_of_the_network():
+def test_scores_are_drawn_by_layer_and_shapes_part_by_what_units_detect(scores, crossed):
+    figure = units_and_cues_figures.scores(scores, crossed)
+    values = [drawn(ax)["R (robust)"] for ax in figure.axes]
+    assert values == [[0.5], [0.25], [0.9], [0.8, 0.5]]
+    assert "AlexNet: S (standard) 0.80, R (robust) 0.80" in repr(figure)
+
+
+def test_scores_by_layer_follow_the_order_of_the_network(crossed):
     values = {"stem": 0.3, "middle": 0.2, "end": 0.1}  # from the first layer to the last
     metrics = ("shape_share", "texture_share", "relative_generality")
     units = [
-        rows(regime, layer=layer, unit=0, metric="shape_share", value=0.0)
+        rows(regime, scope="unit", layer=layer, unit=0, metric="shape_share", value=0.0)
         for regime, layer in itertools.product(REGIMES, values)
     ]
     means = [
         rows(regime, layer=layer, metric=metric, value=values[layer], low=0.0, high=1.0)
         for regime, layer, metric in itertools.product(REGIMES, sorted(values), metrics)
     ]
-    figure = units_and_cues_figures.scores_by_layer(pd.DataFrame(means + units))
-    for ax in figure.axes:
-        assert drawn(ax)["S (standard)"] == drawn(ax)["R (robust)"] == [0.3, 0.2, 0.1]
-    labels = [label.get_text() for label in figure.axes[-1].get_xticklabels()]
-    assert labels == ["stem", "middle", "end"]
+    figure = units_and_cues_figures.scores(pd.DataFrame(means + units), crossed)
+    for ax in figure.axes[:3]:
+        assert drawn(ax)["S (standard)"] == [0.3, 0.2, 0.1]
 
 
-def test_every_unit_is_a_point_near_its_scores(scores):
-    units = scores[(scores["unit"] >= 0) & ~scores["metric"].str.endswith("alone")]
-    detects = units["unit"].map({0: "no concept", 1: "texture"})
-    figure = units_and_cues_figures.unit_scores(units.assign(detects=detects))
-    (texture,) = [c for c in figure.axes[0].collections if c.get_label() == "detects texture"]
-    assert np.abs(texture.get_offsets() - 0.5).max() <= 0.4 / 5 + 1e-9
-
-
-def test_margins_and_units_kept_alone_are_tabulated(scores):
+def test_margins_and_units_by_what_they_detect_are_tabulated(scores, crossed):
     margins = units_and_cues_report.margins(scores)
-    assert (margins == "0.30 [0.20, 0.40]").all(axis=None)
     assert margins.index[0] == ("AlexNet", "S (standard)", 5)
-    alone = units_and_cues_report.kept_alone(scores)
-    assert alone.loc[("AlexNet", "conv1"), "R, by shape"] == "40 / 30 / 0"
-
-
-def test_serving_units_are_drawn_by_what_they_detect():
-    made = [
-        rows(regime, detects=detects, metric=metric, value=value, low=0.0, high=1.0)
-        for regime in REGIMES
-        for detects, value in (("texture", 0.8), ("no concept", 0.5), ("all", 0.6))
-        for metric in ("serves_shape", "serves_texture", "shape_share")
-    ]
-    table = pd.DataFrame(made)
-    assert drawn(units_and_cues_figures.serving_units(table).axes[0])["R (robust)"] == [0.8, 0.5]
-    summary = units_and_cues_report.cue_unit_table(table)
+    summary = units_and_cues_report.cue_unit_table(crossed)
     order = ["texture", "no concept", "all"]
     assert list(summary.index.get_level_values("detects")) == 2 * order
     assert (summary["units"] == 5).all()
@@ -294,19 +348,14 @@ def test_attribution_is_drawn_by_region_and_says_when_it_is_not_there():
         for regime in REGIMES
         for region, value in (("inside", 2.0), ("contour", 1.5), ("outside", 0.5))
     ]  # fmt: skip
-    gap = {"metric": "completeness_error", "method": "integrated gradients", "region": "all"}
+    gap = {"metric": "completeness_error", "method": "integrated gradients"}
     made.append(rows("standard", **gap, value=0.031, low=0.0, high=0.1))
     table = pd.DataFrame(made)
-    (ax,) = units_and_cues_figures.attribution_regions(table[table["region"] != "all"]).axes
+    (ax,) = units_and_cues_figures.attribution_regions(table[table["region"].notna()]).axes
     assert drawn(ax)["S (standard)"] == [2.0, 1.5, 0.5]
     assert "3.1 % at most (AlexNet, S (standard)" in units_and_cues_report.attribution(table)
     empty = table.iloc[:0]
     assert "without masks" in units_and_cues_report.attribution(empty)
-    for figure in (
-        units_and_cues_figures.attribution_regions(empty),
-        units_and_cues_figures.attribution_maps(None),
-    ):
-        assert "no masks" in figure.axes[0].texts[0].get_text()
 
 
 def test_attribution_maps_have_the_stimulus_and_one_map_per_regime():

@@ -5,34 +5,42 @@ import json
 import nbformat
 import pandas as pd
 import pytest
+import torch
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from robustbias import manifest
 from robustbias.book import pages
+from robustbias.claims import SHORT, Claim
+from robustbias.findings import figures as findings_figures
 from robustbias.findings import measure as findings_measure
 from robustbias.findings import report as findings_report
+from robustbias.front_page import figures as front_page_figures
+from robustbias.front_page import report as front_page_report
+from robustbias.front_page.measure import Conflicts
 from robustbias.shape_bias import published
+from robustbias.stats import Interval
 from robustbias.utils import CLAIMS, UserError
 
 
-def claim(
-    id, verdict, *, study="iconworld", architecture="alexnet", condition="", value=0.3, beside=False
-):
-    return {
-        "id": id, "statement": f"Statement of {id}.", "statistic": "R minus S", "study": study,
-        "architecture": architecture, "condition": condition, "value": value, "threshold": 0.0,
-        "beside": beside,
-        "low": value - 0.2, "high": value + 0.2, "n": 50, "verdict": verdict,
-        "measured": f"{value:.2f} [{value - 0.2:.2f}, {value + 0.2:.2f}]",
+def claim(id, value, *, half=0.2, **fields):
+    """A record as notebooks carry it; the smallest effect is 0.1."""
+    about = {
+        "id": id, "statement": f"Statement of {id}.", "source": "a paper", "study": "iconworld",
+        "architecture": "", "statistic": "R minus S", "smallest": 0.1,
     }  # fmt: skip
+    interval = Interval(value, value - half, value + half, 50)
+    return Claim(interval=interval, **about | fields).record()
 
 
 CLAIMED = [
-    claim("C10.late", "supported"),
-    claim("C2.part", "supported", condition="64 px"),
-    claim("C2.part", "undetermined", condition="96 px", value=0.1),
-    claim("C2.part", "contradicted", architecture="googlenet", value=-0.5),
-    claim("C2.other", "supported"),
+    claim("C9.late", 0.5),
+    claim("C1.difference", 0.5),
+    claim("C1.difference", 0.4, architecture="alexnet", primary=False),
+    claim("C2.stylized", -0.5, above=True),
+    claim("C0.cost", 0.01, half=0.05),
+    claim("C0.gain", 0.205, half=0.2),  # p = .045: too large for six tests
+    claim("C2.black", 0.1),
+    claim("C4.colour", 0.1, untestable="no colours"),
 ]
 
 
@@ -40,7 +48,7 @@ CLAIMED = [
 def contents(tmp_path):
     """Two studies with one executed chapter each."""
     made = {}
-    for study, claims in {"iconworld": CLAIMED, "tiny-imagenet": CLAIMED[-1:]}.items():
+    for study, claims in {"iconworld": CLAIMED, "tiny-imagenet": CLAIMED[:2]}.items():
         claims = [{**row, "study": study} for row in claims]
         output = new_output("display_data", data={CLAIMS: claims})
         path = tmp_path / study / "02_x.ipynb"
@@ -55,19 +63,18 @@ def table(contents) -> pd.DataFrame:
     return findings_measure.read(contents)
 
 
-def test_claims_come_in_the_order_of_their_numbers_with_the_notebook_they_are_from(table):
-    assert [id.split(".")[0] for id in table["id"]] == ["C2"] * 5 + ["C10"]
+def test_claims_come_in_the_order_of_the_statements_with_the_notebook_they_are_from(table):
+    order = ["C0.cost", "C0.gain", "C1.difference", "C2.stylized", "C2.black", "C4.colour"]
+    assert list(table["id"].unique()) == [*order, "C9.late"]
     assert set(table["notebook"]) == {"iconworld/02_x.ipynb", "tiny-imagenet/02_x.ipynb"}
     assert set(table["title"]) == {"Icon world", "Tiny-ImageNet"}
 
 
-def test_what_is_shown_beside_does_not_count(table):
-    beside = table.iloc[:1].assign(id="C2.part", verdict="contradicted", beside=True)
-    with_it = pd.concat([table, beside])
-    pd.testing.assert_frame_equal(
-        findings_measure.verdicts(with_it), findings_measure.verdicts(table)
-    )
-    assert len(findings_report.undetermined(with_it)) == len(findings_report.undetermined(table))
+def test_claims_of_earlier_editions_are_passed_over(tmp_path):
+    old = {k: v for k, v in CLAIMED[0].items() if k != "smallest"} | {"beside": False}
+    output = new_output("display_data", data={CLAIMS: [old]})
+    nbformat.write(new_notebook(cells=[new_code_cell(outputs=[output])]), tmp_path / "01_x.ipynb")
+    assert findings_measure.read({"iconworld": [tmp_path / "01_x.ipynb"]}).empty
 
 
 def test_a_study_page_says_what_each_training_took_and_how_to_repeat_it():
@@ -79,20 +86,50 @@ def test_a_study_page_says_what_each_training_took_and_how_to_repeat_it():
     assert f"| {record['rows'][-1]['adversarial']:.2f} |" in line
 
 
-def test_conditions_of_one_statement_are_joined_and_counted(table):
-    cells = findings_measure.verdicts(table).set_index(["id", "study", "architecture"])
-    joined = cells.loc[("C2.part", "iconworld", "alexnet")]
-    assert joined["verdict"] == "undetermined"
-    assert joined["text"] == "1 supported, 1 undetermined"
-    alone = cells.loc[("C2.part", "iconworld", "googlenet")]
-    assert (alone["verdict"], alone["text"]) == ("contradicted", "-0.50 [-0.70, -0.30]")
+def test_the_page_of_verdicts_counts_them_by_chapter_and_lists_every_statement(contents):
+    counts, _, listed = pages.verdicts_page(contents).partition("## Statement by statement")
+    lines = counts.splitlines()
+    assert lines[0] == "| chapter | claim | Icon world | Tiny-ImageNet |"
+    assert lines[2].startswith("| 2 | R pays with clean accuracy")
+    assert lines[2].endswith("| 1 no relevant effect, 1 undetermined | – |")
+    assert lines[4].endswith("| 1 contradicted, 1 undetermined | – |")
+    assert lines[5].endswith("| 1 not testable here | – |")
+    (line,) = [line for line in listed.splitlines() if "C1.difference" in line]
+    cell = '0.50 <span class="interval">[0.30, 0.70]</span> **supported**'
+    assert line == f"| 2 | Statement of C1.difference. | {cell} | {cell} |"
+    assert "| **not testable here** | – |" in listed
 
 
-def test_the_overview_counts_verdicts_by_claim_and_study(contents):
-    lines = pages.overview(contents).splitlines()
-    assert lines[0] == "| claim | Icon world | Tiny-ImageNet |"
-    assert lines[2].endswith("| 1 supported, 1 undetermined, 1 contradicted | 1 supported |")
-    assert lines[3] == "| C10: C10 | 1 supported | – |"
+def test_the_front_page_answers_each_question_in_a_sentence(table):
+    lines = front_page_report.answer(table).splitlines()
+    assert len(lines) == 2  # no statement of the second question was tested
+    effect = "supported (0.50 [0.30, 0.70]) in the study *Icon world*"
+    assert lines[0].endswith(f"{effect}; {effect.replace('Icon world', 'Tiny-ImageNet')}.")
+    assert lines[1].endswith("not testable here in the study *Icon world*.")
+    assert "version 0." in front_page_report.edition()
+
+
+def test_the_key_figure_has_the_effects_of_pairs_and_of_studies(table):
+    pixels = torch.rand(2, 3, 8, 8)
+    decisions = {"standard": ["dog", "car"], "robust": ["cat", "truck"]}
+    conflicts = Conflicts(pixels, ["cat", "bear"], ["dog", "car"], decisions)
+    filters = {regime: torch.randn(6, 3, 5, 5) for regime in decisions}
+    rates = [
+        {"network": regime, "regime": regime, "pair": True, "metric": "top1", "attack_eps": eps,
+         "steps": 0 if eps == 0 else 10, "value": 0.5, "low": 0.4, "high": 0.6}
+        for regime in decisions
+        for eps in (0.0, 1.0)
+    ]  # fmt: skip
+    figure = front_page_figures.key_figure(conflicts, filters, table, pd.DataFrame(rates))
+    assert "S (standard) follows shape in 0 of 2, R (robust) follows shape in 1 of 2" in repr(
+        figure
+    )
+    assert "shape bias, R − S: Icon world supported, Tiny-ImageNet supported." in repr(figure)
+    effects = next(ax for ax in figure.axes if ax.get_xlabel() == "shape bias,\nR − S")
+    values = [line.get_xdata()[0] for line in effects.lines if line.get_marker() in ("D", "o")]
+    assert sorted(values) == [0.4, 0.5, 0.5]
+    names = [label.get_text() for label in effects.get_yticklabels()]
+    assert names == ["AlexNet, Icon world", "all, Icon world", "all, Tiny-ImageNet"]
 
 
 def test_without_any_claim_the_reader_is_told_what_to_run(monkeypatch):
@@ -101,21 +138,54 @@ def test_without_any_claim_the_reader_is_told_what_to_run(monkeypatch):
         findings_measure.registered([])
 
 
-def test_the_words_name_where_a_statement_held_and_where_it_did_not(table):
-    cells = findings_measure.verdicts(table)
-    text = findings_report.replication(cells)
-    assert "**Statement of C2.part.** (C2) 0 of 2 supported." in text
-    assert "*Contradicted*: Icon world (GoogLeNet)." in text
-    assert "*Supported*: Icon world (AlexNet); Tiny-ImageNet (AlexNet)." in text
-    assert "Icon world: of 4 verdicts 2 supported, 1 contradicted, 1 undetermined." in (
-        findings_report.summary(cells)
+def test_the_conclusion_names_every_statement_once_with_where_it_holds(table):
+    lines = findings_report.conclusion(table).splitlines()
+    assert lines == [
+        "- **Supported on every study that can test it (R compared with S)**: larger shape bias, "
+        "C9.late.",
+        "- **Contradicted, against the paper**: better on stylized images (Icon world).",
+        "- **No relevant effect**: lower clean accuracy (Icon world).",
+        "- **Nobody can say yet**: accuracy under attack, better on black silhouettes "
+        "(Icon world).",
+        "- **Not testable on any study**: more colour detectors.",
+    ]
+
+
+def test_the_conclusion_of_all_statements_has_at_most_200_words():
+    """The worst case: every statement supported on another part of three studies."""
+    verdicts = ("supported", "contradicted", "no relevant effect", "undetermined")
+    titles = ("Icon world", "Tiny-ImageNet", "ImageNet")
+    rows = [
+        {"id": id, "short": short, "title": title, "primary": True,
+         "verdict": verdicts[(i // 4 ** t) % 4]}
+        for i, (id, short) in enumerate(SHORT.items())
+        for t, title in enumerate(titles)
+    ]  # fmt: skip
+    text = findings_report.conclusion(pd.DataFrame(rows))
+    assert all(short in text for short in SHORT.values())
+    assert len(text.split()) <= 200
+
+
+def test_the_summary_counts_verdicts_and_those_that_the_correction_changes(table):
+    assert findings_report.summary(table) == (
+        "Icon world: 6 primary verdicts (2 supported, 1 contradicted, 1 no relevant effect, "
+        "2 undetermined); statements not testable here: 1; verdicts that Holm's correction makes "
+        "undetermined: 1 (accuracy under attack). Tiny-ImageNet: 2 primary verdicts (2 supported, "
+        "0 contradicted, 0 no relevant effect, 0 undetermined); statements not testable here: 0; "
+        "verdicts that Holm's correction makes undetermined: 0."
     )
 
 
-def test_an_open_verdict_says_how_much_more_data_would_decide_it(table):
-    (row,) = findings_report.undetermined(table).to_dict("records")
-    assert row["statistic"] == "R minus S, 96 px"
-    assert row["more data"] == "× 4.0"  # half width 0.2 at a distance of 0.1: twice too wide
+def test_the_tables_say_what_was_measured_and_what_is_excluded(table):
+    details = findings_report.details(table).set_index(["statement", "study"])
+    row = details.loc[("Statement of C4.colour.", "Icon world")]
+    assert (row["verdict"], row["p (Holm)"]) == ("not testable here: no colours", "–")
+    assert len(details) == 9
+    excluded = findings_report.excluded(table).set_index("statement")["excluded"]
+    assert excluded["lower clean accuracy"] == "R minus S: beyond [-0.04, 0.06]"
+    assert set(excluded.index) == {
+        "lower clean accuracy", "accuracy under attack", "better on black silhouettes"
+    }  # fmt: skip
 
 
 def test_published_effects_are_the_differences_of_their_own_source():
@@ -125,8 +195,19 @@ def test_published_effects_are_the_differences_of_their_own_source():
     assert effects["C1.difference"] == pytest.approx(0.64752 - 0.214646)
 
 
-def test_the_matrix_has_a_cell_for_every_verdict(table):
-    cells = findings_measure.verdicts(table)
-    ax = findings_report.verdict_matrix(cells).axes[0]
-    assert len(ax.patches) == len(cells)
-    assert len(ax.get_yticks()) == cells["id"].nunique()
+def test_the_forest_has_an_interval_per_verdict_and_fits_a_page(table):
+    figure = findings_figures.forest(table)
+    (ax,) = figure.axes
+    lines = [
+        line for line in ax.lines if len(line.get_xdata()) == 2 and line.get_linewidth() == 1.5
+    ]
+    assert len(lines) == 8  # all but the untestable one
+    bias = next(line for line in lines if tuple(line.get_xdata()) == pytest.approx((3.0, 7.0)))
+    assert bias.get_ydata()[0] == pytest.approx(2, abs=0.5)  # the third statement from above
+    dots = [line for line in ax.lines if line.get_marker() == "."]
+    assert [line.get_xdata()[0] for line in dots] == [pytest.approx(4.0)]
+    assert [text.get_text() for text in ax.texts] == ["not testable"]
+    assert figure.get_figwidth() <= 6.9
+    words = [*ax.texts, *ax.get_xticklabels(), *ax.get_yticklabels(), ax.xaxis.label]
+    words += figure.legends[0].get_texts()
+    assert min(text.get_fontsize() for text in words) >= 9

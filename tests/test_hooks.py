@@ -117,3 +117,17 @@ def test_torchvisions_own_networks_are_cut_the_same_way(name, layer):
     pixels = torch.rand(1, 3, 224, 224)
     activations = hooks.prefix(network, layer, pixels)
     torch.testing.assert_close(hooks.resumed(network, layer, activations), network(pixels))
+
+
+def test_fewer_images_pass_at_once_where_memory_is_short(monkeypatch):
+    network, pixels = toy_networks.network(), PIXELS
+    monkeypatch.setattr(hooks, "_free_bytes", lambda device: 1 << 40)
+    assert hooks.fitting(network, pixels, 128) == 128
+    monkeypatch.setattr(hooks, "_free_bytes", lambda device: 1 << 24)
+    some, held = (hooks.fitting(network, pixels, 10_000, held=held) for held in (False, True))
+    assert 1 <= held < some < 10_000
+    larger = torch.zeros(1, 3, 128, 128)
+    assert hooks.fitting(network, larger, 10_000) < some
+    monkeypatch.setattr(hooks, "_free_bytes", lambda device: 0)
+    assert hooks.fitting(network, pixels, 128) == 1
+    assert not network.training

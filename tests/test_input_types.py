@@ -16,7 +16,7 @@ from robustbias.concepts import figures as concepts_figures
 from robustbias.concepts import report as concepts_report
 from robustbias.concepts.measure import concept_set, dissection, unit_examples
 from robustbias.concepts.measure import labels as unit_labels
-from robustbias.images import Images, floats
+from robustbias.images import CueConflict, Images, floats
 from robustbias.input_types import figures as input_types_figures
 from robustbias.input_types import report as input_types_report
 from robustbias.input_types.measure import (
@@ -99,6 +99,26 @@ def test_peaks_are_the_largest_activation_anywhere_and_features_have_length_one(
     torch.testing.assert_close(seen.norm(dim=1), torch.ones(9))
 
 
+def test_classes_are_those_of_the_cue_that_a_unit_follows(monkeypatch):
+    """In cue conflicts the label of one cue does not tell that of the other."""
+    made = study(monkeypatch)
+    val = made.source.val()
+    texture = torch.arange(len(val)) % 3
+
+    def cue_conflict(size):
+        return CueConflict(val.pixels, val.labels, texture, ("dog", "cat", "car"), val.names)
+
+    made.source.cue_conflict = cue_conflict
+    table = input_types(made, k=8, n_images=64, draws=50)
+    units = table[(table["scope"] == "unit") & (table["network"] == "toy-r")]
+    wide = units.pivot(index=["layer", "unit"], columns="metric", values="value").dropna()
+    smaller = wide[["effective_shapes", "effective_textures"]].min(axis=1)
+    assert len(wide) > 2
+    assert wide["effective_classes"].to_list() == pytest.approx(smaller.to_list())
+    chance = table[table["metric"] == "effective_classes_chance"].iloc[0]
+    assert chance["value"] <= 3
+
+
 @pytest.mark.parametrize("k", [0, 1, 7])
 def test_k_out_of_range_is_refused(k):
     with pytest.raises(UserError, match=f"k = {k} top images of 6"):
@@ -130,16 +150,25 @@ def test_the_planted_unit_responds_to_images_of_one_class(table):
 
 
 def test_the_table_is_tidy_and_names_the_judge(table):
-    means = table[(table["unit"] == -1) & (table["regime"] != "chance")]
+    means = table[table["scope"].isin(["layer", "network"])]
     assert (means["low"] <= means["value"] + 1e-6).all()
     assert (means["value"] <= means["high"] + 1e-6).all()
-    assert set(table["judge"]) == {"", "an untrained network"}  # no other architecture here
+    assert set(table["judge"].dropna()) == {"an untrained network"}  # no other architecture here
     assert "distance_robust" not in set(table["metric"])
     dead = table[(table["network"] == "toy-s") & (table["unit"] == 5) & (table["layer"] == "relu")]
     assert set(dead["metric"]) == {"concepts"}
     assert dead["value"].tolist() == [0.0]
-    chance = table[table["regime"] == "chance"]
+    chance = table[table["scope"] == "study"]
     assert 2.5 < chance["value"].item() < 4
+
+
+def test_concepts_of_detectors_leave_out_units_without_any(table):
+    own = table[(table["network"] == "toy-r") & (table["scope"] == "unit")]
+    concepts = own[own["metric"] == "concepts"]["value"]
+    means = table[(table["network"] == "toy-r") & (table["scope"] == "network")]
+    mean = means.set_index("metric").loc["concepts_of_detectors"]
+    assert 0 < mean["n"] == (concepts > 0).sum() < len(concepts)
+    assert mean["value"] == pytest.approx(concepts[concepts > 0].mean())
 
 
 def test_wrong_requests_are_refused(monkeypatch):
@@ -151,46 +180,26 @@ def test_wrong_requests_are_refused(monkeypatch):
 
 def test_c5_is_judged_by_what_the_table_says_of_all_layers(table):
     found = {claim.id: claim for claim in claims.tested(table, "C5").claims}
-    assert set(found) == {"C5.concepts", "C5.classes", "C5.distance"}
+    assert set(found) == {"C5.classes", "C5.distance"}  # no unit of toy-s detects a concept
     assert found["C5.distance"].condition == "judged by an untrained network"
-    difference = table[(table["regime"] == "robust - standard") & (table["layer"] == "all")]
+    difference = table[(table["regime"] == "robust - standard") & (table["scope"] == "network")]
     row = difference[difference["metric"] == "effective_classes"].iloc[0]
     assert found["C5.classes"].interval.value == row["value"]
     assert not found["C5.classes"].above
-
-
-def test_c4_reads_low_level_detectors_and_object_detectors():
-    shared = {
-        "study": "toy", "architecture": "alexnet", "regime": "robust - standard", "n": 80,
-        "layer": "all", "metric": "detectors",
-    }  # fmt: skip
-    rows = [
-        shared | {"category": "texture or color", "value": 0.2, "low": 0.1, "high": 0.3},
-        shared | {"category": "object", "value": -0.2, "low": -0.3, "high": -0.1},
-        shared | {"category": "scene", "value": 0.2, "low": 0.1, "high": 0.3},
-        shared | {"category": "object", "value": 0, "low": 0, "high": 0, "layer": "relu"},
-        shared | {"category": "object", "value": 0, "low": 0, "high": 0, "metric": "above_null"},
-    ]
-    found = claims.tested(pd.DataFrame(rows), "C4").claims
-    assert [(claim.id, claim.verdict) for claim in found] == [
-        ("C4.low", "supported"),
-        ("C4.object", "supported"),
-    ]
 
 
 def test_figures_and_summaries_show_the_tables_numbers(monkeypatch, table):
     made = study(monkeypatch)
     dissected = dissection(made, draws=50)
     labels, images = unit_labels(dissected), concept_set(made)
-    figure = concepts_figures.detectors_by_layer(dissected, ["color"])
+    figure = concepts_figures.detectors(dissected, ["color"])
     own = dissected[(dissected["metric"] == "detectors") & (dissected["category"] == "color")]
-    own = own[(own["network"] == "toy-r") & (own["layer"] != "all")]
+    own = own[(own["network"] == "toy-r") & (own["scope"] == "layer")]
     lines = {c.get_label(): c.lines[0].get_ydata().tolist() for c in figure.axes[0].containers}
     assert lines["R (robust)"] == own["value"].tolist()
-    assert len(concepts_figures.best_iou(dissected).axes) == 1
-    types = input_types_figures.input_types_by_layer(table)
-    assert [ax.get_ylabel() for ax in types.axes][1].endswith("(by untrained)")
-    assert len(input_types_figures.input_types_by_unit(table).axes) == 1
+    assert figure.axes[1].get_xlabel() == "best IoU of a unit"
+    (ax,) = input_types_figures.classes_by_layer(table).axes
+    assert ax.get_ylabel().startswith("effective classes")
     chosen = {"architecture": "alexnet", "categories": ["color"], "k": 3}
     examples = unit_examples(made, dissected, labels, images, **chosen)
     assert examples.pixels.shape == (2, 3, 3, 16, 16)

@@ -12,12 +12,19 @@ import toy_study
 from robustbias import claims
 from robustbias.images import Images
 from robustbias.images.corruptions import constants
-from robustbias.images.distortions import DISTORTIONS
+from robustbias.images.distortions import DISTORTIONS, SUPPRESSIONS
 from robustbias.ood_generalization import corruption_error
 from robustbias.ood_generalization import figures as ood_generalization_figures
 from robustbias.ood_generalization import measure as ood_generalization_measure
 from robustbias.ood_generalization import report as ood_generalization_report
-from robustbias.ood_generalization.measure import ood
+from robustbias.ood_generalization.measure import (
+    NOISES,
+    channel,
+    explained,
+    noise_channels,
+    ood,
+    suppression,
+)
 from robustbias.shape_bias import published
 from robustbias.stats import Bootstrap
 from robustbias.utils import MissingData, UserError
@@ -122,7 +129,7 @@ def test_a_difference_of_equal_networks_is_zero_in_every_resample():
     for boot in corruption_error.paired(
         hits, clean, torch.tensor([1, 0]), generator=seeded(), draws=100
     ).values():
-        assert boot.difference([0, 2, 4], [1, 3, 5]).replicates.abs().max() == 0
+        assert boot.difference([0, 2, 4], [1, 3, 5]).resamples.abs().max() == 0
 
 
 def test_the_mean_corruption_error_is_a_mean_of_ratios():
@@ -151,9 +158,9 @@ def test_a_resample_without_errors_of_the_reference_leaves_a_finite_interval():
         Bootstrap(value, replicates), 0, ("fog",), 1, 10
     )
     assert mean.value.tolist() == pytest.approx([100, 500])
-    assert mean.replicates[:, 0].tolist() == [100] * 3
-    assert mean.replicates[:, 1].tolist() == pytest.approx([1000, 250, 0])  # half an error in 10
-    assert torch.equal(each.replicates, mean.replicates)
+    assert mean.resamples[:, 0].tolist() == [100] * 3
+    assert mean.resamples[:, 1].tolist() == pytest.approx([1000, 250, 0])  # half an error in 10
+    assert torch.equal(each.resamples, mean.resamples)
 
 
 def test_a_reference_that_makes_no_error_is_refused():
@@ -183,7 +190,7 @@ def test_alexnet_s_has_a_mean_corruption_error_of_100_with_certainty(table):
 
 def test_the_mce_follows_from_the_cells_of_the_table(table):
     cells = rows(table, metric="top1", group="corruption")
-    cells = cells[cells["severity"] > 0]
+    cells = cells[cells["scope"] == "severity"]
     assert len(cells) == 15 * 5 * 2
     error = 1 - cells.pivot(index=["condition", "severity"], columns="regime", values="value")
     sums = error.groupby("condition").sum()
@@ -227,12 +234,13 @@ def test_what_a_source_does_not_have_is_left_out_and_named(table):
 def test_a_mean_over_severities_is_the_mean_of_its_cells(table):
     for metric in ("top1", "top1_relative"):
         own = rows(table, metric=metric, condition="contrast", regime="robust")
-        own = own.set_index("severity")["value"]
-        assert own[0] == pytest.approx(own[[1, 2, 3, 4, 5]].mean(), abs=1e-5)
-    means = rows(table, metric="top1", severity=0, group="corruption", regime="robust")
-    means = means.set_index("condition")["value"]
-    every = means.pop("all corruptions")
-    assert every == pytest.approx(means.mean(), abs=1e-5)
+        cells = own[own["scope"] == "severity"]
+        assert sorted(cells["severity"]) == [1, 2, 3, 4, 5]
+        mean = rows(own, scope="condition")["value"].item()
+        assert mean == pytest.approx(cells["value"].mean(), abs=1e-5)
+    own = rows(table, metric="top1", group="corruption", regime="robust")
+    every = rows(own, scope="group")["value"].item()
+    assert every == pytest.approx(rows(own, scope="condition")["value"].mean(), abs=1e-5)
 
 
 def test_entry_level_decisions_use_the_mean_and_top1_the_class():
@@ -287,8 +295,87 @@ def test_the_claims_read_the_absolute_differences(table):
 def test_where_stimuli_carry_a_category_alone_c2_is_judged_at_that_level(table):
     own = table[table["condition"] == "silhouettes"].copy()
     own["metric"] = own["metric"].str.replace("top1", "entry_level")
-    (claim,) = claims.tested(own, "C2").claims
+    (claim,) = claims.tested(own, "C2")
     assert claim.statistic.startswith("entry-level accuracy")
+    own = pd.concat([own, table[table["condition"] == "silhouettes"]])
+    assert [claim.primary for claim in claims.tested(own, "C2")] == [True, False]
+
+
+def test_stylized_images_of_some_photographs_are_compared_with_those(tmp_path, monkeypatch):
+    """A source may stylize a part of its images: the conditional reading is over that part."""
+    monkeypatch.setenv("ROBUSTBIAS_TABLES", str(tmp_path))
+    source = Source(60)
+    whole = source.stylized()
+    source.stylized = lambda: whole.take(torch.tensor([40, 3, 20, 11]))
+    source.silhouettes = source.edges  # has none
+    table = ood(study(source=source), **FEW | {"n_images": 60})
+    stylized = rows(table, condition="stylized").set_index(["metric", "regime"])["n"]
+    assert stylized["top1", "robust"] == 4
+    assert stylized["top1_conditional", "robust"] == 4  # S errs on every sixth: on none of these
+
+
+def test_what_is_kept_is_accuracy_relative_to_clean_images(tmp_path, monkeypatch):
+    """Both halves of a toy's image are of one colour: shuffled colours fool both networks."""
+    monkeypatch.setenv("ROBUSTBIAS_TABLES", str(tmp_path))
+    table = suppression(study(), n_images=40, draws=100)
+    assert set(table["condition"]) == set(SUPPRESSIONS)
+    kept = rows(table, metric="retained").set_index(["condition", "regime"])["value"]
+    assert kept["channel shuffle", "robust"] == 0
+    assert kept["patch rotation 2", "robust"] == 1  # colours stay where they were
+    assert kept["Gaussian blur 0.5", "standard"] == 1
+    assert kept["grey", "robust"] < 1
+    assert set(table["metric"]) == {"retained", "retained_difference"}
+    figure = ood_generalization_figures.suppression_profile(table)
+    assert len(figure.axes) == 5
+    assert set(ood_generalization_report.suppression_table(table).columns) == {"AlexNet"}
+
+
+def test_the_channel_is_where_noise_halves_accuracy():
+    """Three bands; noise of the middle one halves accuracy at .04, of the last one at .16."""
+    clean = torch.tensor([0.8])
+    accuracy = torch.tensor([[0.8] * 5, [0.8, 0.4, 0.2, 0.1, 0.1], [0.8, 0.8, 0.8, 0.4, 0.3]])
+    sensitivity, found = channel(accuracy[None], clean, torch.tensor([0.5, 1.5, 2.5]))
+    expected = torch.tensor([0, 1 / 0.04 - 1 / 0.32, 1 / 0.16 - 1 / 0.32])
+    torch.testing.assert_close(sensitivity[0], expected, atol=1e-4, rtol=1e-4)
+    weight = expected / expected.sum()
+    centre = float((weight * torch.tensor([0.5, 1.5, 2.5])).sum())
+    spread = float((weight * (torch.tensor([0.5, 1.5, 2.5]) - centre) ** 2).sum())
+    assert found[0].tolist() == pytest.approx(
+        [centre, 2.3548 * spread**0.5, np.log2(1 / 0.04 - 1 / 0.32)], rel=1e-3
+    )
+    between = torch.tensor([[[0.8, 0.6, 0.2, 0.1, 0.1]]])  # half of the way from .04 to .08
+    assert channel(between, clean, torch.tensor([0.5]))[0].item() == pytest.approx(
+        1 / (0.04 * 2**0.5) - 1 / NOISES[-1], rel=1e-3
+    )
+    assert channel(torch.full((1, 3, 5), 0.8), clean, torch.arange(3.0))[1].isnan().any()
+
+
+def test_every_network_has_a_channel_and_its_shape_bias(tmp_path, monkeypatch):
+    monkeypatch.setenv("ROBUSTBIAS_TABLES", str(tmp_path))
+    table = noise_channels(study(), n_images=30, draws=50)
+    assert rows(table, metric="sensitivity")["octave"].nunique() == 5
+    bias = rows(table, metric="shape_bias").set_index("regime")["value"]
+    assert bias.to_dict() == {"standard": 0.0, "robust": 1.0}
+    assert {"centre", "width", "peak"} < set(table["metric"])
+    assert "too few" in ood_generalization_report.explained(explained(table))
+    assert len(ood_generalization_figures.noise_channels(table).axes) == 2
+
+
+def test_a_bias_that_follows_the_centre_is_explained_by_the_channel_and_not_by_chance():
+    generator = np.random.default_rng(0)
+    made = []
+    for i in range(20):
+        centre, width, peak = generator.normal(size=3)
+        values = {"centre": centre, "width": width, "peak": peak, "shape_bias": 0.1 * centre}
+        regime = ("standard", "robust")[i % 2]
+        about = {"network": f"n{i}", "regime": regime, "octave": np.nan, "mean_over": None}
+        made += [about | {"metric": m, "value": v} for m, v in values.items()]
+    table = explained(pd.DataFrame(made), draws=500).set_index("predictors")
+    assert table.loc["channel", "value"] == pytest.approx(1.0)
+    assert table.loc["channel", "p"] == pytest.approx(1 / 501)
+    assert table.loc["training (S or R)", "value"] < table.loc["training (S or R)", "null"]
+    assert (table["n"] == 20).all()
+    assert "R² = 1.00" in ood_generalization_report.explained(table.reset_index())
 
 
 def test_published_cells_give_the_known_mean_corruption_errors():
@@ -315,6 +402,15 @@ def test_the_figures_and_tables_take_the_measures_table(table):
         .loc[("AlexNet", "S (standard)"), "mCE"]
         .startswith("100.00")
     )
+    assert set(ood_generalization_figures.judged(table)["metric"]) == {"top1"}
+    some = table.assign(
+        metric=table["metric"].where(table["condition"] != "silhouettes", "entry_level")
+    )
+    finest = ood_generalization_figures.judged(
+        pd.concat([table[table["condition"] == "clean"], some])
+    )
+    assert set(finest.loc[finest["condition"] == "silhouettes", "metric"]) == {"entry_level"}
+    assert set(finest.loc[finest["condition"] == "clean", "metric"]) == {"top1"}
     assert "toy" not in ood_generalization_report.reference(table)
     assert list(ood_generalization_report.texture_less(table).columns) == [
         "clean",
@@ -348,10 +444,27 @@ def test_an_attack_is_read_as_top1_alone_also_where_classes_are_grouped(tmp_path
     table = table[
         ~(by_class & (table["condition"] == "silhouettes"))
     ]  # they carry a category alone
-    assert ood_generalization_figures.decision(table) == "entry_level"
-    labels = [
-        text.get_text()
-        for text in ood_generalization_figures.distortion_readings(table).axes[0].get_yticklabels()
-    ]
-    assert "adversarial" not in labels
-    assert "greyscale" in labels
+    readings = ood_generalization_figures.judged(table).groupby("condition")["metric"].unique()
+    assert list(readings["silhouettes"]) == ["entry_level"]
+    assert list(readings["adversarial"]) == list(readings["greyscale"]) == ["top1"]
+
+
+def test_images_of_no_category_leave_stimuli_a_clean_accuracy_by_category(tmp_path, monkeypatch):
+    """Trap: held-out images are then scored by class alone, silhouettes by category alone."""
+    monkeypatch.setenv("ROBUSTBIAS_TABLES", str(tmp_path))
+    partial = torch.tensor([[1.0, 0], [0, 1.0], [0, 0]])  # no category has cars
+    monkeypatch.setattr(toy_study.Study, "membership", lambda study, network: partial)
+
+    class Drawings(Source):
+        def silhouettes(self) -> Images:
+            images = super().silhouettes()
+            images = images.take((images.labels < 2).nonzero()[:, 0])
+            return dataclasses.replace(images, classes=("dog", "cat"))
+
+    table = ood(study(categories=("dog", "cat"), source=Drawings(60)), **FEW)
+    metrics = {
+        name: set(rows(table, condition=name)["metric"].str.removesuffix("_difference"))
+        for name in ("silhouettes", "greyscale")
+    }
+    assert metrics["silhouettes"] == {"entry_level", "entry_level_relative"}
+    assert metrics["greyscale"] == set(MEANINGS)

@@ -1,11 +1,16 @@
 """Intervals are checked against scipy, against loops, and by how often they cover the truth."""
 
+import dataclasses
+import importlib.util
 import time
+from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 
-from robustbias import stats
+import toy_study
+from robustbias import stats, studies
 from robustbias.stats import Interval
 from robustbias.utils import UserError
 
@@ -37,7 +42,7 @@ def test_replicates_equal_a_loop_that_concatenates_the_drawn_clusters():
     boot = stats.ratios(numerators, denominators, clusters, generator=seeded(3), draws=50)
     counts = stats.resampled_counts(3, 50, seeded(3))
     members = [clusters == label for label in (2, 7, 9)]
-    for replicate, count in zip(boot.replicates, counts, strict=True):
+    for replicate, count in zip(boot.resamples, counts, strict=True):
         drawn = torch.cat(
             [numerators[m].repeat(int(c), 1) for m, c in zip(members, count, strict=True)]
         )
@@ -103,19 +108,6 @@ def test_percentile_agrees_with_torch_quantile():
     )
 
 
-def test_the_exchange_null_is_wide_for_alike_networks_and_far_from_unlike_ones():
-    generator = seeded(4)
-    clusters = torch.arange(50)
-    alike = torch.rand(50, 2, generator=generator).round()
-    null = stats.exchange_null(alike, torch.ones(50, 2), clusters, generator=generator)
-    assert null.low <= null.value <= null.high
-    assert null.p > 0.05
-    unlike = torch.stack([torch.ones(50), torch.zeros(50)], 1)
-    null = stats.exchange_null(unlike, torch.ones(50, 2), clusters, generator=generator)
-    assert null.value == 1.0
-    assert null.p == pytest.approx(1 / 10_001)
-
-
 def test_ten_thousand_resamples_of_a_study_cost_well_under_a_second():
     generator = seeded()
     decided = torch.rand(1200, 40, generator=generator).round()
@@ -129,9 +121,135 @@ def test_an_interval_prints_its_value_and_ends():
     assert str(Interval(0.6521, 0.61, 0.694, 734)) == "0.65 [0.61, 0.69]"
 
 
-def test_an_end_is_never_rounded_onto_the_threshold_it_is_compared_with():
+def test_an_interval_has_the_decimals_that_its_length_justifies():
     interval = Interval(0.09, 0.003, 0.17, 550)
-    assert interval.text() == "0.09 [0.00, 0.17]"
-    assert interval.text(threshold=0.0) == "0.090 [0.003, 0.170]"
-    assert interval.text(threshold=0.5) == "0.09 [0.00, 0.17]"
-    assert Interval(0.0, 0.0, 0.1, 9).text(threshold=0.0) == "0.00 [0.00, 0.10]"
+    assert str(interval) == "0.09 [0.00, 0.17]"
+    assert str(Interval(1.008, 1.0044, 1.0114, 9)) == "1.008 [1.004, 1.011]"
+    assert str(Interval(3.58, -1.77, 9.05, 9)) == "3.6 [-1.8, 9.1]"
+    assert str(Interval(34.5, 12.7, 68.4, 9)) == "34 [13, 68]"
+    assert str(Interval(0.0, 0.0, 0.0, 9)) == "0.00 [0.00, 0.00]"
+
+
+def test_crossed_resamples_equal_a_literal_loop():
+    generator = seeded(2)
+    a, b = torch.cartesian_prod(torch.arange(5), torch.arange(3)).T
+    values, weights = torch.rand(15, 2, generator=generator), torch.rand(15, 2, generator=generator)
+    boot = stats.crossed_ratios(values, weights, a, b, generator=seeded(4), draws=30)
+    fixed = seeded(4)
+    by_row = stats.resampled_counts(5, 30, fixed)
+    by_column = stats.resampled_counts(3, 30, fixed)
+    for resample, rows, columns in zip(boot.resamples, by_row, by_column, strict=True):
+        over, under = torch.zeros(2), torch.zeros(2)
+        for i in range(15):
+            count = rows[a[i]] * columns[b[i]]
+            over += count * values[i]
+            under += count * weights[i]
+        torch.testing.assert_close(resample, over / under)
+    torch.testing.assert_close(boot.value, values.sum(0) / weights.sum(0))
+
+
+def simulated(name: str, studies: int = 300) -> float:
+    """Share of simulated studies whose interval covers the truth (benchmarks/coverage.py)."""
+    place = Path(__file__).parents[1] / "benchmarks" / "coverage.py"
+    spec = importlib.util.spec_from_file_location("coverage_simulation", place)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    simulate, *arguments = module.kinds()[name]
+    return module.covered(simulate, tuple(arguments), studies)[0]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "5 shape images",
+        "10 x 10 shapes and textures",
+        "110 x 33 shapes and textures",
+        "3 trainings, 1 architecture(s), sd 0.02",
+        "5 trainings, 1 architecture(s), sd 0.1",
+        "3 trainings, 3 architecture(s), sd 0.1",
+        "20 units",
+    ],
+)
+def test_intervals_cover_the_truth_as_often_as_they_say(name):
+    assert simulated(name) == pytest.approx(0.95, abs=0.055)  # three standard errors, and .017
+
+
+def test_images_alone_make_an_interval_of_trainings_too_narrow():
+    """What single trainings look like: 3 whose spread is left out cover far less than 95 %."""
+    generator, covered = seeded(), 0
+    for _ in range(200):
+        values = 0.1 * torch.randn(3, generator=generator) + 0.4 * torch.randn(
+            200, 3, generator=generator
+        )
+        boot = stats.ratios(
+            values, torch.ones(200, 3), torch.arange(200), generator=generator, draws=300
+        )
+        low, high = boot.mean([[0, 1, 2]], trainings=False).interval()
+        covered += int(low[0] <= 0 <= high[0])
+    assert covered < 160
+
+
+def test_one_training_per_architecture_leaves_the_interval_of_the_images():
+    values = torch.rand(50, 2, generator=seeded(1))
+    boot = stats.ratios(values, torch.ones(50, 2), torch.arange(50), generator=seeded(2))
+    mean = boot.mean([[0], [1]], trainings=True)
+    for ours, theirs in zip(mean.interval(), boot.interval(), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def trained_study(replicates: dict[str, int]):
+    """S and R of architectures, each trained a number of times."""
+    entries = [
+        dataclasses.replace(
+            toy_study.entry(f"{architecture}-{regime}-{k}", regime, eps),
+            architecture=architecture,
+            replicate=k,
+        )
+        for architecture, count in replicates.items()
+        for regime, eps in (("standard", 0.0), ("robust", 0.5))
+        for k in range(1, count + 1)
+    ]
+    toy = toy_study.study(entries=entries)
+    entry = dataclasses.replace(toy.entry, architectures=tuple(replicates))
+    return toy_study.study(entries=entries, entry=entry)
+
+
+def accuracies(study, generator):
+    """Of 40 shared images, right more often by R."""
+    about = pd.DataFrame([studies.described(study, e) for e in study.entries])
+    chance = torch.tensor([0.5 if e.regime == "standard" else 0.8 for e in study.entries])
+    hits = (torch.rand(40, len(chance), generator=generator) < chance).float()
+    boot = stats.ratios(
+        hits, torch.ones_like(hits), torch.arange(40), generator=generator, draws=500
+    )
+    return stats.aggregate(study, about.assign(metric="top1", n=40), boot, paired=True)
+
+
+def test_pairs_are_averaged_over_trainings_and_these_over_architectures_of_equal_weight():
+    study = trained_study({"alexnet": 3, "resnet50": 2})
+    table = accuracies(study, seeded(3))
+    difference = table[table["regime"] == "robust - standard"]
+    pairs = difference[difference["mean_over"].isna()]
+    over = difference[difference["mean_over"] == "replicates"].set_index("architecture")["value"]
+    assert len(pairs) == 5
+    assert pairs["network"].iloc[0] == "alexnet-robust-1 - alexnet-standard-1"
+    means = pairs.groupby("architecture")["value"].mean()
+    assert over.to_dict() == pytest.approx(means.to_dict(), abs=1e-6)
+    pooled = difference[difference["mean_over"] == "architectures"]
+    assert pooled["value"].tolist() == pytest.approx([over.mean()], abs=1e-6)
+    assert pooled[["network", "architecture"]].isna().all(axis=None)
+    assert pooled["low"].iloc[0] < pooled["value"].iloc[0] < pooled["high"].iloc[0]
+    assert set(difference.loc[difference["mean_over"] == "replicates", "network"]) == {
+        "alexnet-robust - alexnet-standard", "resnet50-robust - resnet50-standard",
+    }  # fmt: skip
+
+
+def test_one_training_and_one_architecture_have_no_means():
+    table = accuracies(trained_study({"alexnet": 1}), seeded(3))
+    assert table["mean_over"].isna().all()
+
+
+def test_the_first_replicate_stands_where_one_network_is_looked_at():
+    study = trained_study({"alexnet": 2})
+    assert studies.pair_of(study, "alexnet")["robust"].name == "alexnet-robust-1"
+    assert list(studies.pairs(study)) == [("alexnet", 1), ("alexnet", 2)]

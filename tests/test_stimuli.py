@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from robustbias.images import cue_conflict
+from robustbias.images import Images, cue_conflict
 from robustbias.images.cue_conflict import CATEGORIES
 from robustbias.images.tiny_imagenet import TinyImageNet
 from robustbias.utils import MissingData, UserError
@@ -188,3 +188,52 @@ def test_published_drawings_are_dark_on_white_10_a_category(data_directory, imag
     corners = found.pixels[:, 0, [0, 0, -1, -1], [0, -1, 0, -1]]
     assert (corners > 200).float().mean() > 0.8
     assert found.pixels.amin((1, 2, 3)).float().max() < 100
+
+
+def test_large_objects_are_chosen_by_their_boxes_alone():
+    labels = torch.arange(40) % 4
+    boxes = torch.tensor([2, 2, 60, 60]).repeat(40, 1)
+    boxes[12:20] = torch.tensor([0, 0, 31, 40])  # too small
+    boxes[20:24] = torch.tensor([0, 0, 20, 63])  # too narrow
+    photos = Images(torch.zeros(40, 3, 64, 64, dtype=torch.uint8), labels, ("p", "q", "r", "s"))
+    belongs = torch.tensor([[True, True, False, False], [False, False, True, False]])
+    chosen = cue_conflict.large(photos, boxes, belongs, 7)
+    assert sorted(chosen[1].tolist()) == [2, 6, 10, 26, 30, 34, 38]
+    assert set(chosen[0].tolist()) <= {0, 1, 4, 5, 8, 9, *range(24, 40)}
+    assert set((chosen[0] % 4).tolist()) <= {0, 1}
+    with pytest.raises(UserError, match="just 7 photographs with a large object, not 8"):
+        cue_conflict.large(photos, boxes, belongs, 8)
+
+
+def test_tiles_are_the_middle_of_the_box_mirrored_at_their_scale():
+    photograph = torch.arange(64).expand(3, 64, 64).to(torch.uint8)  # a ramp along x
+    row = cue_conflict.tiled(photograph, torch.tensor([16, 16, 47, 47]), 1.0, 64)[0, 5].tolist()
+    assert row[:16] == list(range(24, 40))
+    assert row[16:32] == row[:16][::-1]
+    assert row[32:48] == row[:16]
+    twice = cue_conflict.tiled(photograph, torch.tensor([16, 16, 47, 47]), 2.0, 64)[0, 5].tolist()
+    assert twice[:32] == sorted(twice[:32])
+    assert twice[32:] == twice[:32][::-1]
+
+
+def test_a_collage_is_the_texture_of_another_category_inside_the_silhouette():
+    drawings = torch.full((4, 3, 64, 64), 255, dtype=torch.uint8)
+    for i in range(4):
+        drawings[i, :, 8 * i : 8 * i + 20, 10:50] = 0
+    names = ("dog1", "dog10", "cat1", "cat2")
+    silhouettes = Images(drawings, torch.tensor([0, 0, 1, 1]), ("dog", "cat"), names)
+    photos = torch.arange(10, 50, 10, dtype=torch.uint8)[:, None, None, None].expand(4, 3, 64, 64)
+    photos = Images(photos.contiguous(), torch.tensor([0, 0, 1, 1]), ("dog", "cat"))
+    boxes = torch.tensor([0, 0, 63, 63]).expand(4, 4)
+    chosen = torch.tensor([[0, 1], [2, 3]])
+    found = cue_conflict.collage(silhouettes, photos, boxes, chosen, 1.0)
+    assert len(found) == 4  # each silhouette with one texture of the other category
+    assert (found.shape != found.texture).all()
+    assert {name.split("-")[0] for name in found.names} == set(names)
+    for name, pixels in zip(found.names, found.pixels, strict=True):
+        cue = cue_conflict.cues(name)
+        inside = drawings[names.index(name.split("-")[0])] == 0
+        texture = 10 * (2 * (cue.texture == "cat") + cue.texture_design)
+        assert pixels[inside].unique().tolist() == [texture]
+        assert pixels[~inside].unique().tolist() == [cue_conflict.GROUND]
+    assert len({name.split("-")[1] for name in found.names}) == 4  # no texture image twice

@@ -49,7 +49,7 @@ def test_a_world_parameter_changes_the_images_and_their_digest(iconworld):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "icon"}, "unknown study 'icon'; known: iconworld, tiny-imagenet"),
+        ({"name": "icon"}, "unknown study 'icon'; known: iconworld, imagenet, tiny-imagenet"),
         ({"name": "iconworld", "architectures": ["vgg"]}, "has no architecture vgg; it has"),
         ({"name": "iconworld", "device": "tpu"}, "unknown device 'tpu'; expected cpu, cuda"),
     ],

@@ -1,6 +1,7 @@
 """Style transfer, and the cue conflicts made with it."""
 
 import dataclasses
+from collections import Counter
 
 import pytest
 import torch
@@ -8,14 +9,14 @@ import torch
 import toy_networks
 from robustbias import manifest, studies
 from robustbias.images import Images, floats, style_transfer
-from robustbias.images.cue_conflict import membership
+from robustbias.images.cue_conflict import cues
 from robustbias.images.style_transfer import StyleTransfer
 from robustbias.images.tiny_imagenet import TinyImageNet
 from robustbias.networks import zoo
 from robustbias.utils import MissingData, UserError
 
 LAYERS = ("features.1", "features.4")
-HOW = StyleTransfer("toy", per_category=2, depth=2, steps=40)
+HOW = StyleTransfer(("toy",), per_category=2, depth=2, steps=40)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +55,7 @@ def distances(painter, pixels, shapes, textures):
 
 def test_an_image_takes_on_the_texture_and_keeps_the_shape(painter):
     shapes, textures = squares(3), stripes(3)
-    stylized = style_transfer.stylized(painter, shapes, textures, HOW)
+    stylized = style_transfer.stylized(painter, shapes, textures, HOW, 3.0)
     assert stylized.dtype == torch.uint8
     assert stylized.shape == shapes.shape
     _, before = distances(painter, shapes, shapes, textures)
@@ -68,8 +69,7 @@ def test_style_weighs_the_texture_against_the_shape(painter):
     shapes, textures = squares(2), stripes(2)
     found = []
     for style in (0.01, 10.0):
-        how = dataclasses.replace(HOW, style=style)
-        stylized = style_transfer.stylized(painter, shapes, textures, how)
+        stylized = style_transfer.stylized(painter, shapes, textures, HOW, style)
         found.append(distances(painter, stylized, shapes, textures))
     (content, texture), (content_loose, texture_close) = found
     assert (content < content_loose).all()
@@ -78,8 +78,8 @@ def test_style_weighs_the_texture_against_the_shape(painter):
 
 def test_each_image_is_stylized_by_itself(painter):
     shapes, textures = squares(3), stripes(3)
-    together = style_transfer.stylized(painter, shapes, textures, HOW)
-    single = style_transfer.stylized(painter, shapes, textures, HOW, batch=1)
+    together = style_transfer.stylized(painter, shapes, textures, HOW, 3.0)
+    single = style_transfer.stylized(painter, shapes, textures, HOW, 3.0, batch=1)
     assert (together.int() - single.int()).abs().float().mean() < 3  # bfloat16 sums in other orders
 
 
@@ -100,100 +100,80 @@ def test_a_texture_is_the_inside_of_its_box():
 
 
 def test_every_shape_meets_one_texture_of_each_other_category():
-    pixels = torch.arange(6, dtype=torch.uint8)[:, None, None, None].expand(6, 3, 64, 64)
-    photos = Images(pixels.contiguous(), torch.arange(6) // 2, ("a", "b", "c"))
-    boxes = torch.tensor([0, 0, 63, 63]).expand(6, 4)
-    chosen = torch.tensor([[0, 1], [2, 3], [5, 4]])
+    pixels = torch.arange(12, dtype=torch.uint8)[:, None, None, None].expand(12, 3, 64, 64)
+    photos = Images(pixels.contiguous(), torch.arange(12) // 4, ("a", "b", "c"))
+    boxes = torch.tensor([0, 0, 63, 63]).expand(12, 4)
+    chosen = torch.arange(12).view(3, 4)  # two shapes, then two textures of each category
 
     def stylize(shapes, textures):
-        return shapes * 10 + textures
+        return shapes * 12 + textures
 
     found = style_transfer.conflicts(photos, boxes, chosen, ("bear", "bird", "boat"), stylize)
     assert len(found) == 3 * 2 * 2
     assert (found.shape != found.texture).all()
-    values = dict(zip(found.names, found.pixels[:, 0, 0, 0].tolist(), strict=True))
-    assert values["bear1-bird1"] == 2
-    assert values["boat2-bear2"] == 41
-    names = [f"{found.categories[s]}" for s in found.shape.tolist()]
-    assert all(name.startswith(s) for name, s in zip(found.names, names, strict=True))
-
-
-class Answers(torch.nn.Module):
-    """Says of every image the class its brightness names."""
-
-    def forward(self, pixels):
-        return torch.eye(4)[(pixels[:, 0, 0, 0] * 255).round().long()]
-
-
-def test_chosen_photographs_fill_their_image_and_are_named_rightly():
-    labels = torch.arange(40) % 4
-    said = labels.clone()
-    said[:12] = (said[:12] + 1) % 4  # the first 12 are named wrongly
-    pixels = said.to(torch.uint8)[:, None, None, None].expand(40, 3, 64, 64).contiguous()
-    boxes = torch.tensor([2, 2, 60, 60]).repeat(40, 1)
-    boxes[12:20] = torch.tensor([0, 0, 31, 40])  # too small
-    boxes[20:24] = torch.tensor([0, 0, 20, 63])  # too narrow
-    photos = Images(pixels, labels, ("p", "q", "r", "s"))
-    chosen = style_transfer.choose(Answers(), photos, boxes, torch.eye(4)[:2] > 0, 4)
-    assert [sorted(row) for row in chosen.tolist()] == [[24, 28, 32, 36], [25, 29, 33, 37]]
-    with pytest.raises(UserError, match="per_category = 4 or fewer"):
-        style_transfer.choose(Answers(), photos, boxes, torch.eye(4)[:2] > 0, 5)
-    # naming another class of the same category is right enough: 0, 4 and 8 were called q
-    either = torch.tensor([[True, True, False, False]])
-    assert {0, 4, 8} < set(style_transfer.choose(Answers(), photos, boxes, either, 11)[0].tolist())
+    values = {
+        n: divmod(v, 12)
+        for n, v in zip(found.names, found.pixels[:, 0, 0, 0].tolist(), strict=True)
+    }
+    for name, (shape, texture) in values.items():
+        cue = cues(name)
+        order = {"bear": 0, "bird": 4, "boat": 8}
+        assert shape == order[cue.shape] + cue.shape_design - 1
+        assert texture == order[cue.texture] + 2 + cue.texture_design - 1
+    uses = Counter((cue.texture, cue.texture_design) for cue in map(cues, found.names))
+    assert set(uses.values()) == {2}  # as many texture images as shape images, equally often
 
 
 def test_bad_requests_are_told_so(painter):
     with pytest.raises(UserError, match="at least 1"):
-        StyleTransfer("toy", steps=0)
+        StyleTransfer(("toy",), steps=0)
     with pytest.raises(UserError, match="above 0"):
-        StyleTransfer("toy", style=0.0)
+        StyleTransfer(("toy",), styles=(1.0, 0.0))
+    with pytest.raises(UserError, match="at least one painter"):
+        StyleTransfer(())
     with pytest.raises(UserError, match="has 2 probed layers"):
-        style_transfer.stylized(painter, squares(1), stripes(1), dataclasses.replace(HOW, depth=3))
+        style_transfer.stylized(
+            painter, squares(1), stripes(1), dataclasses.replace(HOW, depth=3), 1.0
+        )
     with pytest.raises(UserError, match=r"\[painting\]"):
-        TinyImageNet().stylized_conflict()
+        TinyImageNet().stylized_conflict("toy", 1.0)
 
 
 @pytest.fixture
 def tiny():
     """The real photographs, few of them stylized."""
     entry = manifest.study("tiny-imagenet")
-    how = StyleTransfer(**entry.painting | {"per_category": 2})
+    few = {"per_category": 1, "photographs": 40, "steps": 10}
+    how = manifest.filled(StyleTransfer, entry.painting | few, "a test")
     source = TinyImageNet(entry.categories, transfer=how)
     try:
         source.val()
-        zoo.load(manifest.network(how.painter))
+        zoo.load(manifest.network(how.painters[0]))
     except MissingData as missing:
         pytest.skip(str(missing))
     return source
 
 
 def test_photographs_become_cue_conflicts(tiny, image_cache):
-    found = tiny.stylized_conflict()
-    assert len(found) == 11 * 10 * 2
+    painter = tiny.transfer.painters[0]
+    found, other = (tiny.stylized_conflict(painter, style) for style in (1.0, 10.0))
+    assert len(found) == 11 * 10
     assert found.pixels.shape[1:] == (3, 64, 64)
     assert len(set(found.names)) == len(found)
-    assert torch.equal(tiny.stylized_conflict().pixels, found.pixels)  # from disk
-    painter = zoo.load(manifest.network(tiny.transfer.painter))
-    belongs = membership(tiny.classes, tiny.categories)
-    with torch.no_grad():
-        scores = painter(floats(found.pixels)).softmax(1) @ belongs / belongs.sum(0)
-    by_shape, by_texture = (scores.argmax(1) == cue for cue in (found.shape, found.texture))
-    bias = by_shape.sum() / (by_shape | by_texture).sum()
-    assert 0.35 < bias < 0.65  # the weight of the texture was chosen for it
+    assert found.names == other.names
+    assert not torch.equal(found.pixels, other.pixels)
+    assert torch.equal(tiny.stylized_conflict(painter, 1.0).pixels, found.pixels)  # from disk
 
 
-def test_stylized_photographs_keep_their_order(tiny, image_cache):
-    few = tiny.val().take(torch.arange(40))
-    tiny.val = lambda: few
-    tiny.transfer = dataclasses.replace(tiny.transfer, steps=3)
-    stylized = tiny.stylized()
-    assert stylized.names == few.names
-    assert torch.equal(stylized.labels, few.labels)
-    changed = (stylized.pixels.int() - few.pixels.int()).abs().float().mean((1, 2, 3))
+def test_stylized_photographs_are_some_of_the_validation_images(tiny, image_cache):
+    stylized, photos = tiny.stylized(), tiny.val()
+    assert len(stylized) == 40
+    index = torch.tensor([photos.names.index(name) for name in stylized.names])
+    assert torch.equal(stylized.labels, photos.labels[index])
+    changed = (stylized.pixels.int() - photos.pixels[index].int()).abs().float().mean((1, 2, 3))
     assert (changed > 0.5).all()
 
 
-def test_the_painter_is_compared_with_nothing(tiny):
+def test_painters_are_compared_with_nothing(tiny):
     study = studies.load("tiny-imagenet")
-    assert study.entry.painting["painter"] not in {entry.name for entry in study.entries}
+    assert not set(study.entry.painting["painters"]) & {entry.name for entry in study.entries}

@@ -171,6 +171,20 @@ def test_a_changed_cell_of_a_table_is_named(tmp_path, changed, line):
     assert f"toy (alexnet), seed 0: toy(n=4): column {line}" in verify.report(rows)[0]
 
 
+def test_a_changed_layout_is_said_and_the_results_are_compared_all_the_same(tmp_path):
+    old, new = store(tmp_path / "a", ROWS), store(tmp_path / "b", [])
+    path = next(new.rglob("*.parquet"))
+    made = tables.read(path).attrs["provenance"]
+    table = pd.DataFrame(ROWS, columns=["unit", "answer", "value"])
+    table = table.assign(unit=pd.array([None, 2, 3], "Int64"), scope="unit")
+    for value, differing in ((0.5, 0), (0.6, 1)):
+        table.loc[0, "value"] = value
+        tables.write(table, path, made)
+        rows = verify.compared_tables(old, new, 1e-6)
+        assert (rows["numbers"].sum(), rows["differing"].sum()) == (2, differing)
+        assert set(rows.loc[rows["new"] == "a column", "name"]) == {"scope"}
+
+
 def test_a_table_that_only_one_store_has_is_named_and_missed_only_in_the_new(tmp_path):
     old, new = store(tmp_path / "a", ROWS), store(tmp_path / "b", ROWS, arguments={"n": 5})
     rows = verify.compared_tables(old, new, 1e-6)
@@ -252,7 +266,7 @@ def test_a_number_that_differs_is_printed_with_status_1(copied):
     path.write_text(path.read_text().replace('"value": 0.3,', '"value": 0.4,'))
     run = command(copied, "robustbias", "verify", "first", "--stored")
     assert run.returncode == 1, run.stderr
-    assert "01_lines: claim C9.lines alexnet value: 0.4 -> 0.3 (deviation 0.1" in run.stdout
+    assert "01_lines: claim C9.lines value: 0.4 -> 0.3 (deviation 0.1" in run.stdout
     assert "02_more: output 1, line 1, number 1: 3.0 -> 4.0" in run.stdout
     assert not (copied / "book/first/verified.json").exists()  # nothing was measured again
 

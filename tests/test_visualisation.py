@@ -5,8 +5,10 @@ import torch
 from torch import nn
 
 import toy_networks
+from robustbias import claims, studies
 from robustbias.networks import hooks, zoo
-from robustbias.smooth_filters.visualisation import visualisations
+from robustbias.smooth_filters import visualisation
+from robustbias.smooth_filters.visualisation import NOISE, visualisations
 from robustbias.utils import UserError
 
 
@@ -31,12 +33,20 @@ def alexnet():
 
 
 def test_a_step_of_a_linear_unit_goes_along_its_weights_though_it_is_silent(linear):
-    grey = torch.full((1, 3, 8, 8), 128, dtype=torch.uint8)
-    pixels = drawn(linear, "1", [0, 1], images=grey, starts=0, steps=3, length=0.1, jitter=0)
-    moved = (pixels - 128 / 255).flatten(1)
+    start = 0.5 + NOISE * torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    pixels = drawn(linear, "1", [0, 1], starts=1, steps=3, length=0.1, jitter=0)
     weights = linear.body[0].weight.detach().flatten(1)
     expected = 0.3 * weights / weights.norm(dim=1, keepdim=True)
-    torch.testing.assert_close(moved, expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close((pixels - start).flatten(1), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_a_unit_whose_inputs_are_silent_moves_all_the_same():
+    torch.manual_seed(0)
+    body = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3), nn.ReLU())
+    nn.init.constant_(body[0].bias, -10.0)
+    entry = toy_networks.entry(size=8, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), layers=("3",))
+    pixels = drawn(zoo.Network(entry, body), "3", [0, 1], steps=4)
+    assert pixels.std((1, 2, 3)).min() > 5 * NOISE
 
 
 def test_a_long_ascent_of_a_linear_unit_saturates_at_the_signs_of_its_weights(linear):
@@ -82,3 +92,48 @@ def test_what_cannot_be_ascended_is_refused(alexnet):
         drawn(alexnet, "features.1", [10_000])
     with pytest.raises(UserError, match="0 starts"):
         drawn(alexnet, "features.1", [0], starts=0)
+
+
+def test_smoothness_does_not_depend_on_contrast_and_orders_coarse_below_fine():
+    fine = torch.zeros(1, 3, 16, 16)
+    fine[..., ::2] = 1.0
+    coarse = torch.zeros(1, 3, 16, 16)
+    coarse[..., :8] = 1.0
+    values = visualisation.smoothness(torch.cat([fine, 0.3 + 0.1 * fine, coarse, 0 * fine]))
+    tv, share = values["tv_normalised"], values["high_frequency_share"]
+    assert tv[0] == pytest.approx(float(tv[1]))
+    assert tv[0] == pytest.approx(15 / 8)  # 15 steps of 1 in a row whose pixels are 1/2 from grey
+    assert tv[2] == pytest.approx(1 / 8)
+    assert share[:2].tolist() == pytest.approx([1.0, 1.0])
+    assert share[2] < 0.2
+    assert tv[3].isnan()
+    assert share[3].isnan()
+
+
+def test_the_strongest_image_itself_has_the_likeness_it_is_compared_with(alexnet):
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (12, 3, 64, 64), dtype=torch.uint8, generator=generator)
+    natural = visualisation.spatial_means(alexnet, images)
+    layer, units = alexnet.layers[0], torch.arange(3)
+    strongest = images[natural[layer][:, units].argmax(0)].float() / 255
+    values = visualisation.likeness(alexnet, layer, units, strongest, natural)
+    torch.testing.assert_close(values["likeness"], values["likeness_of_image"], atol=1e-4, rtol=0)
+    assert values["likeness"].abs().max() <= 1
+
+
+def test_the_table_compares_r_with_s_and_the_claim_reads_it(monkeypatch, tmp_path):
+    monkeypatch.setenv("ROBUSTBIAS_TABLES", str(tmp_path))
+    study = studies.load("iconworld", device="cpu", architectures=["alexnet"])
+    table = visualisation.visualised(study, n_units=2, n_images=8, draws=50)
+    whole = table[(table["scope"] == "network") & (table["metric"] == "tv_normalised")]
+    by_layer = table[
+        (table["regime"] == "robust / standard")
+        & (table["scope"] == "layer")
+        & (table["metric"] == "tv_normalised")
+    ]
+    product = by_layer["value"].prod() ** (1 / len(by_layer))
+    assert whole["value"].item() == pytest.approx(product)
+    parts = {claim.id: claim for claim in claims.tested(table, "C3v").claims}
+    assert set(parts) == {"C3v.smooth", "C3v.spectrum", "C3v.likeness"}
+    assert parts["C3v.smooth"].interval.value == whole["value"].item()
+    assert {"standard", "robust", "untrained"} <= set(table["regime"])

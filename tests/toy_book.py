@@ -34,9 +34,9 @@ PARAMETERS = 'study: str = "first"  # a study\nn: int = 3\nscale: float = 1.0\ng
 FIGURE = "from matplotlib import pyplot\npyplot.plot([0, n])\npyplot.show()"
 RECORDS = """
 from IPython.display import display
-claim = {"id": "C9.LABEL", "statement": "R is R in LABEL.", "study": study,
-         "architecture": "alexnet", "condition": "", "beside": False,
-         "value": 0.3, "low": 0.1, "high": 0.5, "measured": "0.30 [0.10, 0.50]",
+claim = {"id": "C9.LABEL", "statement": "R is R in LABEL.", "source": "drawn", "study": study,
+         "architecture": "", "statistic": "length", "smallest": 0.05, "condition": "",
+         "value": 0.3, "low": 0.1, "high": 0.5, "n": 9, "measured": "0.30 [0.10, 0.50]",
          "verdict": "supported"}
 mime = "application/vnd.robustbias."
 display({"text/plain": "claims", mime + "claims+json": [claim]}, raw=True)
@@ -47,7 +47,7 @@ display({"text/plain": "made", mime + "provenance+json": facts, mime + "tables+j
         raw=True)
 """
 FRONT = {
-    "book/intro.md": "# Toy book\n\n```{include} made/overview.md\n```\n",
+    "book/intro.md": "# Toy book\n\n```{include} made/verdicts.md\n```\n",
     "book/provenance.md": "# Provenance\n\n```{include} made/provenance.md\n```\n",
     "book/_toc.yml": "format: jb-book\nroot: intro\nparts:\n- caption: Record\n"
     "  chapters: [{file: provenance}]\n",
@@ -107,7 +107,8 @@ def repository(root: Path) -> Path:
     nbformat.write(closing(), root / "chapters/09_end.ipynb")
     for name in ("Snakefile", "_config.yml"):
         shutil.copy(ROOT / name, root / name)
-    shutil.copy(ROOT / "book/static/custom.css", root / "book/static/custom.css")
+    for name in ("custom.css", "page.js", "favicon.svg"):
+        shutil.copy(ROOT / "book/static" / name, root / "book/static" / name)
     (root / "lib/robustbias").mkdir(parents=True)
     return root
 

@@ -19,7 +19,6 @@ def entry(**changes) -> NetworkEntry:
         "layers": ("features.1",),
         "dataset": "iconworld",
         "weights": "checkpoints/toy.safetensors",
-        "format": "safetensors",
         "licence": "MIT",
         "source": "a test",
         "pair": "alexnet",

@@ -33,7 +33,7 @@ def entry(name: str, regime: str, eps: float, cue: str = "both") -> NetworkEntry
     pair = "alexnet" if cue == "both" and eps in (0.0, 0.5) else ""
     return NetworkEntry(
         name=name, title=name, architecture="alexnet", regime=regime, classes=3, size=SIDE,
-        layers=(), dataset="toy", weights="", format="safetensors", licence="MIT",
+        layers=(), dataset="toy", weights="checkpoints/toy.safetensors", licence="MIT",
         source="made here", study="toy", cue=cue, pair=pair, norm="l2" if eps else "none", eps=eps,
     )  # fmt: skip
 

@@ -2,7 +2,7 @@
 
     x <- project(x + step * direction(gradient of the loss at x))
 
-The norms differ only in `_start`, `_direction` and `_project`, each batched over images.
+The norms differ only in `random_start`, `_direction` and `_project`, each batched over images.
 Pixels are in [0, 1] and eps is in pixel units. Source: Madry et al. 2018 (arXiv 1706.06083).
 `perturbed` is what training runs. `worst_case` is the evaluation: several losses, step-size
 schedules and targets, after Croce and Hein 2020 (arXiv 2003.01690). `random_search` sees logits
@@ -13,13 +13,14 @@ import contextlib
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
+from robustbias.networks.hooks import fitting
 from robustbias.utils import UserError
 
 NORMS = ("l2", "linf")
@@ -124,25 +125,37 @@ def perturbed(
     step_size: float | None = None,
     generator: torch.Generator | None = None,
     bfloat16: bool = False,
+    start: Float[Tensor, "n 3 h w"] | None = None,
     loss: Callable[[Tensor, Tensor], Tensor] = LOSSES["cross-entropy"],
     visit: Callable[[Tensor, Tensor], None] | None = None,
 ) -> Float[Tensor, "n 3 h w"]:
     """The images after the last step of one run: what adversarial training trains on.
 
-    Costs one forward and one backward pass a step, without gradients of the weights; the network
-    is in evaluation mode meanwhile, so that BatchNorm's statistics stay as they are. `loss` (of
-    logits and labels, summed over images) is what grows; `visit` sees the images and logits
-    before each step.
+    Costs one forward and one backward pass a step, without gradients of the weights, of as many
+    images at once as fit into memory; the network is in evaluation mode meanwhile, so that
+    BatchNorm's statistics stay as they are. `start` is the first perturbation, random in the ball
+    when None; `loss` (of logits and labels, summed over images) is what grows; `visit` sees the
+    images and logits before each step.
     """
     if eps == 0:
         return pixels
     step = step_size if step_size is not None else 2.5 * eps / steps
-    delta = _inside(pixels, _start[norm](pixels, eps, generator))
+    if start is None:
+        start = random_start(norm, pixels.shape, eps, generator, pixels.device)
+    delta = _inside(pixels, start)
+    size = fitting(network, pixels, len(pixels), held=True)
     with _attacked(network, pixels.device, bfloat16):
         for _ in range(steps):
-            images = (pixels + delta).requires_grad_()
-            logits = network(images).float()
-            (gradient,) = torch.autograd.grad(loss(logits, labels), images)
+            parts = []
+            for images, their_labels in zip(
+                (pixels + delta).split(size), labels.split(size), strict=True
+            ):
+                images = images.detach().requires_grad_()
+                logits = network(images).float()
+                (gradient,) = torch.autograd.grad(loss(logits, their_labels), images)
+                parts.append((images.detach(), logits.detach(), gradient))
+            whole = parts[0] if len(parts) == 1 else map(torch.cat, zip(*parts, strict=True))
+            images, logits, gradient = whole
             if visit is not None:
                 visit(images, logits)
             delta = delta + step * _direction[norm](gradient)
@@ -200,7 +213,7 @@ def apgd(
     Source: Croce and Hein 2020, arXiv 2003.01690, algorithm 1.
     """
     strongest, worst = pixels.clone(), pixels.new_full((len(pixels),), torch.inf)
-    delta = _inside(pixels, _start[norm](pixels, eps, generator))
+    delta = _inside(pixels, random_start(norm, pixels.shape, eps, generator, pixels.device))
     low = pixels.new_full((len(pixels),), -torch.inf)
     live = torch.arange(len(pixels), device=pixels.device)
     x, y, before, best, ascent = pixels, labels, delta, delta, torch.zeros_like(delta)
@@ -413,25 +426,25 @@ def _length(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 1 1 1"]:
     return torch.linalg.vector_norm(x, dim=(1, 2, 3), keepdim=True)
 
 
-def _random(pixels: Tensor, generator: torch.Generator | None, draw: Callable) -> Tensor:
-    size = (pixels.shape[0], pixels.shape[2], pixels.shape[3], pixels.shape[1])
+def random_start(
+    norm: str,
+    shape: Sequence[int],
+    eps: float,
+    generator: torch.Generator | None,
+    device: torch.device,
+) -> Float[Tensor, "n c h w"]:
+    """Perturbations of `shape` inside the ball, from which an attack begins."""
+    n, channels, height, width = shape
+    how = {"generator": generator, "device": device}
     # drawn channels last, the layout of the images, so that adding it copies nothing
-    return draw(size, generator=generator, device=pixels.device).permute(0, 3, 1, 2)
-
-
-def _l2_start(pixels: Tensor, eps: float, generator: torch.Generator | None) -> Tensor:
-    noise = _random(pixels, generator, torch.randn)
-    radius = torch.rand((len(pixels), 1, 1, 1), generator=generator, device=pixels.device)
+    draw = torch.randn if norm == "l2" else torch.rand
+    noise = draw((n, height, width, channels), **how).permute(0, 3, 1, 2)
+    if norm == "linf":
+        return (noise * 2 - 1) * eps
     # uniform in direction and in length: uniform in the ball would put nearly every start on its
     # surface, where a ball of thousands of dimensions has its volume, and waste the first steps
-    return noise * (eps * radius / _length(noise))
+    return noise * (eps * torch.rand((n, 1, 1, 1), **how) / _length(noise))
 
-
-def _linf_start(pixels: Tensor, eps: float, generator: torch.Generator | None) -> Tensor:
-    return (_random(pixels, generator, torch.rand) * 2 - 1) * eps
-
-
-_start = {"l2": _l2_start, "linf": _linf_start}
 
 _direction = {
     "l2": lambda gradient: gradient / _length(gradient).clamp_min(1e-20),

@@ -40,12 +40,22 @@ Settings = Annotated[
 
 
 @app.command()
-def fetch(names: Annotated[list[str], typer.Argument(help="Entries of data_manifest/datasets.")]):
-    """Download data sets, verify them and unpack them into the data directory."""
+def fetch(
+    names: Annotated[
+        list[str], typer.Argument(help="Studies, data sets or networks of data_manifest/.")
+    ],
+):
+    """Download data sets and weights, verify them and unpack them into the data directory.
+
+    For a study: its images, stimuli and networks; what must be had by hand is listed.
+    """
     from robustbias.images import download
 
     for name in names:
-        print(f"{name}: {download.fetch(name)}")
+        if name in manifest.studies():
+            print(*download.fetch_study(name), sep="\n")
+        else:
+            print(f"{name}: {download.fetch(name)}")
 
 
 @app.command()
@@ -56,18 +66,55 @@ def doctor():
         print(f"{title}\n{table.to_string(index=False)}\n")
 
 
+Network = Annotated[str, typer.Argument(help="An entry of data_manifest/networks.")]
+
+
+@app.command()
+def check(
+    network: Network,
+    images: Annotated[int, typer.Option(min=1, help="Photographs of ImageNet to classify.")] = 2000,
+    device: Device = "auto",
+):
+    """Load a network, look at its probed layers, and compare its accuracy with the published one.
+
+    The accuracy is that on ImageNet's validation split, if it is here. Status 1 if one differs.
+    """
+    from robustbias import studies
+
+    chosen = studies.chosen_device(device)
+    table = images_doctor.checked(manifest.network(network), images, chosen)
+    print(table.to_string(index=False))
+    raise typer.Exit(int(not table["ok"].all()))
+
+
+@app.command()
+def convert(network: Network):
+    """Write a network's foreign weights as safetensors, which are read from then on."""
+    from robustbias.networks import zoo
+
+    print(zoo.convert(manifest.network(network)))
+
+
 @app.command()
 def train(
     study: Annotated[str, typer.Argument(help="An entry of data_manifest/studies.")],
     network: Annotated[
         list[str] | None, typer.Option(help="Only this network; may be given several times.")
     ] = None,
+    recipe: Annotated[
+        str, typer.Option(help="A table of the study's training parameters, instead of its own.")
+    ] = "",
+    settings: Settings = None,
     device: Device = "auto",
 ):
-    """Train a study's networks; an interrupted run goes on where it stopped."""
+    """Train a study's networks; an interrupted run goes on where it stopped.
+
+    With several GPUs: torchrun --standalone --nproc-per-node=8 --no-python robustbias train STUDY
+    """
     from robustbias import training
 
-    training.train_study(study, networks=network, device=device)
+    given = manifest.settings(settings)
+    training.train_study(study, networks=network, device=device, variant=recipe, **given)
 
 
 @app.command()
@@ -153,6 +200,14 @@ def book(
 
     contents = edition.contents(edition.studies(",".join(studies or [])))
     print(render.render(contents, edition.conclusions()))
+
+
+@app.command()
+def pdf():
+    """Print the rendered book as one PDF (`make pdf`)."""
+    from robustbias.book import render
+
+    print(render.pdf())
 
 
 @app.command()
@@ -252,6 +307,22 @@ def explorer(
     from robustbias.unit_explorer import server
 
     server.serve(port=port, browser=browser)
+
+
+@app.command()
+def visualise(
+    study: Annotated[str, typer.Argument(help="An entry of data_manifest/studies.")],
+    device: Device = "auto",
+):
+    """Draw what each unit of a study's S and R responds to most, where the weights are new."""
+    from robustbias import studies as studies_module
+    from robustbias.unit_explorer import sprites
+
+    loaded = studies_module.load(study, device=device)
+    for path in sprites.drawn(loaded):
+        print(path)
+    if study == sprites.FRONT:
+        print(sprites.strip(loaded, loaded.entry.dose_architecture))
 
 
 @app.command()

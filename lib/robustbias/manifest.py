@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import math
 import os
+import re
 import tomllib
 import types
 import typing
@@ -46,16 +47,19 @@ def check_output(path: Path, *inputs: Path) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class FileEntry:
-    """One downloadable file; `extract` unpacks an archive into the data set's folder.
+    """One file of a data set; `extract` unpacks an archive into the data set's folder.
 
-    An archive may hold several data sets: `folder` is the one inside it to unpack, `into` the
-    sub-folder of the data set's folder that receives it.
+    Without `url` it has to be had by hand and put among the archives. `sha256`, or `md5` where only
+    that is published, is checked before the file is used. An archive may hold several data sets:
+    `folder` is the one inside it to unpack, `into` the sub-folder of the data set's folder that
+    receives it.
     """
 
     name: str
-    url: str
+    url: str = ""
     sha256: str = ""
     bytes: int = 0
+    md5: str = ""
     extract: bool = False
     folder: str = ""
     into: str = ""
@@ -84,12 +88,19 @@ class DatasetEntry:
 class NetworkEntry:
     """One network: how to build it, where its weights are, what it was trained for.
 
+    `architecture` is a name of torchvision.models, or "timm:NAME"; `arguments` go to its builder.
+    `weights` is a path of this repository (trained here if below checkpoints/), an absolute path,
+    or a URL; empty if `by_hand` says where to get them. What is not in the repository lies in the
+    data directory as networks/FILE; with `archive`, FILE is one file of the archive at the URL.
+    `sha256` (or `md5`) and `bytes` are those of the weights' file, empty until trained or if
+    unpublished. `rename` replaces patterns (regular expressions) in the names of foreign weights.
+
     `eps` is the training radius in [0, 1] pixel units (0 for a standard network); `mean` and
     `std` normalise inside the network; `size` is the training image side in pixels; `layers` are
-    the probed modules; `sha256` is the weights file's hash ("" until trained or if unpublished).
-    `replicate` numbers independent trainings of one recipe, and is their seed. S and R that are
-    compared carry the same `pair`; networks that differ in one parameter carry the same `series`.
-    `world` changes parameters of the embedded world for its training images.
+    the probed modules. `replicate` numbers independent trainings of one recipe, and is their seed.
+    S and R that are compared carry the same `pair`: of several, the first whose weights are here.
+    Networks that differ in one parameter carry the same `series`. `expected` holds published
+    accuracies. `world` changes parameters of the embedded world for its training images.
     """
 
     name: str
@@ -100,10 +111,16 @@ class NetworkEntry:
     size: int
     layers: tuple[str, ...]
     dataset: str
-    weights: str
-    format: str
     licence: str
     source: str
+    weights: str = ""
+    by_hand: str = ""
+    file: str = ""
+    archive: str = ""
+    bytes: int = 0
+    md5: str = ""
+    arguments: dict[str, Any] = dataclasses.field(default_factory=dict)
+    rename: dict[str, str] = dataclasses.field(default_factory=dict)
     study: str = ""
     replicate: int = 0
     pair: str = ""
@@ -124,10 +141,8 @@ class NetworkEntry:
 
     def __post_init__(self):
         for field, allowed in {
-            "architecture": ("alexnet", "googlenet", "resnet50"),
             "regime": ("standard", "robust"),
             "norm": ("none", "l2", "linf"),
-            "format": ("safetensors", "torchvision", "madry"),
             "cue": ("both", "shape", "texture"),
         }.items():
             _one_of(f"network {self.name!r}: {field}", getattr(self, field), allowed)
@@ -136,6 +151,23 @@ class NetworkEntry:
                 f"network {self.name!r}: eps = {self.eps} with regime {self.regime!r}; "
                 "expected eps > 0 for robust and eps = 0 for standard."
             )
+        if bool(self.weights) == bool(self.by_hand):
+            raise UserError(f"network {self.name!r}: give either weights or by_hand.")
+        if (self.by_hand or self.archive) and not self.file:
+            raise UserError(f"network {self.name!r}: with by_hand or archive, also give file.")
+        for pattern, replacement in self.rename.items():
+            try:
+                re.sub(pattern, replacement, "")
+            except re.error as error:
+                raise UserError(
+                    f"network {self.name!r}: rename {pattern!r} = {replacement!r}: {error}; "
+                    "expected a regular expression and what replaces it."
+                ) from error
+
+    @property
+    def trained_here(self) -> bool:
+        """Whether `robustbias train` makes the weights; all others are only read."""
+        return self.weights.startswith("checkpoints/")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,9 +189,12 @@ class Threat:
 class StudyEntry:
     """A choice of images, network pairs and threat model.
 
-    `decides` is the display of the cue conflicts (`measures.conflict`) that decides claims about
-    shape bias; "" lets every display have its say. `replicates` are those of its networks that
-    chapters look at.
+    `decides` is the display of the cue conflicts (`shape_bias.measure.displays`) that decides
+    claims about shape bias; "" lets every display have its say. `collage` lists the scales of
+    texture in collages. `replicates` are those of its networks that chapters look at. `subset`
+    chooses among the data set's classes ("" for the source's choice). The first of `preferred`
+    that is on this machine takes the place of `dataset`. `data` are further data sets that
+    chapters read.
     """
 
     name: str
@@ -176,8 +211,12 @@ class StudyEntry:
     training: dict[str, Any] = dataclasses.field(default_factory=dict)
     world: dict[str, Any] = dataclasses.field(default_factory=dict)
     painting: dict[str, Any] = dataclasses.field(default_factory=dict)
+    collage: tuple[float, ...] = ()
     decides: str = ""
     replicates: tuple[int, ...] = (0,)
+    subset: str = ""
+    preferred: tuple[str, ...] = ()
+    data: tuple[str, ...] = ()
 
     def __post_init__(self):
         for field in ("categories", "architectures", "sizes"):

@@ -1,5 +1,9 @@
 """The theme of all figures, colours and markers, and the panels that several chapters share."""
 
+import functools
+import io
+import re
+import tomllib
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from robustbias import manifest
+from robustbias.claims import per_architecture
 from robustbias.stats import Interval
 from robustbias.utils import REGIMES, architecture
 
@@ -19,13 +25,18 @@ PALETTE = {
     "standard": "#0072B2",
     "robust": "#D55E00",
     "untrained": "#7F7F7F",
-    "human": "#009E73",
-    "published": "#444444",
+    "human": "#222222",
+    "published": "#666666",
 }
 MARKERS = {"standard": "o", "robust": "s", "untrained": "X", "human": "D", "published": "^"}
-CUES = {"shape": "#D55E00", "texture": "#0072B2", "neither": "#777777"}
-CATEGORIES = {"texture": "#0072B2", "object": "#D55E00", "color": "#009E73", "scene": "#CC79A7"}
+# Cues have colours that no network has, dark enough for text on white.
+CUES = {"shape": "#762A83", "texture": "#1B7837", "neither": "#666666"}
+CATEGORIES = {
+    "texture": CUES["texture"], "object": CUES["shape"], "color": "#E69F00", "scene": "#56B4E9",
+    "pattern": "#999999",
+}  # fmt: skip
 REFERENCE = "#999999"  # lines at a null, at chance or at a training radius
+WIDTH = 6.85  # inches of the book's column; a figure of that width is displayed at its size
 
 PAIR = ("standard", "robust")
 
@@ -40,7 +51,66 @@ RC = {
     "axes.grid": True,
     "grid.color": "#e6e6e6",
     "axes.titlesize": "medium",
+    "axes.labelsize": "small",
+    "xtick.labelsize": "small",
+    "ytick.labelsize": "small",
+    "legend.fontsize": "small",
+    "svg.hashsalt": "robustbias",  # the same figure is the same file
 }
+
+
+class Described(Figure):
+    """A figure with an alternative text, displayed by notebooks as SVG at its size in inches.
+
+    The text is what the output holds as text/plain; the book makes it the image's `alt`.
+    """
+
+    alt = ""
+
+    def described(self, words: str) -> "Described":
+        """The figure, with these words as its alternative text."""
+        self.alt = words
+        return self
+
+    def __repr__(self) -> str:
+        return self.alt or super().__repr__()
+
+    def svg(self) -> str:
+        """The figure as SVG, the same text for the same figure."""
+        buffer = io.StringIO()
+        with plt.rc_context(RC):
+            self.savefig(buffer, format="svg", metadata={"Date": None}, dpi=200)
+        return buffer.getvalue()
+
+    def _ipython_display_(self) -> None:
+        from IPython.display import display  # the notebook's, not the core's
+
+        display({"image/svg+xml": self.svg(), "text/plain": repr(self)}, raw=True)
+
+
+# AlexNet's modules are numbered with its pooling layers.
+_ALEXNET = {0: 1, 1: 1, 3: 2, 4: 2, 6: 3, 7: 3, 8: 4, 9: 4, 10: 5, 11: 5}
+
+
+def layer_name(id: str) -> str:
+    """A layer as written in figures: "conv 4" for features.9, "stage 2" for layer2."""
+    if id == "relu":
+        return "conv 1"
+    kind, number = re.fullmatch(r"([A-Za-z_]*)[. ]?(.*)", id).groups()
+    if kind == "features" and number.isdigit():
+        return f"conv {_ALEXNET[int(number)]}"
+    return f"{ {'layer': 'stage'}.get(kind, kind) } {number}".strip()
+
+
+@functools.cache
+def _class_words() -> dict[str, str]:
+    path = manifest.ROOT / "data_manifest" / "class_words.toml"
+    return tomllib.loads(path.read_text(encoding="utf-8"))
+
+
+def class_name(id: str) -> str:
+    """A class or an object concept in words: "lifeboat" for n03662601 and for boat n03662601."""
+    return _class_words().get(id.rpartition(" ")[2], id)
 
 
 def offsets(names: Sequence[str], step: float) -> dict[str, float]:
@@ -50,12 +120,13 @@ def offsets(names: Sequence[str], step: float) -> dict[str, float]:
 
 def canvas(
     rows: int = 1, columns: int = 1, *, panel: tuple[float, float] = (3.0, 2.6), **options
-) -> tuple[Figure, np.ndarray]:
+) -> tuple[Described, np.ndarray]:
     """A figure and its rows x columns of axes, `panel` inches each, laid out without overlaps.
 
-    A figure of one column is at least 4.6 inches wide, so that its legend has room.
+    It is as wide as the book's column at most, and at least 4.6 inches, so that its legend has
+    room.
     """
-    width = max(panel[0] * columns, 4.6)
+    width = min(max(panel[0] * columns, 4.6), WIDTH)
     with sns.axes_style("ticks", RC), plt.rc_context(RC):
         figure, axes = plt.subplots(
             rows,
@@ -63,6 +134,7 @@ def canvas(
             figsize=(width, panel[1] * rows),
             squeeze=False,
             layout="constrained",
+            FigureClass=Described,
             **options,
         )
     plt.close(figure)  # a notebook displays what a cell returns; an open figure would appear twice
@@ -70,14 +142,19 @@ def canvas(
 
 
 def architecture_panels(
-    table: pd.DataFrame, labels: Sequence[str] = ("",), *, label_size: str = "medium", **options
-) -> tuple[Figure, list[tuple[pd.DataFrame, np.ndarray]]]:
+    table: pd.DataFrame, labels: Sequence[str] = ("",), *, label_size: str = "small", **options
+) -> tuple[Described, list[tuple[pd.DataFrame, np.ndarray]]]:
     """A figure with one column of panels per architecture of `table` and one row per label.
 
     Returns the figure and, per architecture, its rows of `table` and its axes from top to bottom.
-    `options` are those of `canvas`.
+    An empty table gives a figure that says so. `options` are those of `canvas`.
     """
     names = list(dict.fromkeys(table["architecture"]))
+    if not names:
+        figure, axes = canvas(panel=(4.6, 0.5))
+        axes[0, 0].axis("off")
+        axes[0, 0].text(0.5, 0.5, "no data of these networks", ha="center", va="center")
+        return figure, []
     figure, axes = canvas(len(labels), len(names), **options)
     for ax, name in zip(axes[0], names, strict=True):
         ax.set_title(architecture(name))
@@ -89,12 +166,8 @@ def architecture_panels(
 
 def layer_means(table: pd.DataFrame, metric: str) -> pd.DataFrame:
     """Rows of a metric's means over the units of each layer, of S, R and untrained networks."""
-    return table[
-        (table["metric"] == metric)
-        & (table["unit"] == -1)
-        & (table["layer"] != "all")
-        & table["regime"].isin(list(REGIMES))
-    ]
+    table = per_architecture(table[table["metric"] == metric])
+    return table[(table["scope"] == "layer") & table["regime"].isin(list(REGIMES))]
 
 
 def layer_panels(
@@ -102,11 +175,11 @@ def layer_panels(
     labels: Sequence[str],
     positions: dict[str, float],
     *,
-    label_size: str = "medium",
+    label_size: str = "small",
     align: str = "center",
     style: dict[str, Any] | None = None,
     **options,
-) -> tuple[Figure, np.ndarray]:
+) -> tuple[Described, np.ndarray]:
     """Means by layer with intervals: one row of panels per table, one column per architecture.
 
     Args:
@@ -135,17 +208,19 @@ def layer_lines(
     layers = list(dict.fromkeys(rows["layer"]))
     regime_points(ax, rows, "layer", layers, positions, **{"ls": "-"} | style)
     if len(layers) > 8:
-        ax.set_xticks(range(0, len(layers), 4), range(1, len(layers) + 1, 4))
+        step = 4 if len(layers) < 32 else 8
+        ax.set_xticks(range(0, len(layers), step), range(1, len(layers) + 1, step))
         ax.set_xlabel("convolution, from the first")
     else:
-        ax.set_xticks(range(len(layers)), layers, rotation=40, ha=align, size="x-small")
+        names = [layer_name(layer) for layer in layers]
+        ax.set_xticks(range(len(layers)), names, rotation=40, ha=align, size="x-small")
 
 
 def regime_points(
     ax: Axes,
     rows: pd.DataFrame,
     column: str,
-    order: Sequence[str],
+    order: Sequence[Any],
     positions: dict[str, float],
     *,
     suffix: str = "",
@@ -202,7 +277,7 @@ def picture(ax: Axes, pixels: np.ndarray | None, title: str = "", colour: str = 
     if pixels is None:
         placeholder(ax, "not shown")
     else:
-        ax.imshow(np.clip(pixels, 0, 1), interpolation="nearest")
+        ax.imshow(np.clip(pixels, 0, 1), interpolation="none")  # every pixel a square
     ax.set(xticks=[], yticks=[])
     without_frame(ax)
     ax.set_title(title, color=colour, size="small", weight="normal")
@@ -222,14 +297,20 @@ def without_frame(ax: Axes) -> None:
     ax.spines[:].set_visible(False)
 
 
-def row_title(ax: Axes, words: str, regime: str, height: float, **style) -> None:
+def row_title(ax: Axes, words: str, regime: str, **style) -> None:
     """Words in a regime's colour above a row's first panel, running over the panels after it."""
-    style |= {"size": "small", "color": PALETTE[regime], "transform": ax.transAxes}
-    ax.text(0, height, words, in_layout=False, **style)
+    ax.set_title(" ", size="small")  # keeps the line free, and no more than the panel's width
+    style |= {"size": "small", "color": PALETTE[regime], "va": "bottom"}
+    place = {"xycoords": "axes fraction", "xytext": (0, 3), "textcoords": "offset points"}
+    ax.annotate(words, (0, 1), **place, **style).set_in_layout(False)
 
 
-def legend_below(figure: Figure) -> None:
-    """One legend for all panels under the figure, each label once, S and R first."""
+def legend_below(figure: Figure, columns: int | None = None) -> None:
+    """One legend for all panels under the figure, each label once, S and R first.
+
+    Args:
+        columns: Of the legend, filled one after the other; as many as fit when None.
+    """
     handles = {}
     for ax in figure.axes:
         handles |= dict(zip(*ax.get_legend_handles_labels()[::-1], strict=True))
@@ -238,7 +319,7 @@ def legend_below(figure: Figure) -> None:
         [handles[label] for label in order],
         order,
         loc="outside lower center",
-        ncols=max(2, int(figure.get_figwidth() / 2.2)),  # inches per label
+        ncols=columns or max(2, int(figure.get_figwidth() / 2.2)),  # inches per label
         frameon=False,
         fontsize="small",
     )
@@ -247,11 +328,11 @@ def legend_below(figure: Figure) -> None:
 # Tables for readers.
 
 
-def interval_text(row, threshold: float | None = None) -> str:
-    """Value [95 % interval] of a table's row; as `Interval.text`."""
+def interval_text(row) -> str:
+    """Value [95 % interval] of a table's row."""
     if not row.n:
         return "none decided"
-    return Interval(row.value, row.low, row.high, int(row.n)).text(threshold)
+    return str(Interval(row.value, row.low, row.high, int(row.n)))
 
 
 def pivoted(rows: pd.DataFrame, by: list[str], order: list[str] | None = None) -> pd.DataFrame:
@@ -271,6 +352,7 @@ def reader_table(rows: pd.DataFrame, order: list[str] | None = None, *by: str) -
     Architectures are in alphabetical order, regimes in that of REGIMES. A column `text` replaces
     the intervals.
     """
+    rows = per_architecture(rows)
     if "text" not in rows:
         rows = rows.assign(text=[interval_text(row) for row in rows.itertuples()])
     rows = rows.assign(

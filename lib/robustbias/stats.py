@@ -5,12 +5,14 @@ image use the percentile bootstrap over those clusters. All columns of one boots
 resampled clusters, so a difference between two of its columns is a paired difference.
 """
 
+import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Any
 
 import pandas as pd
+import scipy.stats
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
@@ -31,16 +33,12 @@ class Interval:
     high: float
     n: int
 
-    def text(self, threshold: float | None = None) -> str:
-        """Value and ends to two decimals, or to up to four that keep an end off the threshold."""
-        ends = [end for end in (self.low, self.high) if threshold is not None and end != threshold]
-        digits = 2
-        while digits < 4 and any(round(end, digits) == round(threshold, digits) for end in ends):
-            digits += 1
-        return f"{self.value:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
-
     def __str__(self) -> str:
-        return self.text()
+        """Value and ends to two decimals: three if the interval is shorter than 0.01, one from a
+        length of 2 and none from 20."""
+        length = self.high - self.low
+        digits = 3 if 0 < length < 0.01 else 2 if not length >= 2 else 1 if length < 20 else 0
+        return f"{self.value:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
 
 
 def wilson(successes: int, n: int, level: float = LEVEL) -> Interval:
@@ -70,45 +68,164 @@ def wilson(successes: int, n: int, level: float = LEVEL) -> Interval:
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """Estimates, one per column, and their replicates under resampling.
+    """Estimates, one per column, and their values under resampling of images or units.
 
-    Replicates are NaN where a resample left nothing to divide by. Such a replicate could be
-    anything between the `bounds`, so it widens the interval on both sides. Bounds of NaN make
-    the interval NaN where such replicates reach its ends; without bounds (None) the replicate
-    counts as the value.
+    Resamples are NaN where one left nothing to divide by. Such a resample could be anything
+    between the `bounds`, so it widens the interval on both sides. Bounds of NaN make the interval
+    NaN where such resamples reach its ends; without bounds (None) the resample counts as the value.
+
+    `stretch` widens a column's interval for what the resamples of few clusters lack: they vary
+    too little, by (g - 1) / g, and a t quantile belongs to g - 1 degrees of freedom.
+
+    `training` is the variance of a column over new trainings, with its degrees of freedom: 0 for
+    single networks, set by `mean` where replicates are averaged. The part `shared` of it is in the
+    resamples' variance as well.
     """
 
     value: Float[Tensor, " m"]
-    replicates: Float[Tensor, "r m"]
+    resamples: Float[Tensor, "r m"]
     bounds: tuple[float, float] | None = (0.0, 1.0)
+    stretch: Float[Tensor, " m"] | None = None
+    training: Float[Tensor, " m"] | None = None
+    freedom: Float[Tensor, " m"] | None = None
+    shared: Float[Tensor, " m"] | None = None
 
     def difference(self, minuend: list[int], subtrahend: list[int]) -> "Bootstrap":
-        """Columns minus columns; paired where both sides of a replicate saw the same clusters."""
+        """Columns minus columns; paired where both sides of a resample saw the same clusters."""
         reach = None if self.bounds is None else self.bounds[1] - self.bounds[0]
         return Bootstrap(
             self.value[minuend] - self.value[subtrahend],
-            self.replicates[:, minuend] - self.replicates[:, subtrahend],
+            self.resamples[:, minuend] - self.resamples[:, subtrahend],
             None if reach is None else (-reach, reach),
+            self._wider(minuend, subtrahend),
         )
 
     def ratio(self, numerators: list[int], denominators: list[int]) -> "Bootstrap":
         """Columns over columns."""
         return Bootstrap(
             self.value[numerators] / self.value[denominators],
-            self.replicates[:, numerators] / self.replicates[:, denominators],
+            self.resamples[:, numerators] / self.resamples[:, denominators],
             self.bounds,
+            self._wider(numerators, denominators),
         )
 
+    def _wider(self, one: list[int], other: list[int]) -> Tensor | None:
+        return None if self.stretch is None else self.stretch[one].maximum(self.stretch[other])
+
+    def columns(self, chosen: list[int] | slice | Tensor) -> "Bootstrap":
+        """Some of the columns, in that order."""
+        extra = [getattr(self, name) for name in _EXTRA]
+        extra = [None if each is None else each[chosen] for each in extra]
+        return Bootstrap(self.value[chosen], self.resamples[:, chosen], self.bounds, *extra)
+
+    @staticmethod
+    def joined(parts: list["Bootstrap"]) -> "Bootstrap":
+        """The columns of all parts, whose bounds are those of the first."""
+        extra = {}
+        for name, plain in _EXTRA.items():
+            given = [getattr(part, name) for part in parts]
+            if any(each is not None for each in given):
+                extra[name] = torch.cat(
+                    [
+                        torch.full_like(part.value, plain) if each is None else each
+                        for part, each in zip(parts, given, strict=True)
+                    ]
+                )
+        return Bootstrap(
+            torch.cat([part.value for part in parts]),
+            torch.cat([part.resamples for part in parts], 1),
+            parts[0].bounds,
+            **extra,
+        )
+
+    def mean(self, groups: list[list[int]], *, trainings: bool) -> "Bootstrap":
+        """The mean of each group of columns.
+
+        Where the columns of a group are replicates (`trainings`), the variance of their mean over
+        new trainings is s² / k with k - 1 degrees of freedom; a part of s² is only that images
+        are few, which the resamples hold already. Else the groups' variances from training add
+        up, with Satterthwaite's degrees of freedom.
+        """
+        if not groups:
+            return self.columns([])
+        value = torch.stack([self.value[group].mean() for group in groups])
+        resamples = torch.stack([self.resamples[:, group].mean(1) for group in groups], 1)
+        variance, shared = torch.zeros(len(groups)), torch.zeros(len(groups))
+        freedom = torch.full((len(groups),), torch.inf)
+        for at, group in enumerate(groups):
+            k = len(group)
+            if trainings and k > 1:
+                spread = self.resamples[:, group] - resamples[:, [at]]
+                variance[at], freedom[at] = self.value[group].var() / k, k - 1
+                shared[at] = (_variance(spread).mean() / (k - 1)).minimum(variance[at])
+            elif not trainings and self.training is not None:
+                parts, free = self.training[group] / k**2, self.freedom[group]
+                variance[at], shared[at] = parts.sum(), self.shared[group].sum() / k**2
+                freedom[at] = variance[at] ** 2 / (parts**2 / free).sum()
+        stretch = None
+        if self.stretch is not None:
+            stretch = torch.stack([self.stretch[group].max() for group in groups])
+        freedom = freedom.nan_to_num(nan=torch.inf)
+        return Bootstrap(value, resamples, self.bounds, stretch, variance, freedom, shared)
+
     def interval(self, level: float = LEVEL) -> tuple[Float[Tensor, " m"], Float[Tensor, " m"]]:
-        """Ends of the percentile interval of each column."""
+        """Ends of the interval of each column.
+
+        The percentile interval of the resamples; where trainings vary, at least
+        value ± t √(training + variance of the resamples), with Satterthwaite's degrees of freedom
+        (1946, doi:10.2307/3002019). Where trainings differ by more than their images' chance, each
+        part has its own quantile (Cochran and Cox 1957, section 4.14).
+        """
         tail = (1 - level) / 2
         if self.bounds is None:
-            drawn = self.replicates.where(self.replicates.isfinite(), self.value)
-            return percentile(drawn, tail), percentile(drawn, 1 - tail)
-        floor, ceiling = self.bounds
-        low = percentile(self.replicates.nan_to_num(nan=floor), tail)
-        high = percentile(self.replicates.nan_to_num(nan=ceiling), 1 - tail)
-        return low, high
+            drawn = self.resamples.where(self.resamples.isfinite(), self.value)
+            low, high = percentile(drawn, tail), percentile(drawn, 1 - tail)
+        else:
+            floor, ceiling = self.bounds
+            low = percentile(self.resamples.nan_to_num(nan=floor), tail)
+            high = percentile(self.resamples.nan_to_num(nan=ceiling), 1 - tail)
+        stretch = 1 if self.stretch is None else self.stretch
+        low, high = (self.value + stretch * (end - self.value) for end in (low, high))
+        if self.training is not None:
+            reach = self._reach(tail)
+            low, high = low.minimum(self.value - reach), high.maximum(self.value + reach)
+        floor, ceiling = (-torch.inf, torch.inf) if self.bounds is None else self.bounds
+        inside = (self.value >= floor) & (self.value <= ceiling)  # a mean may lie outside
+        return (
+            torch.where(inside, low.clamp_min(floor), low),
+            torch.where(inside, high.clamp_max(ceiling), high),
+        )
+
+    def _reach(self, tail: float) -> Float[Tensor, " m"]:
+        """Half the width of the t interval over trainings, 0 where there is one."""
+        error, freedom = self.error()
+        reach = _t(1 - tail, freedom) * error
+        images = error**2 - self.training
+        parts = _t(1 - tail, self.freedom) ** 2 * self.training
+        parts += NormalDist().inv_cdf(1 - tail) ** 2 * images
+        seen = self.training > self.shared  # simulated: Satterthwaite's degrees are too many here
+        return torch.where(seen, parts.sqrt(), reach).where(self.training > 0, 0)
+
+    def error(self) -> tuple[Float[Tensor, " m"], Float[Tensor, " m"]]:
+        """Standard error of each column and its degrees of freedom."""
+        images = _variance(self.resamples)
+        if self.training is None:
+            return images.sqrt(), torch.full_like(images, torch.inf)
+        total = (images - self.shared).clamp_min(0) + self.training
+        freedom = (total**2 / (self.training**2 / self.freedom)).nan_to_num(nan=torch.inf)
+        return total.sqrt(), freedom
+
+
+# fields of a bootstrap with a value per column, and what stands for None
+_EXTRA = {"stretch": 1.0, "training": 0.0, "freedom": torch.inf, "shared": 0.0}
+
+
+def _variance(resamples: Float[Tensor, "r m"]) -> Float[Tensor, " m"]:
+    """Of each column, over the resamples that are finite."""
+    finite = resamples.isfinite()
+    count = finite.sum(0)
+    centred = (resamples - resamples.nanmean(0)).where(finite, 0)
+    return (centred**2).sum(0) / (count - 1).clamp_min(1)
 
 
 def percentile(replicates: Float[Tensor, "r m"], share: float) -> Float[Tensor, " m"]:
@@ -160,54 +277,79 @@ def ratios(
     Source: Efron and Tibshirani 1993, chapters 8 and 13.
     """
     over, under = cluster_sums(numerators, clusters), cluster_sums(denominators, clusters)
-    counts = resampled_counts(len(over), draws, generator)
-    return Bootstrap(over.sum(0) / under.sum(0), (counts @ over) / (counts @ under))
+    g = len(over)
+    counts = resampled_counts(g, draws, generator)
+    stretch = torch.ones(over.shape[1])
+    if g > 1:  # a single cluster tells nothing of its spread
+        stretch *= (g / (g - 1)) ** 0.5 * _t_over_z(torch.tensor([g - 1.0]))
+    return Bootstrap(
+        over.sum(0) / under.sum(0), (counts @ over) / (counts @ under), stretch=stretch
+    )
 
 
-@dataclass(frozen=True)
-class Null:
-    """An observed value, the middle 95 % of its null distribution, and a two-sided p."""
-
-    value: float
-    low: float
-    high: float
-    p: float
-
-
-def exchange_null(
-    numerators: Float[Tensor, "n 2"],
-    denominators: Float[Tensor, "n 2"],
-    clusters: Int64[Tensor, " n"],
+def crossed_ratios(
+    numerators: Float[Tensor, "n m"],
+    denominators: Float[Tensor, "n m"],
+    first: Int64[Tensor, " n"],
+    second: Int64[Tensor, " n"],
     *,
     generator: torch.Generator,
     draws: int = DRAWS,
-) -> Null:
-    """Difference of two ratios when the two labels are exchanged at random, cluster by cluster.
+) -> Bootstrap:
+    """Ratios of sums as in `ratios`, for observations in two crossed groupings.
 
-    If the two networks were alike, which of them gave which answers would not matter.
-    p = (1 + #{|null| >= |observed|}) / (1 + draws).
+    Both groupings are resampled, independently, and an observation counts as often as its first
+    cluster was drawn times its second: stimuli made of a shape image and a texture image vary
+    with both. Source: Owen 2007, doi:10.1214/07-AOAS122 (the pigeonhole bootstrap).
 
     Args:
-        numerators: The two networks' numerators on the same observations.
-        denominators: Likewise.
+        first, second: Indices of the two groups each observation belongs to.
     """
-    over, under = cluster_sums(numerators, clusters), cluster_sums(denominators, clusters)
-    kept = torch.randint(2, (draws, len(over)), generator=generator).float()
+    if len(first) == 0:
+        raise UserError("no observations to resample: choose a larger n")
+    (_, a), (_, b) = (side.cpu().unique(return_inverse=True) for side in (first, second))
+    rows, columns, m = int(a.max()) + 1, int(b.max()) + 1, numerators.shape[1]
+    if rows < columns:  # the longer side goes through the matrix product
+        a, b, rows, columns = b, a, columns, rows
+    both = torch.cat([numerators, denominators], 1).float().cpu()
+    cells = torch.zeros(rows * columns, 2 * m).index_add_(0, a * columns + b, both)
+    flat = cells.reshape(rows, columns * 2 * m)
+    sums = []
+    for part in torch.arange(draws).split(1000):  # 1,000 at a time bound the memory
+        by_row = resampled_counts(rows, len(part), generator) @ flat
+        by_column = resampled_counts(columns, len(part), generator)
+        sums.append(torch.einsum("rc,rcm->rm", by_column, by_row.view(len(part), columns, 2 * m)))
+    over, under = torch.cat(sums).split(m, 1)
+    value = torch.divide(*cells.sum(0).split(m))
+    # the resamples count what belongs to neither grouping three times (Owen, theorem 4); the
+    # variance of two-way clusters (Cameron, Gelbach and Miller 2011, doi:10.1198/jbes.2010.07136)
+    # and its degrees of freedom give the width, the resamples the form
+    part = (cells[:, :m] - value * cells[:, m:]) / cells[:, m:].sum(0)
+    part = part.view(rows, columns, m)
+    by_row, by_column = part.sum(1).square().sum(0), part.sum(0).square().sum(0)
+    single = part.square().sum((0, 1))
+    by_row, by_column = by_row * rows / (rows - 1), by_column * columns / (columns - 1)
+    variance = (by_row + by_column - single).maximum(by_row).maximum(by_column)
+    of_rows, of_columns = (by_row - single).clamp_min(0), (by_column - single).clamp_min(0)
+    freedom = of_rows**2 / (rows - 1) + of_columns**2 / (columns - 1) + single**2 / len(cells)
+    freedom = variance**2 / freedom
+    stretch = (variance / _variance(over / under)).sqrt() * _t_over_z(freedom)
+    return Bootstrap(value, over / under, stretch=stretch.nan_to_num(nan=1.0, posinf=1.0))
 
-    def exchanged(side: Tensor, column: int) -> Tensor:
-        return kept @ side[:, column] + (1 - kept) @ side[:, 1 - column]
 
-    null = exchanged(over, 0) / exchanged(under, 0) - exchanged(over, 1) / exchanged(under, 1)
-    null = null.nan_to_num(nan=0.0)
-    observed = float(over[:, 0].sum() / under[:, 0].sum() - over[:, 1].sum() / under[:, 1].sum())
-    extreme = int((null.abs() >= abs(observed) - 1e-6).sum())
-    low, high = (float(percentile(null[:, None], share)) for share in (0.025, 0.975))
-    return Null(observed, low, high, (1 + extreme) / (1 + draws))
+def _t(share: float, freedom: Float[Tensor, " m"]) -> Float[Tensor, " m"]:
+    """Quantiles of Student's t."""
+    return torch.from_numpy(scipy.stats.t.ppf(share, freedom.double().numpy())).float()
 
 
-# Tables of estimates: one row per column of a bootstrap, then R minus S.
+def _t_over_z(freedom: Float[Tensor, " m"]) -> Float[Tensor, " m"]:
+    return _t((1 + LEVEL) / 2, freedom) / NormalDist().inv_cdf((1 + LEVEL) / 2)
 
-NETWORK = ("study", "network", "architecture", "regime", "eps", "pair")
+
+# Tables of estimates. `mean_over` says what a row averages: missing for one network or one pair,
+# "replicates" for all trainings of an architecture (where there are several), "architectures".
+
+NETWORK = ("study", "network", "architecture", "replicate", "regime", "eps", "pair")
 
 
 def over_units(
@@ -244,25 +386,27 @@ def over_units(
         )
         columns = {"metric": list(metrics), "n": finite.sum(0).numpy()}
         tables.append(pd.DataFrame(columns).assign(**about))
-    boot = Bootstrap(
-        torch.cat([boot.value for boot in boots]),
-        torch.cat([boot.replicates for boot in boots], 1),
-        bounds,
-    )
+    boot = replace(Bootstrap.joined(boots), bounds=bounds)
     return pd.concat(tables, ignore_index=True), boot
 
 
 def intervals(about: pd.DataFrame, boot: Bootstrap) -> pd.DataFrame:
-    """`about` with `value`, `low` and `high` of the bootstrap's columns, which are its rows."""
+    """`about` with `value`, `low` and `high` of the bootstrap's columns, which are its rows.
+
+    Also `freedom`, the degrees of freedom of the interval, missing where no trainings vary.
+    """
     low, high = boot.interval()
     ends = {"value": boot.value, "low": low, "high": high}
+    if boot.training is not None:
+        freedom = boot.error()[1]
+        ends["freedom"] = freedom.masked_fill(freedom > 1e6, torch.nan)
     return about.assign(**{name: end.double().numpy() for name, end in ends.items()})
 
 
 def compared(
     study: Study, about: pd.DataFrame, boot: Bootstrap, *, paired: bool, by: str = "-"
 ) -> tuple[pd.DataFrame, Bootstrap]:
-    """R minus S of every architecture, for each group that both have.
+    """R minus S of every pair, of every architecture and of the study, for each group both have.
 
     Args:
         about: One row per column of `boot`: `network`, `n` and what distinguishes the groups.
@@ -270,10 +414,10 @@ def compared(
         by: "-" for the difference, "/" for the ratio.
 
     Returns:
-        The rows of R with `network` and `regime` as "R - S", and their bootstrap.
+        The rows of R with `network` and `regime` as "R - S", and their bootstrap; then the means
+        as from `averaged`.
     """
-    keys = [column for column in about if column not in (*NETWORK, "n")]
-    groups = list(about[keys].itertuples(index=False, name=None))
+    groups = _groups(about)
     at = {key: i for i, key in enumerate(zip(about["network"], groups, strict=True))}
     robust, standard, names = [], [], []
     for pair in pairs(study).values():
@@ -288,7 +432,105 @@ def compared(
     if not paired:
         table["n"] += about["n"].to_numpy()[standard]
     relation = boot.difference if by == "-" else boot.ratio
-    return table.reset_index(drop=True), relation(robust, standard)
+    return averaged(study, table.reset_index(drop=True), relation(robust, standard), paired=paired)
+
+
+def averaged(
+    study: Study, about: pd.DataFrame, boot: Bootstrap, *, paired: bool
+) -> tuple[pd.DataFrame, Bootstrap]:
+    """The rows and columns with the means over replicates, and of these over architectures.
+
+    Means over architectures, which count alike, are of the pairs, where all of the study's
+    architectures have the group. Those rows have no `architecture` and no `network`.
+
+    Args:
+        paired: Whether all were measured on the same n observations; else n adds up.
+    """
+    about = about.reset_index(drop=True).assign(mean_over=None)
+    if about.empty:  # no pair
+        return about, boot
+    total = "min" if paired else "sum"
+    network = [about[c] for c in ("study", "architecture", "regime", "eps", "pair")]
+    members = _rows_by(zip(*network, _groups(about), strict=True))
+    means = boot.mean(members, trainings=True)
+    rows = about.iloc[[group[0] for group in members]].assign(
+        mean_over="replicates",
+        replicate=None,
+        network=[_common(about["network"].iloc[group]) for group in members],
+        n=[about["n"].iloc[group].agg(total) for group in members],
+    )
+    several = [i for i, group in enumerate(members) if len(group) > 1]
+    wanted = {architecture for architecture, _ in pairs(study)}
+    of_pairs = rows["pair"].astype(bool).to_numpy().nonzero()[0]
+    keys = list(zip(rows["regime"], _groups(rows), strict=True))
+    whole = [
+        [int(of_pairs[i]) for i in group]
+        for group in _rows_by(keys[i] for i in of_pairs)
+        if len(group) == len(wanted) == rows["architecture"].iloc[of_pairs[group]].nunique() > 1
+    ]
+    pooled = rows.iloc[[group[0] for group in whole]].assign(
+        mean_over="architectures",
+        network=None,
+        architecture=None,
+        n=[rows["n"].iloc[group].agg(total) for group in whole],
+    )
+    boots = [means.columns(several), means.mean(whole, trainings=False)]
+    return (
+        pd.concat([t for t in (about, rows.iloc[several], pooled) if len(t)], ignore_index=True),
+        Bootstrap.joined([boot, *(each for each in boots if len(each.value))]),
+    )
+
+
+def _rows_by(keys: Iterable[tuple]) -> list[list[int]]:
+    """Positions of equal keys, in the order of their first."""
+    at: dict[tuple, list[int]] = {}
+    for position, key in enumerate(keys):
+        at.setdefault(key, []).append(position)
+    return list(at.values())
+
+
+def _groups(about: pd.DataFrame) -> list[tuple]:
+    """What distinguishes the rows of one network, a tuple per row; None stands for NaN."""
+    keys = about.drop(columns=[c for c in (*NETWORK, "mean_over", "n") if c in about])
+    keys = keys.astype(object).where(keys.notna(), None)
+    return list(keys.itertuples(index=False, name=None))
+
+
+def _common(names: pd.Series) -> str:
+    """The names without their replicate's number: iconworld-alexnet-r of iconworld-alexnet-r-1."""
+    return re.sub(r"-\d+(?= |$)", "", names.iloc[0])
+
+
+def over_layers(
+    study: Study, about: pd.DataFrame, boot: Bootstrap, *, geometric: bool
+) -> tuple[pd.DataFrame, Bootstrap]:
+    """Means over the layers of every pair (scope `network`) and the `first layer`, as `averaged`.
+
+    Args:
+        about, boot: R against S by layer, from `compared`, of unpaired groups.
+        geometric: Whether values are ratios, of which the geometric mean is taken.
+    """
+    log, exp = (torch.log, torch.exp) if geometric else (torch.clone, torch.clone)
+    wholes, means = [], []
+    single = about[about["mean_over"].isna()]
+    others = [c for c in single if c not in (*NETWORK[1:], "layer", "n")]
+    for _, layers in single.groupby(["network", *others], sort=False, dropna=False):
+        chosen = boot.columns(layers.index.tolist())
+        means.append(
+            Bootstrap(
+                exp(log(chosen.value).mean(0, keepdim=True)),
+                exp(log(chosen.resamples).mean(1, keepdim=True)),
+                boot.bounds,
+            )
+        )
+        means.append(chosen.columns([0]))
+        first = layers.iloc[:1].assign(layer=None)
+        wholes.append(first.assign(scope="network", n=layers["n"].sum()))
+        wholes.append(first.assign(scope="first layer"))
+    if not wholes:
+        return about.iloc[:0], boot.columns([])
+    whole = pd.concat(wholes, ignore_index=True)
+    return averaged(study, whole, Bootstrap.joined(means), paired=False)
 
 
 def aggregate(
@@ -296,12 +538,14 @@ def aggregate(
 ) -> pd.DataFrame:
     """Value, interval and n of every group, then R minus S of each group that both have.
 
+    Each with the means over replicates and architectures (`averaged`).
+
     Args:
         about, boot, paired: As in `compared`.
         suffix: Follows the metric's name in the rows of differences.
     """
     difference, differences = compared(study, about, boot, paired=paired)
     difference["metric"] += suffix
-    return pd.concat(
-        [intervals(about, boot), intervals(difference, differences)], ignore_index=True
-    )
+    tables = [averaged(study, about, boot, paired=paired), (difference, differences)]
+    parts = [intervals(*each) for each in tables]
+    return pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)

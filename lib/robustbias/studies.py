@@ -7,6 +7,7 @@ import copy
 import dataclasses
 import functools
 import importlib.metadata
+import os
 import platform
 import subprocess
 import time
@@ -17,12 +18,13 @@ from typing import Any
 import pandas as pd
 import torch
 from jaxtyping import Float, UInt8
-from torch import Tensor
+from torch import Tensor, nn
 
 from robustbias import manifest
-from robustbias.images import Images
+from robustbias.images import Images, imagenet
 from robustbias.images.cue_conflict import class_names, membership
 from robustbias.images.iconworld import IconWorld, World
+from robustbias.images.imagenet import ImageNet
 from robustbias.images.source import Source
 from robustbias.images.style_transfer import StyleTransfer
 from robustbias.images.tiny_imagenet import TinyImageNet
@@ -71,13 +73,20 @@ def _iconworld(entry: StudyEntry, device: torch.device, cue: str) -> IconWorld:
 def _tiny_imagenet(entry: StudyEntry, device: torch.device, cue: str) -> TinyImageNet:
     where = f"study {entry.name}: painting"
     transfer = manifest.filled(StyleTransfer, entry.painting, where) if entry.painting else None
-    return TinyImageNet(entry.categories, transfer=transfer)
+    chosen = {"subset": entry.subset} if entry.subset else {}
+    return TinyImageNet(entry.categories, transfer=transfer, **chosen)
+
+
+def _imagenet(entry: StudyEntry, device: torch.device, cue: str) -> ImageNet:
+    dataset, (size, *_) = entry.dataset, entry.sizes
+    return ImageNet(entry.categories, dataset=dataset, subset=entry.subset, size=size)
 
 
 # one source per kind of data set
 SOURCES: dict[str, Callable[[StudyEntry, torch.device, str], Source]] = {
     "embedded": _iconworld,
     "tiny-imagenet": _tiny_imagenet,
+    "imagenet": _imagenet,
 }
 
 
@@ -115,10 +124,10 @@ class Study:
         return _loaded(name, str(self.device))
 
     def network(self, architecture: str, regime: str) -> zoo.Network:
-        """The S or the R (of the study's radius) of an architecture."""
-        for entry in self.entries:
-            if entry.pair and (entry.architecture, entry.regime) == (architecture, regime):
-                return self.network_named(entry.name)
+        """The S or the R (of the study's radius) of an architecture's first replicate."""
+        pair = first_pairs(self).get(architecture, {})
+        if regime in pair:
+            return self.network_named(pair[regime].name)
         present = sorted({f"{e.architecture} {e.regime}" for e in self.entries})
         raise UserError(
             f"study {self.name} has no {regime} {architecture} here; it has: {', '.join(present)}."
@@ -160,7 +169,10 @@ class Study:
             "threads": torch.get_num_threads(),
             "seconds": round(time.perf_counter() - self.started, 1),
         }
-        rows |= {f"weights of {e.name}": e.sha256[:12] for e in self.entries}
+        rows |= {
+            f"weights of {e.name}": (e.sha256 or self.network_named(e.name).weights_hash)[:12]
+            for e in self.entries
+        }
         rows |= {name: importlib.metadata.version(name) for name in PACKAGES}
         return Footer(rows, self.tables.values())
 
@@ -171,6 +183,7 @@ def load(
     seed: int = 0,
     device: str = "auto",
     architectures: tuple[str, ...] | list[str] | None = None,
+    replicates: tuple[int, ...] | list[int] | None = None,
     world: dict[str, Any] | None = None,
 ) -> Study:
     """The study of that name.
@@ -178,33 +191,54 @@ def load(
     Args:
         device: cpu, cuda or auto (cuda where there is one).
         architectures: Some of the study's, all when None.
+        replicates: Numbers of the trainings to look at, the study's when None. `seed` has no part
+            in them: it draws images and resamples.
         world: Parameters of the embedded world to change, for instance {"texture_contrast": 0.05}.
 
     Raises:
         UserError: An unknown study, architecture, device or world parameter.
     """
     entry = manifest.study(name)
-    chosen = tuple(architectures) if architectures else entry.architectures
-    if unknown := [a for a in chosen if a not in entry.architectures]:
+    networks = [manifest.network(n) for n in manifest.networks(name)]
+    present = [e for e in networks if zoo.weights_path(e).is_file()]
+    # those of the study first, then those of networks that were added to it
+    available = tuple(dict.fromkeys((*entry.architectures, *(e.architecture for e in present))))
+    chosen = tuple(architectures) if architectures else available
+    if unknown := [a for a in chosen if a not in available]:
         raise UserError(
             f"study {name} has no architecture {', '.join(unknown)}; "
-            f"it has: {', '.join(entry.architectures)}."
+            f"it has: {', '.join(available)}."
         )
     if world:
         valid = {field.name for field in dataclasses.fields(World)} if entry.world else set()
         if unknown := sorted(set(world) - valid):
             raise UserError(f"unknown world parameter(s) {unknown}; known: {sorted(valid)}.")
         entry = dataclasses.replace(entry, world=entry.world | world)
-    entry = dataclasses.replace(entry, architectures=chosen)
-    networks = (manifest.network(n) for n in manifest.networks(name))
-    here = (e for e in networks if zoo.weights_path(e).is_file())
-    painter = entry.painting.get("painter")  # makes images; no comparison uses it
+    preferred = (n for n in entry.preferred if imagenet.here(manifest.dataset(n)))
+    entry = dataclasses.replace(
+        entry,
+        architectures=chosen,
+        replicates=tuple(replicates or entry.replicates),
+        dataset=next(preferred, entry.dataset),
+    )
+    painters = entry.painting.get("painters", ())  # they make images; no comparison uses them
     entries = tuple(
         e
-        for e in here
-        if e.architecture in chosen and e.replicate in entry.replicates and e.name != painter
+        for e in present
+        if e.architecture in chosen and e.replicate in entry.replicates and e.name not in painters
     )
-    return Study(entry, entries, seed, chosen_device(device))
+    return Study(entry, _one_pair_each(entries), seed, chosen_device(device))
+
+
+def _one_pair_each(entries: tuple[NetworkEntry, ...]) -> tuple[NetworkEntry, ...]:
+    """The entries, of which only the first of each pair, regime and replicate keeps the pair."""
+    taken: set[tuple[str, str, int]] = set()
+    chosen = []
+    for entry in entries:
+        place = (entry.pair, entry.regime, entry.replicate)
+        chosen.append(dataclasses.replace(entry, pair="") if place in taken else entry)
+        taken.add(place)
+    return tuple(chosen)
 
 
 def source(entry: StudyEntry, device: torch.device, cue: str = "both") -> Source:
@@ -220,8 +254,11 @@ def source(entry: StudyEntry, device: torch.device, cue: str = "both") -> Source
 
 def chosen_device(name: str) -> torch.device:
     """The device of that name; "auto" is cuda where there is one. Raises UserError."""
+    if name == "auto" and torch.cuda.is_available():
+        local = int(os.environ.get("LOCAL_RANK", 0))  # torchrun's processes take a card each
+        return torch.device("cuda", local % torch.cuda.device_count())
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device("cpu")
     if name.partition(":")[0] not in ("cpu", "cuda"):
         raise UserError(f"unknown device {name!r}; expected cpu, cuda or auto.")
     if name.startswith("cuda") and not torch.cuda.is_available():
@@ -244,28 +281,41 @@ def described(study: Study, entry: NetworkEntry) -> dict[str, Any]:
         "study": study.name,
         "network": entry.name,
         "architecture": entry.architecture,
+        "replicate": entry.replicate,
         "regime": entry.regime,
         "eps": entry.eps,
         "pair": bool(entry.pair),
     }
 
 
-def pairs(study: Study) -> dict[str, dict[str, NetworkEntry]]:
-    """{architecture: {"standard": entry, "robust": entry}}, without those not on this machine."""
-    by_architecture: dict[str, dict[str, NetworkEntry]] = {}
+def pairs(study: Study) -> dict[tuple[str, int], dict[str, NetworkEntry]]:
+    """{(architecture, replicate): {"standard": entry, "robust": entry}}, of networks that are here.
+
+    Ordered by architecture as in the manifest, then by replicate.
+    """
+    found: dict[tuple[str, int], dict[str, NetworkEntry]] = {}
     for entry in study.entries:
         if entry.pair:
-            by_architecture.setdefault(entry.architecture, {})[entry.regime] = entry
-    return by_architecture
+            found.setdefault((entry.architecture, entry.replicate), {})[entry.regime] = entry
+    order = list(study.entry.architectures)
+    return dict(sorted(found.items(), key=lambda item: (order.index(item[0][0]), item[0][1])))
+
+
+def first_pairs(study: Study) -> dict[str, dict[str, NetworkEntry]]:
+    """{architecture: {"standard": entry, "robust": entry}} of each one's first replicate here."""
+    first: dict[str, dict[str, NetworkEntry]] = {}
+    for (architecture, _), pair in pairs(study).items():
+        first.setdefault(architecture, pair)
+    return first
 
 
 def pair_of(study: Study, architecture: str) -> dict[str, NetworkEntry]:
-    """{"standard": entry, "robust": entry} of one architecture.
+    """{"standard": entry, "robust": entry} of one architecture, of its first replicate.
 
     Raises:
         UserError: The study has no networks of this architecture.
     """
-    by_architecture = pairs(study)
+    by_architecture = first_pairs(study)
     if architecture not in by_architecture:
         names = ", ".join(by_architecture) or "none; train some first"
         raise UserError(f"no {architecture!r} networks in this study; here are: {names}.")
@@ -296,25 +346,35 @@ def paired(study: Study) -> Study:
 
 def networks_with_controls(
     study: Study, pixels: UInt8[Tensor, "n 3 h w"], controls: int = 1
-) -> Iterator[tuple[dict[str, Any], zoo.Network, int]]:
-    """(columns that describe it, network, repeat), architecture by architecture.
+) -> Iterator[tuple[dict[str, Any], Callable[[], nn.Module], int]]:
+    """(columns that describe it, what returns the network, repeat), by architecture.
 
-    First the networks trained on both cues, then the random-initialisation controls (regime
-    `untrained`), numbered by `repeat`.
+    First the networks trained on both cues of the study's own images, then the
+    random-initialisation controls (regime `untrained`), numbered by `repeat`.
 
     Args:
         pixels: Images that the controls' BatchNorm statistics are taken from.
         controls: Random initialisations per architecture.
     """
-    entries = [entry for entry in study.entries if entry.cue == "both"]
+    entries = [entry for entry in study.entries if entry.cue == "both" and not entry.world]
     for architecture in dict.fromkeys(entry.architecture for entry in entries):
         for entry in entries:
             if entry.architecture == architecture:
-                yield described(study, entry), study.network_named(entry.name), 0
-        if pair := pairs(study).get(architecture):
+                load = functools.partial(study.network_named, entry.name)
+                yield described(study, entry), load, 0
+        if pair := first_pairs(study).get(architecture):
             entry = pair.get("standard") or pair["robust"]
             control = {"network": f"untrained-{architecture}", "regime": "untrained"}
-            columns = described(study, entry) | control | {"eps": 0.0, "pair": False}
+            columns = (
+                described(study, entry) | control | {"eps": 0.0, "pair": False, "replicate": None}
+            )
             for repeat in range(controls):
-                network = zoo.untrained(entry, study.seed + repeat).to(study.device)
-                yield columns, zoo.calibrated(network, pixels), repeat
+                yield columns, functools.partial(_control, study, entry, repeat, pixels), repeat
+
+
+def _control(
+    study: Study, entry: NetworkEntry, repeat: int, pixels: UInt8[Tensor, "n 3 h w"]
+) -> nn.Module:
+    """A random initialisation of the entry's network, calibrated on the images."""
+    network = zoo.untrained(entry, study.seed + repeat).to(study.device)
+    return zoo.calibrated(network, pixels)

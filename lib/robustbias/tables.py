@@ -3,10 +3,17 @@
 key = sha256(measure, arguments, study entry, seed, image digest, weights hashes, core source)
 
 A changed argument, image, weight or line of the core package is another key, so a stored table is
-never stale. Provenance travels inside the parquet file, in its schema metadata.
+never stale. Provenance travels inside the parquet file, in its schema metadata. Processes that need
+the same table wait for the one that measures it; with `worker` they share its `parts`.
+
+Tables are long: one row per thing measured. Columns that do not apply to a row are missing (None,
+NaN) in it. Where rows differ in what they are about, `scope` names the finest column that
+identifies the row: `unit` (layer and unit are given), `layer` (all units of that layer; the unit is
+missing), `network` (the layer is missing too), and so on.
 """
 
 import ast
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -15,7 +22,9 @@ import json
 import math
 import os
 import pkgutil
+import shutil
 import time
+import urllib.parse
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -23,7 +32,11 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+import safetensors
+import safetensors.torch
 import torch
+from torch import Tensor
+from tqdm import tqdm
 
 from robustbias import utils
 from robustbias.manifest import ROOT, NetworkEntry
@@ -34,7 +47,12 @@ PACKAGE = Path(__file__).parent
 METADATA = b"robustbias"
 PROSE = ("title", "summary", "training")  # of a study; what training did is in the weights
 STUDY = "robustbias.studies"  # what hands a measure its images and networks
-VALUES = ("value", "low", "high", "n")
+VALUES = ("value", "low", "high", "freedom", "n")
+WHOLE = (
+    "unit",
+    "severity",
+    "replicate",
+)  # columns of whole numbers, even where some rows have none
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef)
 
 
@@ -182,21 +200,28 @@ def cached(
     name = function.__name__
     depends = dependencies(function, study, entries, arguments)
     path = folder() / study.name / f"{name}-{key(depends)}.parquet"
-    try:
-        table = read(path)
-    except FileNotFoundError:
-        table = None
-    except (pa.ArrowException, KeyError, OSError, TypeError, ValueError):
-        # damaged from outside: measure again
-        path.unlink(missing_ok=True)
-        table = None
     used = dict(study.tables)
-    if table is None:
-        table = _measured(function, study, arguments, depends, path)
+    if (table := _stored(path)) is None:
+        kept = path.with_name(f".parts-{path.stem}")
+        lock = path.with_name(f".{name}.lock")
+        with utils.locked(lock) if worker()[1] == 1 else contextlib.nullcontext():
+            if (table := _stored(path)) is None:
+                table = _measured(function, study, arguments, depends, path, kept)
     # Without what was read on the way: a second time, when this table is here, it is not read.
     study.tables.clear()
     study.tables.update({**used, path.stem: summary(table)})
     return table
+
+
+def _stored(path: Path) -> pd.DataFrame | None:
+    """The table at `path`; None where there is none, or one damaged from outside."""
+    try:
+        return read(path)
+    except FileNotFoundError:
+        return None
+    except (pa.ArrowException, KeyError, OSError, TypeError, ValueError):
+        path.unlink(missing_ok=True)
+        return None
 
 
 def _measured(
@@ -205,10 +230,21 @@ def _measured(
     arguments: dict[str, Any],
     depends: dict[str, Any],
     path: Path,
+    kept: Path,
 ) -> pd.DataFrame:
-    """A table measured now and kept at `path`, as read back from there."""
+    """A table measured now and kept at `path`, as read back from there.
+
+    Args:
+        kept: Folder of the `parts` that are already there; removed with the last of them.
+    """
     started = time.perf_counter()
-    table = function(study, **arguments)
+    _KEPT.append(kept)
+    try:
+        table = function(study, **arguments)
+    finally:
+        _KEPT.pop()
+        if not any(kept.glob("*.safetensors")):  # nothing to go on from
+            shutil.rmtree(kept, ignore_errors=True)
     origin = {
         **depends,
         "seconds": round(time.perf_counter() - started, 2),
@@ -216,7 +252,82 @@ def _measured(
         "versions": {"torch": torch.__version__, "pandas": pd.__version__},
     }
     write(table, path, origin)
+    if worker()[1] == 1:  # others may still be reading them
+        shutil.rmtree(kept, ignore_errors=True)
     return read(path)
+
+
+Part = dict[str, Tensor]
+_KEPT: list[Path] = []  # folders of the tables that are being measured, the innermost last
+
+
+def parts(tasks: dict[str, Callable[[], Part]]) -> dict[str, Part]:
+    """What a measure's tasks return, by name, in the order of the tasks, on the CPU.
+
+    Within a stored measure each result is kept in a file until the table is written, so that a
+    killed process loses the task under way and no other. Workers that measure the same table share
+    the tasks: each takes those that are neither done nor under way elsewhere.
+
+    Args:
+        tasks: None of them depends on another, or draws from a generator that others use.
+    """
+    if not _KEPT:
+        return {name: _plain(task()) for name, task in tasks.items()}
+    index, count = worker()
+    paths = {
+        name: _KEPT[-1] / f"{urllib.parse.quote(name, safe=' ,=()')}.safetensors" for name in tasks
+    }
+    names = list(tasks)
+    first = index * len(names) // count
+    results: dict[str, Part] = {}
+    with tqdm(total=len(names), desc=_KEPT[-1].name[7:], unit="part", disable=None) as bar:
+        for wait in (False, True):
+            for name in [*names[first:], *names[:first]]:
+                if name in results:
+                    continue
+                lock = paths[name].with_suffix(".lock")
+                with utils.locked(lock, wait=wait) as held:
+                    if held:
+                        results[name] = _kept(paths[name], tasks[name])
+                        bar.update()
+    return {name: results[name] for name in names}
+
+
+def _kept(path: Path, task: Callable[[], Part]) -> Part:
+    """The result that is kept at `path`, or what the task returns now, then kept there."""
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            return {name: file.get_tensor(name) for name in json.loads(file.metadata()["names"])}
+    except (OSError, TypeError, safetensors.SafetensorError):  # none, or a damaged one
+        result = _plain(task())
+    with utils.atomic(path) as partial:  # the file's own order is another
+        safetensors.torch.save_file(result, partial, {"names": json.dumps(list(result))})
+    return result
+
+
+def _plain(part: Part) -> Part:
+    """The tensors on the CPU, in the one layout that files have, without shared memory."""
+    return {
+        name: value.detach().cpu().contiguous().clone(memory_format=torch.contiguous_format)
+        for name, value in part.items()
+    }
+
+
+def worker() -> tuple[int, int]:
+    """(index, count) of the processes that share a measure: (0, 1) unless there are several.
+
+    From $ROBUSTBIAS_WORKER, such as 3/8 for the third of eight, else from torchrun's variables.
+
+    Raises:
+        UserError: The variable says something else.
+    """
+    text = os.environ.get("ROBUSTBIAS_WORKER", "")
+    if not text:
+        return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    number, _, count = text.partition("/")
+    if not (number.isdigit() and count.isdigit() and 1 <= int(number) <= int(count)):
+        raise UserError(f"ROBUSTBIAS_WORKER is {text!r}; expected for instance 3/8.")
+    return int(number) - 1, int(count)
 
 
 def stored(
@@ -292,6 +403,7 @@ def tidy(rows: list[dict] | pd.DataFrame) -> pd.DataFrame:
         ValueError: two rows describe the same condition.
     """
     table = pd.DataFrame(rows)
+    table = table.astype({name: "Int64" for name in WHOLE if name in table})
     names = [column for column in table.columns if column not in VALUES]
     repeated = table.duplicated(names)
     if repeated.any():

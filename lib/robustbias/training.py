@@ -2,8 +2,9 @@
 
 The loss is on adversarial images alone (Madry et al. 2018); eps = 0 is standard training. Data and
 augmentation stay on the device, convolutions run channels-last in bfloat16 where the device has
-it. Everything random is a function of (seed, epoch), so a run that was killed goes on from its last
-whole epoch and ends with the weights of an unbroken one.
+it. Everything random but dropout is a function of (seed, epoch) and drawn for whole batches, so a
+run that was killed goes on from its last whole epoch, with any number of processes, and ends with
+the weights of an unbroken one. Training images too many for the memory are a `Stream` from disk.
 
 Options: a clean warm start (the attack's radius is 0 at first, then grows), an exponential moving
 average of the weights (Izmailov et al. 2018, arXiv 1803.05407; for adversarial training Gowal et
@@ -16,6 +17,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import os
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -29,20 +31,24 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from robustbias import attacks, manifest, studies, utils
 from robustbias.images import Images, floats
 from robustbias.images.source import Source
+from robustbias.images.streams import Stream
 from robustbias.networks import checkpoints, zoo
 from robustbias.utils import UserError
 
+RECORDED = ("epoch", "loss", "clean", "adversarial", "seconds", "images_per_second", "rate")
 TEST_STEPS = 10  # of the attack on validation images after an epoch; the chapters use more
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """How to train. `rate` is the largest learning rate; `steps` those of the training attack.
+    """How to train. `rate` is the largest learning rate; `steps` are those of the training attack,
+    `step_size` their length in pixel units (0 for 2.5 eps / steps).
 
     Schedules: "one-cycle" (linear up over `warmup`, cosine down) or "step" (a tenth after every
     third of the epochs). `shift` is the random crop's padding in pixels, 0 for none. The attack's
@@ -51,7 +57,8 @@ class Recipe:
     network without BatchNorm may never leave chance under the full radius from the start. `average`
     is the decay per step of an exponential moving average of the weights, which is then what is
     tested and kept; 0 for none. `patience` tests in a row that raise the best robust accuracy by no
-    more than one standard error end the training; 0 trains all epochs.
+    more than one standard error end the training; 0 trains all epochs. An epoch passes over one of
+    `pieces` equal parts of the training images: of a large set, a killed run then loses little.
     """
 
     epochs: int
@@ -62,6 +69,7 @@ class Recipe:
     schedule: str = "one-cycle"
     warmup: float = 0.2
     label_smoothing: float = 0.0
+    step_size: float = 0.0
     shift: int = 0
     flip: bool = False
     norm: str = "l2"
@@ -75,6 +83,7 @@ class Recipe:
     test_images: int = 400
     test_every: int = 1
     seed: int = 0
+    pieces: int = 1
     bfloat16: bool = True
 
     def __post_init__(self):
@@ -82,8 +91,8 @@ class Recipe:
         if wrong := [f"{k} = {v}" for k, v in numbers.items() if not math.isfinite(v)]:
             raise UserError(f"training parameter {', '.join(wrong)}; expected a finite number.")
         attacks.check(self.norm, self.eps, self.steps)
-        if self.epochs < 1 or self.batch < 1 or self.test_every < 1:
-            raise UserError("epochs, batch and test_every must be at least 1.")
+        if min(self.epochs, self.batch, self.test_every, self.pieces) < 1:
+            raise UserError("epochs, batch, test_every and pieces must be at least 1.")
         if not 0 <= self.average < 1:
             raise UserError(f"average = {self.average}; expected a decay of at least 0, below 1.")
         if self.warm < 0 or self.ramp < 0 or self.warm + self.ramp > 1:
@@ -110,14 +119,19 @@ class Recipe:
         return self.rate * (1 + half_turn.cos().item()) / 2
 
 
-def recipe(entry: manifest.NetworkEntry, study: manifest.StudyEntry, **overrides: Any) -> Recipe:
+def recipe(
+    entry: manifest.NetworkEntry, study: manifest.StudyEntry, variant: str = "", **overrides: Any
+) -> Recipe:
     """The recipe of a network: the study's values, then its architecture's, its regime's, those of
-    its entry, and `overrides`.
+    its entry, those of the study's table `variant`, and `overrides`.
 
     Raises:
-        UserError: A key that is no field of `Recipe`.
+        UserError: A key that is no field of `Recipe`, or no table of that name.
     """
     shared = {k: v for k, v in study.training.items() if not isinstance(v, dict)}
+    if variant and variant not in study.training:
+        tables = ", ".join(sorted(set(study.training) - set(shared))) or "none"
+        raise UserError(f"study {study.name} has no recipe {variant!r}; its tables are: {tables}.")
     particular = study.training.get(entry.architecture, {}) | study.training.get(entry.regime, {})
     table = {
         "norm": study.threat.norm,
@@ -128,6 +142,7 @@ def recipe(entry: manifest.NetworkEntry, study: manifest.StudyEntry, **overrides
         **shared,
         **particular,
         **entry.training,
+        **study.training.get(variant, {}),
         **overrides,
     }
     fields = {field.name for field in dataclasses.fields(Recipe)}
@@ -152,10 +167,16 @@ def train(
 
     After every epoch the state is saved below `folder`, from which the same call goes on;
     interrupting loses at most the epoch under way. Under torchrun each process takes its share of
-    every batch and process 0 saves.
+    every batch and process 0 saves; BatchNorm sees the share of its process.
+
+    Raises:
+        UserError: The training diverged, a batch cannot be shared equally, or `folder` holds the
+            state of another recipe.
     """
     device = next(network.parameters()).device
     rank, world = _join(device)
+    if how.batch % world:
+        raise UserError(f"a batch of {how.batch} images for {world} processes; give a multiple.")
     network.requires_grad_(True)
     model = nn.parallel.DistributedDataParallel(network) if world > 1 else network
     optimizer = torch.optim.SGD(
@@ -183,7 +204,7 @@ def train(
         if how.patience and stalled(rows, how):
             break
         start = time.perf_counter()
-        images = source.train(epoch, how.seed)
+        images = source.train(epoch // how.pieces, how.seed)
         loss = _epoch(model, network, averaged, images, optimizer, how, epoch, rank, world)
         if not math.isfinite(loss):
             raise UserError(
@@ -198,7 +219,7 @@ def train(
             "clean": float("nan"),
             "adversarial": float("nan"),
             "seconds": seconds,
-            "images_per_second": len(images) / seconds,
+            "images_per_second": len(images) / how.pieces / seconds,
             "rate": how.rate_at(epoch / how.epochs),
             "eps": how.eps_at((epoch + 1) / how.epochs),
         }
@@ -290,29 +311,34 @@ def _epoch(
     model: nn.Module,
     network: zoo.Network,
     averaged: zoo.Network | None,
-    images: Images,
+    images: Images | Stream,
     optimizer: torch.optim.Optimizer,
     how: Recipe,
     epoch: int,
     rank: int,
     world: int,
 ) -> float:
-    """One pass over the images; returns the mean loss."""
-    device = images.pixels.device
-    shared = torch.Generator(device).manual_seed(_seed(how, epoch, -1))
-    local = torch.Generator(device).manual_seed(_seed(how, epoch, rank))
+    """One pass over the images, or a piece of one; returns the mean loss."""
+    device = next(network.parameters()).device
+    passed, piece = divmod(epoch, how.pieces)
+    shared = torch.Generator(device).manual_seed(_seed(how, passed, -1))
+    # the same in all processes, which take their rows of what is drawn for a whole batch
+    drawn = torch.Generator(device).manual_seed(_seed(how, epoch, 0))
     torch.manual_seed(_seed(how, epoch, rank))  # dropout takes the global generator
     order = torch.randperm(len(images), generator=shared, device=device)
+    order = order.tensor_split(how.pieces)[piece]
     batches = [b for b in order.split(how.batch) if len(b) == how.batch] or [order]
     total = torch.zeros((), device=device)
-    for index, batch in enumerate(batches):
+    mine = slice(rank, None, world)
+    shares = _loaded(images, [batch[mine] for batch in batches], device)
+    for index, (batch, (pixels, labels)) in enumerate(zip(batches, shares, strict=True)):
         progress = (epoch + index / len(batches)) / how.epochs
         for group in optimizer.param_groups:
             group["lr"] = how.rate_at(progress)
-        share = batch[rank::world]
-        pixels = augmented(images.pixels[share], how, local)
-        labels = images.labels[share]
+        pixels = augmented(pixels, how, drawn, len(batch), mine)
         if (eps := how.eps_at(progress)) > 0:
+            shape = (len(batch), *pixels.shape[1:])
+            start = attacks.random_start(how.norm, shape, eps, drawn, device)[mine]
             pixels = attacks.perturbed(
                 network,
                 pixels,
@@ -320,7 +346,8 @@ def _epoch(
                 norm=how.norm,
                 eps=eps,
                 steps=how.steps,
-                generator=local,
+                step_size=how.step_size or None,
+                start=start,
                 bfloat16=how.bfloat16,
             )
         model.train()
@@ -344,6 +371,25 @@ def _epoch(
     return mean.item() / world
 
 
+def _loaded(
+    images: Images | Stream, shares: list[Tensor], device: torch.device
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """uint8 pixels and labels of each share, on the device; workers decode a stream ahead."""
+    if isinstance(images, Images):
+        yield from ((images.pixels[share], images.labels[share]) for share in shares)
+        return
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    loader = DataLoader(
+        images,
+        batch_sampler=[share.tolist() for share in shares],
+        num_workers=max(1, (cores or 1) // processes - 1),
+        pin_memory=device.type == "cuda",
+    )
+    for pixels, labels in loader:
+        yield pixels.to(device, non_blocking=True), labels.to(device, non_blocking=True)
+
+
 @torch.no_grad()
 def _average(averaged: nn.Module, network: nn.Module, decay: float, step: int) -> None:
     """One step of the moving average, BatchNorm's statistics included.
@@ -361,20 +407,29 @@ def _average(averaged: nn.Module, network: nn.Module, decay: float, step: int) -
 
 
 def augmented(
-    pixels: UInt8[Tensor, "n 3 h w"], how: Recipe, generator: torch.Generator
+    pixels: UInt8[Tensor, "n 3 h w"],
+    how: Recipe,
+    generator: torch.Generator,
+    total: int = 0,
+    share: slice = slice(None),
 ) -> Float[Tensor, "n 3 h w"]:
-    """Each image shifted by up to `shift` pixels (edges mirrored) and flipped, as floats."""
+    """Each image shifted by up to `shift` pixels (edges mirrored) and flipped, as floats.
+
+    Args:
+        total: Images of the batch that these are the `share` of; n when 0.
+    """
     n, _, height, width = pixels.shape
-    device = pixels.device
+    device, total = pixels.device, total or n
     if how.shift:
-        low = torch.randint(0, 2 * how.shift + 1, (2, n), generator=generator, device=device)
+        size = 2 * how.shift + 1
+        low = torch.randint(0, size, (2, total), generator=generator, device=device)[:, share]
         rows = _mirrored(low[0], height, how.shift)
         columns = _mirrored(low[1], width, how.shift)
         across = pixels.permute(0, 2, 3, 1)
         every = torch.arange(n, device=device)[:, None, None]
         pixels = across[every, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
     if how.flip:
-        flip = torch.rand(n, generator=generator, device=device) < 0.5
+        flip = torch.rand(total, generator=generator, device=device)[share] < 0.5
         pixels = torch.where(flip[:, None, None, None], pixels.flip(3), pixels)
     return floats(pixels)
 
@@ -487,7 +542,12 @@ def record(network: zoo.Network, how: Recipe, rows: pd.DataFrame, data: str) -> 
 
 
 def train_study(
-    name: str, *, networks: list[str] | None = None, device: str = "auto", **overrides: Any
+    name: str,
+    *,
+    networks: list[str] | None = None,
+    device: str = "auto",
+    variant: str = "",
+    **overrides: Any,
 ) -> pd.DataFrame:
     """Trains a study's networks (or some) into `checkpoints/`; returns their last epochs.
 
@@ -501,9 +561,15 @@ def train_study(
     available = manifest.networks(name)
     if unknown := [n for n in networks or () if n not in available]:
         raise UserError(f"study {name} has no network {unknown}; it has: {', '.join(available)}.")
-    for chosen in networks or available:
+    ours = [n for n in available if manifest.network(n).trained_here]
+    if foreign := [n for n in networks or available if n not in ours and (networks or not ours)]:
+        raise UserError(
+            f"the weights of {', '.join(foreign)} are not made here but downloaded; run "
+            f"`robustbias fetch {name}`."
+        )
+    for chosen in networks or ours:
         entry = manifest.network(chosen)
-        how = recipe(entry, study, **overrides)
+        how = recipe(entry, study, variant, **overrides)
         with_world = dataclasses.replace(study, world=study.world | entry.world)
         source = studies.source(with_world, on, entry.cue)
         network = zoo.untrained(entry, how.seed).to(on)
@@ -512,7 +578,7 @@ def train_study(
             publish(network, record(network, how, rows, source.digest))
             (STATES / f"{entry.name}.state.safetensors").unlink()
             print(f"{entry.name}: {ending(rows, how)}")
-    return records(networks or available).groupby("network").tail(1)
+    return records(networks or ours).groupby("network").tail(1)
 
 
 STATES = manifest.ROOT / "_build" / "training"
@@ -529,12 +595,17 @@ def publish(network: zoo.Network, report: dict[str, Any]) -> str:
 
 
 def records(names: Iterable[str]) -> pd.DataFrame:
-    """The training records of several networks: one row per epoch, with the network's columns."""
+    """The training records of several networks: one row per epoch, with the network's columns.
+
+    Without rows for networks that were not trained here.
+    """
     tables = []
     for entry, report in _reports(names):
         about = {k: getattr(entry, k) for k in ("architecture", "regime", "eps", "cue")}
         tables.append(pd.DataFrame(report["rows"]).assign(network=entry.name, **about))
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+    if not tables:
+        return pd.DataFrame(columns=[*RECORDED, "network", "architecture", "regime", "eps", "cue"])
+    return pd.concat(tables, ignore_index=True)
 
 
 def ledger(names: Iterable[str]) -> pd.DataFrame:
@@ -564,5 +635,5 @@ def _reports(names: Iterable[str]) -> Iterator[tuple[manifest.NetworkEntry, dict
     """Entry and training record of the networks that have one in the repository."""
     for entry in map(manifest.network, names):
         path = (manifest.ROOT / entry.weights).with_suffix(".json")
-        if path.is_file():
+        if entry.trained_here and path.is_file():
             yield entry, json.loads(path.read_text())

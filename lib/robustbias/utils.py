@@ -106,8 +106,13 @@ def reading(path: Path, kind: str, advice: str = "correct it or get it again") -
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
     """Only one process at a time is in a block with the lock file `path`; the others wait.
+
+    The operating system releases the lock of a process that was killed.
+
+    Args:
+        wait: False enters the block at once; it is told whether it holds the lock.
 
     Raises:
         UserError: The lock file cannot be written.
@@ -115,24 +120,35 @@ def locked(path: Path) -> Iterator[None]:
     lock = filelock.FileLock(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
+        lock.acquire(timeout=-1 if wait else 0)
+    except filelock.Timeout:
+        yield False
+        return
     except OSError as error:
         raise UserError(
             f"could not lock {path}: {error.strerror or error}; make its folder writable."
         ) from error
     try:
-        yield
+        yield True
     finally:
         lock.release()
 
 
 def sha256(path: Path) -> str:
-    """Hex digest of a file's content, read in one-MiB blocks."""
-    digest = hashlib.sha256()
+    """Hex digest of a file's content."""
+    return digest(path, "sha256")
+
+
+def digest(path: Path, kind: str) -> str:
+    """Hex digest of a file's content; `kind` is a name of hashlib, as md5."""
     with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, kind).hexdigest()
+
+
+def stamp(path: Path) -> str:
+    """Name, size and time of a file, for what is too large to be read: shards for training."""
+    status = path.stat()
+    return f"{path.name} {status.st_size} {status.st_mtime_ns}"
 
 
 def fingerprints(paths: Iterable[Path]) -> list[str]:
@@ -145,9 +161,8 @@ def fingerprints(paths: Iterable[Path]) -> list[str]:
 CLAIMS = "application/vnd.robustbias.claims+json"
 HEADLINES = "application/vnd.robustbias.headlines+json"
 PROVENANCE = "application/vnd.robustbias.provenance+json"
-
-
 TABLES = "application/vnd.robustbias.tables+json"
+EXPLORER = "application/vnd.robustbias.explorer+json"
 
 
 class Footer(dict):
@@ -193,3 +208,24 @@ class Prose(str):
 
     def _repr_markdown_(self) -> str:
         return str(self)
+
+
+class Html(str):
+    """A string of HTML; a notebook displays it."""
+
+    def _repr_html_(self) -> str:
+        return str(self)
+
+
+def unit_links(units: Iterable[tuple[str, str, str, int]]) -> Html:
+    """Links from a chapter to units in the explorer of the same study.
+
+    Args:
+        units: (architecture, regime, layer, number) of each.
+    """
+    links = []
+    for architecture, regime, layer, unit in units:
+        letter, place = REGIMES[regime][0], f"{layer}-{int(unit)}"
+        address = f"08_unit_explorer.html#unit-{architecture}-{letter.lower()}-{place}"
+        links.append(f"<a href='{address}'>{letter} {layer} {int(unit)}</a>")
+    return Html(f"<p>These units in the unit explorer: {', '.join(links)}.</p>")

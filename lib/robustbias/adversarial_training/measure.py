@@ -1,22 +1,24 @@
 """Clean and adversarial accuracy, with the checks that tell a real defence from a weak attack."""
 
 import dataclasses
+from functools import partial
 from typing import Any
 
 import pandas as pd
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from robustbias import attacks, stats, studies, training
+from robustbias import attacks, stats, training
 from robustbias.images import Images, floats
-from robustbias.images.source import Source
-from robustbias.networks import zoo
+from robustbias.manifest import NetworkEntry
+from robustbias.networks.hooks import fitting
 from robustbias.studies import Study, described, held_out_sample, pair_of, pairs
-from robustbias.tables import measure, tidy
+from robustbias.tables import Part, measure, parts, tidy
 from robustbias.utils import UserError
 
-CLEAN = {"condition": "clean", "attack_eps": 0.0, "steps": 0}
+MASKING = ("black_box", "zero_gradient")
 QUERIES = 200  # of the attack without gradients
 TOLERANCE = 0.01  # share of images on which an attack of another kind may do better
 
@@ -24,7 +26,8 @@ TOLERANCE = 0.01  # share of images on which an attack of another kind may do be
 @torch.no_grad()
 def correct(network: nn.Module, images: Images, batch: int) -> Bool[Tensor, " n"]:
     """Whether the network's top class is the label, in full precision."""
-    parts = [network(pixels).argmax(1) == labels for pixels, labels in images.batches(batch)]
+    size = fitting(network, images.pixels, batch)
+    parts = [network(pixels).argmax(1) == labels for pixels, labels in images.batches(size)]
     return torch.cat(parts)
 
 
@@ -38,6 +41,7 @@ def survived(
         attack: Further arguments of `attacks.worst_case`.
     """
     left, norms = standing.clone(), []
+    batch = fitting(network, images.pixels, batch, held=True)
     for index in standing.nonzero()[:, 0].split(batch) if standing.any() else ():
         pixels, labels = next(images.take(index).batches(batch))
         result = attacks.worst_case(network, pixels, labels, **attack)
@@ -56,13 +60,14 @@ def masking(
     norm: str,
     eps: float,
     generator: torch.Generator,
-) -> dict[str, float]:
-    """Signs that gradients hide how weak a network is, as shares of all images.
+) -> Float[Tensor, " 2"]:
+    """Signs that gradients hide how weak a network is, as shares of all images, named in MASKING.
 
     `black_box`: still right after `left`, the attack with gradients, but not after QUERIES of
     `attacks.random_search`. `zero_gradient`: right without attack, with a gradient of exactly zero.
     """
     fooled = zero = 0
+    batch = fitting(network, images.pixels, batch, held=True)
     for index in left.nonzero()[:, 0].split(batch) if left.any() else ():
         pixels, labels = next(images.take(index).batches(batch))
         how = {"norm": norm, "eps": eps, "queries": QUERIES, "generator": generator}
@@ -72,7 +77,7 @@ def masking(
         loss = attacks.LOSSES["cross-entropy"](network(pixels.requires_grad_()), labels)
         (gradient,) = torch.autograd.grad(loss, pixels)
         zero += int((gradient.flatten(1) == 0).all(1).sum())
-    return {"black_box": fooled / len(images), "zero_gradient": zero / len(images)}
+    return torch.tensor([fooled, zero], dtype=torch.float64) / len(images)
 
 
 def fast_bfloat16(device: torch.device) -> bool:
@@ -125,30 +130,38 @@ def accuracy(
     images = held_out_sample(study, n_images, generator)
     attacked = {entry.name for pair in pairs(study).values() for entry in pair.values()}
     rows, columns, per_condition = [], [], []
-    for entry in [entry for entry in study.entries if entry.cue == "both"]:
-        network = study.network_named(entry.name)
-        standing = clean = correct(network, images, batch)
-        columns.append(described(study, entry) | CLEAN)
-        per_condition.append(clean)
-        rows.append(columns[-1] | _top1(clean))
-        on = images.pixels.device
+
+    def tested(entry: NetworkEntry) -> Part:
+        """Which images stand, a row a radius; how far the fooled ones moved; signs of masking."""
+        network, on = study.network_named(entry.name), images.pixels.device
+        clean = correct(network, images, batch)
+        found = {"standing 0": clean}
         how = {"batch": batch, "norm": threat.norm}
         how["generator"] = torch.Generator(on).manual_seed(study.seed)
         strong = {"steps": steps, "restarts": restarts, "bfloat16": fast_bfloat16(on)}
+        standing = clean
         for eps in grid if entry.name in attacked else ():
             standing, norms = survived(network, images, standing, eps=eps, **how, **strong)
-            condition = f"pgd-{threat.norm}-{eps:g}"
-            facts = {"condition": condition, "attack_eps": eps, "steps": steps}
-            columns.append(described(study, entry) | facts)
-            per_condition.append(standing)
-            rows.append(columns[-1] | _top1(standing))
-            if len(norms):
-                rows.append(columns[-1] | _spread(norms))
+            found |= {f"standing {eps:g}": standing, f"norms {eps:g}": norms}
             if eps == threat.eps:
-                signs = masking(network, images, clean, standing, eps=eps, **how)
-                shares = {"n": len(images), "low": None, "high": None}
-                rows += [columns[-1] | {"metric": k, "value": v} | shares for k, v in signs.items()]
-    correctness = torch.stack(per_condition, 1).float().cpu()
+                found["masking"] = masking(network, images, clean, standing, eps=eps, **how)
+        return found
+
+    entries = [entry for entry in study.entries if entry.cue == "both"]
+    tasks = {entry.name: partial(tested, entry) for entry in entries}
+    for entry, part in zip(entries, parts(tasks).values(), strict=True):
+        for eps in [0.0, *(grid if entry.name in attacked else ())]:
+            name = f"pgd-{threat.norm}-{eps:g}" if eps else "clean"
+            condition = {"condition": name, "attack_eps": eps, "steps": steps if eps else 0}
+            columns.append(described(study, entry) | condition)
+            per_condition.append(part[f"standing {eps:g}"])
+            rows.append(columns[-1] | _top1(per_condition[-1]))
+            if eps and len(part[f"norms {eps:g}"]):
+                rows.append(columns[-1] | _spread(part[f"norms {eps:g}"]))
+            if eps and eps == threat.eps:
+                for metric, share in zip(MASKING, part["masking"].tolist(), strict=True):
+                    rows.append(columns[-1] | {"metric": metric, "value": share, "n": len(images)})
+    correctness = torch.stack(per_condition, 1).float()
     boot = stats.ratios(
         correctness,
         torch.ones_like(correctness),
@@ -177,16 +190,18 @@ def _spread(norms: Float[Tensor, " m"]) -> dict[str, Any]:
 def accuracy_checks(table: pd.DataFrame) -> pd.DataFrame:
     """Checks that a table of `accuracy` is not from a weak attack, one row per network and check.
 
-    Columns: network, check, worst (the largest violation seen), allowed, holds.
+    Columns: network, architecture, regime, check, worst (the largest violation seen), allowed,
+    holds.
 
     Source: Carlini et al. 2019, arXiv 1902.06705, section 5; Croce and Hein 2020.
     """
     rows = []
     attacked = table[(table["steps"] > 0) & (table["metric"] != "top1_difference")]
-    for name, own in attacked.groupby("network", sort=False):
+    for _, own in attacked.groupby("network", sort=False):
         by_metric = dict(list(own.groupby("metric")))
         reached = by_metric.get("achieved_norm", own.head(0))
         strongest = by_metric["top1"].nlargest(1, "attack_eps")["value"]
+        about = own[["network", "architecture", "regime"]].iloc[0].to_dict()
         worst = {
             "an attack without gradients fools no more images": ("black_box", TOLERANCE),
             "no gradient is zero": ("zero_gradient", TOLERANCE),
@@ -203,11 +218,12 @@ def accuracy_checks(table: pd.DataFrame) -> pd.DataFrame:
         if own["regime"].iloc[0] == "standard":
             worst["the standard network falls to zero"] = (strongest.iloc[0], 0.05)
         rows += [
-            {"network": name, "check": check, "worst": value, "allowed": allowed}
+            {**about, "check": check, "worst": value, "allowed": allowed}
             for check, (value, allowed) in worst.items()
             if not pd.isna(value)
         ]
-    checks = pd.DataFrame(rows, columns=["network", "check", "worst", "allowed"])
+    columns = ["network", "architecture", "regime", "check", "worst", "allowed"]
+    checks = pd.DataFrame(rows, columns=columns)
     # shares of images are compared as such: two images of 200 are one in a hundred, not more
     checks["holds"] = checks["worst"] <= checks["allowed"] + 1e-9
     return checks
@@ -235,7 +251,7 @@ class AdversarialExamples:
 
     clean: Float[Tensor, "n 3 h w"]
     labels: Int64[Tensor, " n"]
-    classes: tuple[str, ...]  # the entry-level word where there is one
+    classes: tuple[str, ...]
     attacked: dict[str, Tensor]
     predictions: dict[str, Tensor]
 
@@ -259,12 +275,11 @@ def adversarial_examples(
     held_out = study.source.val()
     order = torch.randperm(len(held_out), generator=torch.Generator().manual_seed(study.seed))
     held_out = held_out.take(order[: 40 * n]).to(study.device)
-    pixels, labels = floats(held_out.pixels), held_out.labels
-    with torch.no_grad():
-        both = torch.stack([net(pixels).argmax(1) == labels for net in networks.values()]).all(0)
+    labels = held_out.labels
+    both = torch.stack([correct(net, held_out, 40 * n) for net in networks.values()]).all(0)
     first = {int(labels[i]): i for i in reversed(both.nonzero()[:, 0].tolist())}
-    index = torch.tensor(sorted(first.values())[:n], device=pixels.device)
-    pixels, labels = pixels[index], labels[index]
+    index = torch.tensor(sorted(first.values())[:n], device=labels.device)
+    pixels, labels = floats(held_out.pixels[index]), labels[index]
     attacked, predictions = {}, {}
     for regime, network in networks.items():
         generator = torch.Generator(pixels.device).manual_seed(study.seed)
@@ -279,12 +294,60 @@ def adversarial_examples(
         ).pixels
         with torch.no_grad():
             predictions[regime] = network(attacked[regime]).argmax(1)
-    membership = study.membership(next(iter(networks.values())))
-    words = tuple(
-        study.categories[int(row.argmax())] if row.any() else name
-        for row, name in zip(membership, held_out.classes, strict=True)
-    )
-    return AdversarialExamples(pixels, labels, words, attacked, predictions)
+    return AdversarialExamples(pixels, labels, held_out.classes, attacked, predictions)
+
+
+def targeted_images(
+    study: Study,
+    *,
+    architecture: str,
+    n: int = 6,
+    radius: float = 10.0,
+    steps: int = 100,
+    from_grey: bool = False,
+) -> AdversarialExamples:
+    """Images that S and R of one architecture assign to other classes, by large targeted attacks.
+
+    Start images are the first held-out images of n classes; the target of each is the class of the
+    next. `labels` of the result are the targets.
+
+    Args:
+        radius: In multiples of the study's training radius, in L2.
+        from_grey: Start from mid-grey with weak noise, where held-out images cannot be shown.
+
+    Raises:
+        UserError: The study has no networks of this architecture.
+
+    Source: Santurkar et al. 2019, arXiv 1906.09453.
+    """
+    held_out, pair = study.source.val(), pair_of(study, architecture)
+    first = [int((held_out.labels == label).nonzero()[0]) for label in range(n)]
+    images = held_out.take(torch.tensor(first)).to(study.device)
+    pixels, targets = floats(images.pixels), images.labels.roll(-1)
+    if from_grey:
+        noise = torch.randn(pixels.shape, generator=torch.Generator().manual_seed(study.seed))
+        pixels = (0.5 + 0.02 * noise).clamp(0, 1).to(study.device)
+    eps = radius * study.entry.threat.eps
+    changed, predictions = {}, {}
+    for regime, entry in pair.items():
+        network, images = study.network_named(entry.name), pixels.clone()
+        for _ in range(steps):
+            images.requires_grad_()
+            loss = F.cross_entropy(network(images), targets, reduction="sum")
+            (gradient,) = torch.autograd.grad(loss, images)
+            change = images.detach() - pixels - 2.5 * eps / steps * _of_length(gradient, 1.0)
+            longer = change.flatten(1).norm(dim=1) > eps
+            change[longer] = _of_length(change[longer], eps)
+            images = (pixels + change).clamp(0, 1).detach()
+        changed[regime] = images
+        with torch.no_grad():
+            predictions[regime] = network(changed[regime]).argmax(1)
+    return AdversarialExamples(pixels, targets, held_out.classes, changed, predictions)
+
+
+def _of_length(x: Float[Tensor, "n c h w"], length: float) -> Float[Tensor, "n c h w"]:
+    norms = x.flatten(1).norm(dim=1)[:, None, None, None]
+    return x * (length / norms.clamp(min=1e-12))
 
 
 def training_records(study: Study, *, series: bool = False) -> pd.DataFrame:
@@ -298,67 +361,5 @@ def training_records(study: Study, *, series: bool = False) -> pd.DataFrame:
     """
     entries = [entry for pair in pairs(study).values() for entry in pair.values()]
     if series:
-        dose = study.entry.dose_architecture
-        entries = [e for e in study.entries if e.cue == "both" and e.architecture == dose]
+        entries = [entry for entry in study.entries if entry.series == "radius"]
     return training.records(entry.name for entry in entries)
-
-
-@dataclasses.dataclass(frozen=True)
-class Excerpt(Source):
-    """A few images that are the same in every epoch, as a source for training."""
-
-    images: Images
-    held_out: Images
-
-    def train(self, epoch: int, seed: int) -> Images:
-        return self.images
-
-    def val(self) -> Images:
-        return self.held_out
-
-
-def excerpt(study: Study, n_images: int, n_classes: int) -> Excerpt:
-    """Training images of the first classes; a generated world draws only as many as needed."""
-    entry, source = study.entry, study.source
-    if entry.world:
-        share = n_classes / len(study.categories)
-        world = entry.world | {"train_images": round(n_images / share)}
-        source = studies.source(dataclasses.replace(entry, world=world), study.device)
-
-    def first(images: Images) -> Images:
-        return images.take((images.labels < n_classes).nonzero()[:n_images, 0])
-
-    return Excerpt(first(source.train(0, study.seed)), first(study.source.val()))
-
-
-def live_pair(
-    study: Study,
-    *,
-    architecture: str,
-    epochs: int,
-    n_images: int,
-    n_classes: int = 4,
-    **recipe: Any,
-) -> pd.DataFrame:
-    """Records of an S and an R trained from random weights, one row per epoch.
-
-    Columns as in `training_records`. Few classes, small batches and half the study's radius
-    make training visible within a minute; the accuracies are not those of the study.
-
-    Args:
-        n_images: Training images, the same in every epoch.
-        n_classes: Classes they are of, the first ones.
-        recipe: Fields of `training.Recipe` to change.
-    """
-    source = excerpt(study, n_images, n_classes)
-    radius = study.entry.threat.eps / 2
-    quick = {"epochs": epochs, "seed": study.seed, "test_every": 1, "test_images": 100}
-    quick |= {"batch": 32, "rate": 0.1, "steps": 2, "test_eps": radius} | recipe
-    tables = []
-    for regime, entry in pairs(study)[architecture].items():
-        eps = radius if regime == "robust" else 0.0
-        how = training.recipe(entry, study.entry, **quick | {"eps": eps})
-        network = zoo.untrained(entry, study.seed).to(study.device)
-        rows = training.train(network, source, how, progress=False)
-        tables.append(rows.assign(architecture=architecture, regime=regime, network=entry.name))
-    return pd.concat(tables, ignore_index=True)

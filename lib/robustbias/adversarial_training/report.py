@@ -4,7 +4,7 @@ import pandas as pd
 
 from robustbias.claims import Headlines, matching
 from robustbias.plotting import reader_table
-from robustbias.utils import Prose
+from robustbias.utils import REGIMES, Prose, architecture
 
 
 def headlines(table: pd.DataFrame) -> Headlines:
@@ -22,7 +22,7 @@ def headlines(table: pd.DataFrame) -> Headlines:
 def accuracy(table: pd.DataFrame) -> pd.DataFrame:
     """Top-1 of S and R, clean and at every attack radius: value [95 % interval]."""
     top1 = matching(table, metric="top1", pair=True)
-    columns = ["clean" if eps == 0 else f"eps {eps:g}" for eps in top1["attack_eps"]]
+    columns = ["clean" if eps == 0 else f"radius {eps:g}" for eps in top1["attack_eps"]]
     return reader_table(top1.assign(column=columns))
 
 
@@ -32,7 +32,8 @@ def checks(table: pd.DataFrame) -> Prose:
     if failed.empty:
         return Prose(f"All {len(table)} checks of the attack hold.")
     lines = [
-        f"- {row.network}: {row.check} — fails by {row.worst:.3f} (allowed {row.allowed:g})"
+        f"- {architecture(row.architecture)}, {REGIMES.get(row.regime, row.regime)}: {row.check}; "
+        f"fails by {row.worst:.3f} (allowed {row.allowed:g})"
         for row in failed.itertuples()
     ]
     return Prose(f"{len(failed)} of {len(table)} checks of the attack fail:\n\n" + "\n".join(lines))

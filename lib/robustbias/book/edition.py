@@ -1,8 +1,9 @@
 """What the book is made of: chapters, the studies they are executed on, and with what parameters.
 
 `book/edition.yml` says which studies `make book` executes and which parameters differ from the
-defaults. `book/STUDY/` holds chapters published with outputs. A closing chapter (its metadata say
-`"robustbias": {"closing": true}`) reads the claims of the others, so it is executed once, last.
+defaults, on any machine or on the one that $ROBUSTBIAS_MACHINE names. `book/STUDY/` holds chapters
+published with outputs. A closing chapter (its metadata say `"robustbias": {"closing": true}`) reads
+the claims of the others, so it is executed once, last.
 """
 
 import contextlib
@@ -49,7 +50,27 @@ def chapter(name: str) -> Path:
 
 def parameters(study: str, chapter: str) -> dict[str, Any]:
     """Parameters that the edition sets for a chapter on a study."""
-    return _edition()["parameters"].get(study, {}).get(chapter, {})
+    return _chapters(study).get(chapter) or {}
+
+
+def omitted(study: str, chapter: str) -> bool:
+    """Whether the edition leaves the chapter out of a study (null in place of parameters)."""
+    return _chapters(study).get(chapter, {}) is None
+
+
+def _chapters(study: str) -> dict[str, Any]:
+    """Chapter -> parameters of a study; those for this machine replace those for any.
+
+    Raises:
+        UserError: $ROBUSTBIAS_MACHINE is not in the edition.
+    """
+    table = _edition()
+    machines = table.get("machines", {})
+    if (machine := os.environ.get("ROBUSTBIAS_MACHINE", "")) not in ("", *machines):
+        raise UserError(
+            f"unknown machine {machine!r}; book/edition.yml has: {', '.join(machines) or 'none'}."
+        )
+    return table["parameters"].get(study, {}) | machines.get(machine, {}).get(study, {})
 
 
 def studies(added: str = "") -> list[str]:
@@ -64,7 +85,8 @@ def studies(added: str = "") -> list[str]:
 def notebooks(study: str, *, executed: bool) -> list[Path]:
     """A study's chapters with outputs: of this build (there or still to come), or published."""
     if executed:
-        return [BUILD / "notebooks" / study / path.name for path in chapters()]
+        names = [path.name for path in chapters() if not omitted(study, path.stem)]
+        return [BUILD / "notebooks" / study / name for name in names]
     return sorted((PUBLISHED / study).glob("[0-9]*.ipynb"))
 
 
@@ -76,6 +98,11 @@ def verified(study: str) -> Path:
 def conclusions() -> list[Path]:
     """The closing chapters with outputs, of this build."""
     return [BUILD / "notebooks" / path.name for path in chapters(closing=True)]
+
+
+def front_page() -> Path:
+    """The closing chapter that is the book's first page, with outputs, of this build."""
+    return BUILD / "notebooks" / "00_front_page.ipynb"
 
 
 def contents(executed: list[str]) -> Contents:
@@ -92,21 +119,23 @@ def _edition() -> dict[str, Any]:
     path = manifest.ROOT / "book" / "edition.yml"
     with reading(path, "valid YAML", "correct the file"):
         table = yaml.safe_load(path.read_text(encoding="utf-8"))
-    if not isinstance(table, dict) or set(table) != {"execute", "parameters"}:
+    keys = {"execute", "parameters"}
+    if not isinstance(table, dict) or set(table) | {"machines"} != keys | {"machines"}:
         raise UserError(f"{path}: expected the keys execute and parameters; got {table!r:.200}.")
-    by_study = table["parameters"]
-    if not isinstance(table["execute"], list) or not (
+    machines = table.get("machines", {})
+    tables = [table["parameters"], *(machines.values() if isinstance(machines, dict) else [None])]
+    if not isinstance(table["execute"], list) or not all(
         isinstance(by_study, dict) and all(isinstance(value, dict) for value in by_study.values())
+        for by_study in tables
     ):
         raise UserError(
             f"{path}: expected execute to be a list of studies, and parameters a table of chapters "
             f"for each study; got {table!r:.200}."
         )
-    for study in {*table["execute"], *table["parameters"]}:
+    for study in {*table["execute"], *(study for by_study in tables for study in by_study)}:
         manifest.study(study)
-    for by_chapter in table["parameters"].values():
-        for name in by_chapter:
-            chapter(str(name))
+    for name in {name for by_study in tables for names in by_study.values() for name in names}:
+        chapter(str(name))
     return table
 
 
@@ -141,7 +170,7 @@ def build(rule: str, study: str = "", cores: int = 1) -> None:
     try:
         with _lock(BUILD / "build.lock"), SnakemakeApi(silent) as snakemake:
             workflow = snakemake.workflow(
-                ResourceSettings(cores=cores),
+                ResourceSettings(cores=cores, resources={"heavy": 1}),
                 ConfigSettings(config={"study": study}),
                 snakefile=manifest.ROOT / "Snakefile",
                 workdir=manifest.ROOT,

@@ -7,13 +7,19 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import nbformat
+import pandas as pd
+import yaml
+from nbformat.v4 import new_code_cell
+
 from robustbias import manifest, training
 from robustbias.book import edition
 from robustbias.book.edition import Contents
-from robustbias.claims import TITLES, matching
-from robustbias.findings.measure import VERDICTS, read, records, verdicts
+from robustbias.claims import TITLES, UNTESTABLE, VERDICTS, matching
+from robustbias.findings.measure import primary, read, records
+from robustbias.front_page.report import answer
 from robustbias.manifest import NetworkEntry, StudyEntry
-from robustbias.utils import PROVENANCE, UserError, architecture, atomic, locked
+from robustbias.utils import PROVENANCE, REGIMES, UserError, architecture, atomic, locked
 
 
 def table(header: list[str], rows: list[list[Any]]) -> str:
@@ -23,37 +29,43 @@ def table(header: list[str], rows: list[list[Any]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in cells)
 
 
-def findings(contents: Contents) -> str:
-    """Every claim tested, statement by statement: what was measured and the verdict."""
+def verdicts_page(contents: Contents) -> str:
+    """How many verdicts of each kind a claim has, then every statement with its pooled effect."""
     claims = read(contents)
     if claims.empty:
         return "*No claim has been tested yet.*"
-    cells = verdicts(claims)
-    architectures = sorted(set(cells["architecture"]))
-    lines, last = [], ""
-    for (id, statement, title), row in cells.groupby(["id", "statement", "title"], sort=False):
-        by_name = {
-            cell.architecture: f"{cell.text} **{cell.verdict}**" for cell in row.itertuples()
+    claims = primary(claims)
+    titles = list(dict.fromkeys(claims["title"]))
+    counts, lines = [], []
+    for (number, claim), rows in claims.groupby([_chapter(claims), "claim"], sort=False):
+        judged = [matching(rows, title=title)["verdict"].value_counts() for title in titles]
+        words = [
+            ", ".join(f"{n[v]} {v}" for v in (*VERDICTS, UNTESTABLE) if v in n) for n in judged
+        ]
+        counts.append([number, TITLES.get(claim, claim), *(word or "–" for word in words)])
+    for (number, statement), rows in claims.groupby([_chapter(claims), "statement"], sort=False):
+        cells = {
+            row.title: f"{'' if row.untestable else row.measured} **{row.verdict}**".strip()
+            for row in rows.itertuples()
         }
-        named = "" if statement == last else f"{statement} ({id.partition('.')[0]})"
-        lines.append([named, title, *(by_name.get(name, "–") for name in architectures)])
-        last = statement
-    return table(["claim", "study", *map(architecture, architectures)], lines)
+        lines.append([number, statement, *(cells.get(title, "–") for title in titles)])
+    return "\n\n".join(
+        [
+            table(["chapter", "claim", *titles], counts),
+            "## Statement by statement",
+            _with_intervals(table(["chapter", "statement", *titles], lines)),
+        ]
+    )
 
 
-def overview(contents: Contents) -> str:
-    """One line per claim: how many of its verdicts are of each kind, on every study."""
-    claims = read(contents)
-    if claims.empty:
-        return "*No claim has been tested yet.*"
-    cells = verdicts(claims)
-    studies = list(dict.fromkeys(cells["title"]))
-    lines = []
-    for id, rows in cells.groupby("claim", sort=False):
-        counts = [matching(rows, title=study)["verdict"].value_counts() for study in studies]
-        words = [", ".join(f"{n[v]} {v}" for v in VERDICTS if v in n) for n in counts]
-        lines.append([f"{id}: {TITLES.get(id, id)}", *(word or "–" for word in words)])
-    return table(["claim", *studies], lines)
+def _chapter(claims: pd.DataFrame) -> pd.Series:
+    """The number of the chapter that tests each claim; a reader knows it by no other id."""
+    return claims["notebook"].str.extract(r"(\d+)_[^/]*$")[0].astype(int).rename("number")
+
+
+def _with_intervals(text: str) -> str:
+    """The table with each interval on a line of its own."""
+    return re.sub(r"(\[-?[\d.,]+, -?[\d.,]+\])", r'<span class="interval">\1</span>', text)
 
 
 def study_page(entry: StudyEntry) -> str:
@@ -61,7 +73,8 @@ def study_page(entry: StudyEntry) -> str:
     threat = entry.threat
     norm = {"l2": "L2", "linf": "L∞"}[threat.norm]
     networks = [manifest.network(name) for name in manifest.networks(entry.name)]
-    sources = [manifest.dataset(name) for name in dict.fromkeys([entry.dataset, entry.stimuli])]
+    names = dict.fromkeys([*(entry.preferred or [entry.dataset]), entry.stimuli, *entry.data])
+    sources = [manifest.dataset(name) for name in names]
     return "\n\n".join(
         [
             f"# {entry.title}",
@@ -75,13 +88,33 @@ def study_page(entry: StudyEntry) -> str:
             f"{threat.test_steps}. The series over other radii uses "
             f"{architecture(entry.dose_architecture)}.",
             "## Networks",
+            _networks(entry),
+            ":::{dropdown} Names, weights and training of each network",
             table(
                 ["network", "architecture", "trained on", "width", "weights"],
                 [_network(network) for network in networks],
             ),
             *_trainings(entry),
+            ":::",
         ]
     )
+
+
+def _networks(entry: StudyEntry) -> str:
+    """The pairs of S and R in words, with the length of their training and their accuracy."""
+    ledger = training.ledger(manifest.networks(entry.name))
+    trained = {} if ledger.empty else {row.network: row for row in ledger.itertuples()}
+    lines = []
+    for name in manifest.networks(entry.name):
+        network = manifest.network(name)
+        if network.pair and network.replicate in entry.replicates:
+            row = trained.get(name)
+            facts = ["–"] * 3
+            if row is not None:
+                facts = [row.epochs, f"{row.clean:.2f}", f"{row.adversarial:.2f}"]
+            letter = REGIMES[network.regime][0]
+            lines.append([architecture(network.architecture), letter, *facts])
+    return table(["network", "", "epochs", "clean accuracy", "under attack"], lines)
 
 
 def _decides(entry: StudyEntry) -> str:
@@ -107,7 +140,6 @@ def _trainings(entry: StudyEntry) -> list[str]:
     used = zip(ledger["device"], ledger["threads"], strict=True)
     devices = " and ".join(dict.fromkeys(f"{name}, threads used: {n}" for name, n in used))
     return [
-        "## Training",
         f"`robustbias train {entry.name} --network NAME` repeats one of them, `make train "
         f"STUDY={entry.name}` all. Accuracies are of validation images after the last epoch, under "
         f"{training.TEST_STEPS} steps at eps {entry.threat.eps:g}; times include them, on machines "
@@ -179,10 +211,11 @@ _BLOCK = re.compile(r"(<!-- findings -->\n).*?(<!-- end of findings -->)", re.S)
 
 
 def publish(study: str) -> list[Path]:
-    """Copy a study's executed chapters to `book/STUDY/` and renew the findings in README.md.
+    """Copy a study's executed chapters to `book/STUDY/`; renew the answer and figure of README.md.
 
     Raises:
-        UserError: The study is unknown, or a chapter was not executed on it.
+        UserError: The study is unknown, a chapter was not executed on it, or it was by a library
+            that differs from its commit.
     """
     manifest.study(study)
     folder, readme = edition.PUBLISHED / study, manifest.ROOT / "README.md"
@@ -193,12 +226,35 @@ def publish(study: str) -> list[Path]:
             raise UserError(
                 f"not executed on {study}: {', '.join(missing)}; run `make publish STUDY={study}`."
             )
+        if loose := [path.stem for path in executed if not _committed(path)]:
+            raise UserError(
+                f"executed with changes in lib/ that are not committed: {', '.join(loose)}; commit "
+                f"them, remove {executed[0].parent} and run `make publish STUDY={study}` again."
+            )
         text = readme.read_text(encoding="utf-8")
         renewed(text, "")  # raises without its marks, before anything is written
         published = _replaced(folder, executed)
+        claims = read(edition.contents([]))
+        found = "" if claims.empty else f"{answer(claims)}\n"
         with atomic(readme) as partial:
-            partial.write_text(renewed(text, findings(edition.contents([]))), encoding="utf-8")
+            partial.write_text(renewed(text, found), encoding="utf-8")
+        if (key := _key_figure()) is not None:
+            with atomic(edition.PUBLISHED / "static" / "key_figure.svg") as partial:
+                partial.write_text(key, encoding="utf-8")
     return [*published, readme]
+
+
+def _key_figure() -> str | None:
+    """The figure of the executed front page, as SVG; None if it was not executed."""
+    page = edition.front_page()
+    figures = records(page, "image/svg+xml") if page.exists() else []
+    return figures[0] if figures else None
+
+
+def _committed(notebook: Path) -> bool:
+    """Whether the commit in a notebook's footer names all code it was executed with."""
+    made = records(notebook, PROVENANCE)
+    return not any(str(facts.get("commit", "")).endswith("+") for facts in made)
 
 
 def _replaced(folder: Path, sources: list[Path]) -> list[Path]:
@@ -215,6 +271,7 @@ def _replaced(folder: Path, sources: list[Path]) -> list[Path]:
         new.mkdir(parents=True)
         for source in sources:
             shutil.copy(source, new / source.name)
+            _installing(new / source.name)
         if folder.exists():
             folder.rename(old)
         new.rename(folder)
@@ -226,6 +283,30 @@ def _replaced(folder: Path, sources: list[Path]) -> list[Path]:
     finally:
         _recover(folder)
     return [folder / source.name for source in sources]
+
+
+_INSTALL = """\
+# Installs the package where it is missing, for instance on Colab; elsewhere it does nothing.
+import importlib.util
+import sys
+
+if importlib.util.find_spec("robustbias") is None:
+    !git clone --quiet --depth 1 --branch {branch} {url} robustbias-book
+    %cd robustbias-book
+    %pip install --quiet --requirement requirements.txt
+    sys.path.insert(0, "lib")"""
+
+
+def _installing(notebook: Path) -> None:
+    """Gives a notebook a first cell that installs the package, if the repository has an address."""
+    config = yaml.safe_load((manifest.ROOT / "_config.yml").read_text(encoding="utf-8"))
+    repository = config.get("repository", {})
+    if not repository.get("url"):
+        return
+    chapter = nbformat.read(notebook, as_version=4)
+    chapter.cells.insert(0, new_code_cell(_INSTALL.format(**repository), id="install"))
+    chapter.cells[0].metadata["tags"] = ["install"]
+    nbformat.write(chapter, notebook)
 
 
 def _new(folder: Path) -> Path:

@@ -16,10 +16,12 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell
 
 from robustbias import manifest
-from robustbias.book import pages
+from robustbias.book import edition, pages
 from robustbias.book.edition import BUILD, PUBLISHED, Contents
-from robustbias.findings.measure import without_records
-from robustbias.utils import UserError
+from robustbias.book.reader import for_readers
+from robustbias.findings.measure import records, without_records
+from robustbias.unit_explorer import files
+from robustbias.utils import EXPLORER, UserError
 
 # Browser scripts (widgets, mathematics) that let the pages work offline. They come from npm;
 # without it the pages load the same scripts from a CDN.
@@ -129,7 +131,8 @@ def stage(contents: Contents, conclusions: list[Path], folder: Path) -> Path:
     """Lay the book's source out in `folder`, from nothing.
 
     Args:
-        contents: Executed notebooks by study, in the order of the book's parts.
+        contents: Executed notebooks by study, in the order of the book's parts; of other studies
+            the book has the page alone.
         conclusions: Executed closing chapters, of no study.
     """
     every = [*(path for paths in contents.values() for path in paths), *conclusions]
@@ -139,13 +142,18 @@ def stage(contents: Contents, conclusions: list[Path], folder: Path) -> Path:
     shutil.copytree(PUBLISHED, folder, ignore=shutil.ignore_patterns(".*", *manifest.studies()))
     made = folder / "made"
     made.mkdir()
-    (made / "overview.md").write_text(pages.overview(contents), encoding="utf-8")
+    (made / "verdicts.md").write_text(pages.verdicts_page(contents), encoding="utf-8")
     (made / "provenance.md").write_text(pages.provenance(contents), encoding="utf-8")
-    for study, paths in contents.items():
+    others = {study: [] for study in manifest.studies() if study not in contents}
+    for study, paths in (contents | others).items():
         _stage_study(study, paths, folder / study)
+        for record in (each for path in paths for each in records(path, EXPLORER)):
+            files.written(files.unpacked(record), folder / "static" / "explorer" / study)
     for path in conclusions:
-        nbformat.write(without_records(nbformat.read(path, as_version=4)), folder / path.name)
-    _write_yaml(folder / "_toc.yml", _toc(folder / "_toc.yml", contents, conclusions))
+        notebook = for_readers(nbformat.read(path, as_version=4), None, path.stem)
+        name = "intro.ipynb" if path == edition.front_page() else path.name
+        nbformat.write(without_records(notebook), folder / name)
+    _write_yaml(folder / "_toc.yml", _toc(folder / "_toc.yml", contents | others, conclusions))
     has_scripts = scripts(BUILD / "vendor")
     if has_scripts:
         shutil.copytree(BUILD / "vendor", folder / "static" / "vendor")
@@ -157,38 +165,44 @@ def _stage_study(study: str, paths: list[Path], folder: Path) -> None:
     folder.mkdir()
     entry = manifest.study(study)
     (folder / "study.md").write_text(pages.study_page(entry), encoding="utf-8")
-    notebooks = [without_records(nbformat.read(path, as_version=4)) for path in paths]
+    notebooks = [nbformat.read(path, as_version=4) for path in paths]
     defined = labels(notebooks)
     for path, notebook in zip(paths, notebooks, strict=True):
+        notebook = relabelled(for_readers(notebook, entry, path.stem), defined, study)
         notebook.cells.insert(1, new_markdown_cell(f"*Study: [{entry.title}](study.md)*"))
-        nbformat.write(relabelled(notebook, defined, study), folder / path.name)
+        nbformat.write(without_records(notebook), folder / path.name)
 
 
 def _toc(template: Path, contents: Contents, conclusions: list[Path]) -> dict:
     """The template's parts with one part per study, and the closing chapters, before the last."""
     toc = yaml.safe_load(template.read_text(encoding="utf-8"))
-    parts = [
-        {
-            "caption": manifest.study(study).title,
-            "numbered": True,
-            "chapters": [
-                {"file": f"{study}/{name}"} for name in ["study", *(p.stem for p in paths)]
-            ],
-        }
-        for study, paths in contents.items()
-    ]
-    closing = [{"file": path.stem} for path in conclusions]
+    parts = []
+    for study, paths in contents.items():
+        # A chapter has the number of its file in every study; the study's own page has none.
+        chapters = [{"file": f"{study}/{path.stem}"} for path in paths]
+        parts += [
+            {"caption": manifest.study(study).title, "chapters": [{"file": f"{study}/study"}]},
+            {"numbered": True, "restart_numbering": True, "chapters": chapters},
+        ]
+    closing = [{"file": path.stem} for path in conclusions if path != edition.front_page()]
     parts += [{"caption": "All studies", "chapters": closing}] if closing else []
     toc["parts"][-1:-1] = parts
     return toc
 
 
 def _config(path: Path, has_scripts: bool) -> dict:
-    """`_config.yml`; without local scripts the pages fall back to Sphinx's addresses."""
+    """`_config.yml`; without local scripts the pages fall back to Sphinx's addresses.
+
+    Without the address of a repository there are no buttons that would lead there.
+    """
     config = yaml.safe_load(path.read_text(encoding="utf-8"))
     if not has_scripts:
         for key in ("mathjax_path", "nb_ipywidgets_js"):
             config["sphinx"]["config"].pop(key)
+    if not config.get("repository", {}).get("url"):
+        config.pop("repository", None)
+        config.pop("launch_buttons", None)
+        config["html"] |= {"use_repository_button": False, "use_issues_button": False}
     return config
 
 
@@ -206,23 +220,71 @@ def render(contents: Contents, conclusions: list[Path], build: Path = BUILD) -> 
         UserError: A warning or an error of Jupyter Book, quoted, and where its log is.
     """
     source = stage(contents, conclusions, build / "book")
-    work, html, log = build / "render", build / "html", build / "logs" / "render.log"
+    work, html = build / "render", build / "html"
+    _jupyter_book(source, work, "-W", "--keep-going", log=build / "logs" / "render.log")
+    for page in (work / "_build" / "html").rglob("*.html"):
+        page.write_text(without_thebe(page.read_text(encoding="utf-8")), encoding="utf-8")
+    shutil.rmtree(html, ignore_errors=True)
+    os.replace(work / "_build" / "html", html)
+    shutil.rmtree(work)
+    return html / "index.html"
+
+
+def _jupyter_book(source: Path, work: Path, *options: str, log: Path) -> None:
     shutil.rmtree(work, ignore_errors=True)
     log.parent.mkdir(parents=True, exist_ok=True)
     command = [Path(sys.executable).with_name("jupyter-book"), "build", source]
     with open(log, "w", encoding="utf-8") as file:
         built = subprocess.run(
-            [*command, "--path-output", work, "-W", "--keep-going"],
+            [*command, "--path-output", work, *options],
             stdout=file,
             stderr=subprocess.STDOUT,
             check=False,
         )
     if built.returncode:
         raise UserError(f"the book did not render: {_complaints(log)}The whole log is {log}.")
-    shutil.rmtree(html, ignore_errors=True)
-    os.replace(work / "_build" / "html", html)
+
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+
+
+def pdf(build: Path = BUILD) -> Path:
+    """The book of the last `render` as one PDF, without the pages that need a browser's scripts.
+
+    Raises:
+        UserError: Nothing was rendered yet, no Chromium is there, or it does not print.
+    """
+    source, work, out = build / "book", build / "pdf", build / "book.pdf"
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if not source.is_dir() or browser is None:
+        raise UserError("a PDF needs a rendered book (`make book`) and Chromium; one is missing.")
+    copy = shutil.copytree(source, build / "pdf-source", dirs_exist_ok=True)
+    toc = yaml.safe_load((copy / "_toc.yml").read_text(encoding="utf-8"))
+    for part in toc["parts"]:
+        pages = part["chapters"]
+        part["chapters"] = [page for page in pages if "unit_explorer" not in page["file"]]
+    _write_yaml(copy / "_toc.yml", toc)
+    _jupyter_book(copy, work, "--builder", "singlehtml", log=build / "logs" / "pdf.log")
+    (page,) = (work / "_build" / "singlehtml").glob("intro.html")
+    page.write_text(without_thebe(page.read_text(encoding="utf-8")), encoding="utf-8")
+    command = [browser, "--headless=new", "--no-sandbox", "--disable-gpu", "--no-pdf-header-footer"]
+    command += ["--virtual-time-budget=60000", f"--print-to-pdf={out}", page.resolve().as_uri()]
+    printed = subprocess.run(command, capture_output=True, text=True, check=False)
+    if printed.returncode or not out.exists():
+        raise UserError(f"Chromium did not print the book: {printed.stderr[-300:]}")
+    shutil.rmtree(copy)
     shutil.rmtree(work)
-    return html / "index.html"
+    return out
+
+
+_THEBE = re.compile(
+    r"<script>const THEBE_JS_URL[^<]*</script>|<script[^>]*sphinx-thebe[^>]*></script>"
+)
+
+
+def without_thebe(page: str) -> str:
+    """The page without the scripts of sphinx-thebe, which declare one constant twice."""
+    return _THEBE.sub("", page)
 
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")

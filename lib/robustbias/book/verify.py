@@ -18,12 +18,10 @@ import pyarrow.parquet as pq
 from robustbias import studies, tables
 from robustbias.book import edition, execute
 from robustbias.findings.measure import call, records, results
+from robustbias.tables import VALUES
 from robustbias.utils import PROVENANCE, UserError, atomic
 
 FOLDER = edition.BUILD / "verify"
-
-
-RESULTS = ("value", "low", "high", "n")  # columns that do not identify rows
 
 
 def recomputed(study: str, old: Path, *, jobs: int = 1, stored: bool = False) -> Path:
@@ -83,7 +81,9 @@ def compared_tables(
     """Two table stores, one row per column of the tables of one study, measure, seed, arguments.
 
     The code, weights and images that made a table do not matter; of several the latest counts.
-    Rows are compared in their order, or, where orders differ, sorted by what identifies them.
+    Rows are compared in their order, or, where orders differ, sorted by what identifies them. Where
+    only one side has a column that identifies rows, the layout changed: the others of that kind
+    count nowhere, and the results are compared in the order of the rows.
 
     Columns as in `compared`; numbers and differing count cells (of text only those that differ),
     old and new are of the cell that deviates most.
@@ -174,12 +174,13 @@ def _columns(
         new = "no table" if b is None else f"{len(b):,} rows"
         yield {"name": "all", "old": old, "new": new, "numbers": size, "differing": size}
         return
-    labels = [name for name in a if name in b and name not in RESULTS]
-    if not a[labels].equals(b[labels]):
+    labels = [name for name in a if name in b and name not in VALUES]
+    changed = set(a) - set(VALUES) != set(b) - set(VALUES)
+    if not changed and not a[labels].equals(b[labels]):
         a, b = (table.sort_values(labels, ignore_index=True) for table in (a, b))
     for name in [name for name in b if name not in a]:
         yield {"name": name, "new": "a column", "numbers": 0, "differing": 0}
-    for name in a:
+    for name in [name for name in a if name in VALUES or not changed]:
         pair = _deviations(a[name], b.get(name, pd.Series([None] * len(a))), tolerance)
         worst = pair.sort_values(["agrees", "absolute"], ascending=[True, False]).head(1)
         differing = int((~pair["agrees"]).sum())

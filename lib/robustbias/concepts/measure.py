@@ -4,6 +4,9 @@ Source: Bau et al. 2017, arXiv 1704.05796.
 """
 
 import dataclasses
+import math
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -18,11 +21,13 @@ from robustbias.images import broden, floats
 from robustbias.images.concepts import Concepts
 from robustbias.networks import hooks
 from robustbias.networks.hooks import peaks
+from robustbias.networks.zoo import Network
 from robustbias.studies import CALIBRATION, Study, networks_with_controls, pair_of, paired
-from robustbias.tables import measure, tidy
+from robustbias.tables import Part, measure, parts, tidy
 from robustbias.utils import UserError
 
 THRESHOLD = 0.04  # IoU from which a unit counts as a detector
+KEPT = 64  # concepts per unit in the table: those with the largest IoU
 UNIT = ["network", "layer", "unit"]
 
 
@@ -59,20 +64,23 @@ def dissection(
 ) -> pd.DataFrame:
     """Every unit of S, R and an untrained network against every concept, and shares of detectors.
 
-    Rows with `unit` 0 and up, without interval:
-    - `iou`, `null_iou` (masks of another image) for every category and concept; `ceiling`, the
-      largest IoU that the areas of unit and concept allow. n is the number of images.
+    Rows of scope `unit`, without interval:
+    - `iou`, `null_iou` (masks of another image) for category and concept, of the KEPT concepts
+      with the largest IoU, all those above the threshold, and that of the largest null IoU;
+      `ceiling`, the largest IoU that the areas of unit and concept allow. n: number of images.
     - `activation_threshold`, and `share_above`, the share of activations above it.
 
-    Rows with `unit` -1: shares of all units of a layer (or of layer `all`, in which wide layers
-    weigh more), dead ones included, that are labelled with a concept of the category (or of `any`,
-    or `texture or color`). Metrics: `detectors` (largest IoU above `threshold`), `null_detectors`
-    (the same by null IoU), `above_null` (largest IoU above every null IoU of the layer), and the
-    number `unique` of different concepts among the labels, without interval. Intervals are
-    bootstraps over units: the images are the same for all networks, the units are what training
-    happened to make. Regime `robust - standard` is the difference, units resampled separately.
+    Rows of scope `layer` and `network` (in which wide layers weigh more): shares of all units,
+    dead ones included, that are labelled with a concept of the category (or of `any`). Metrics:
+    `detectors` (largest IoU above `threshold`), `null_detectors` (the same by null IoU: false
+    positives), `net_detectors` (the first without the second), `above_null` (largest IoU above
+    every null IoU of the layer), and the number `unique` of different concepts among the labels,
+    without interval. Intervals are bootstraps over units: the images are the same for all networks,
+    the units are what training happened to make. Regime `robust - standard` is the difference,
+    units resampled separately.
 
-    Rows of network `concepts`: `pixel_share` of each concept on images that carry its category.
+    Rows of scope `concept`: `pixel_share` of each concept on images that carry its category, and
+    `carried_share`, those images' share of all pixels.
 
     Args:
         n_images: Images of the concept set; all of it when None.
@@ -85,15 +93,32 @@ def dissection(
         UserError: An unknown layer or data set, images without masks, more images than there are.
     """
     images = concept_set(study, concepts, n_images)
-    rows, units = [_concept_rows(study, images)], []
-    for named, network, _ in networks_with_controls(study, images.pixels[:CALIBRATION]):
+
+    def measured(load: Callable[[], Network]) -> Part:
         generator = torch.Generator().manual_seed(study.seed)
         options = {"share": share, "memory": memory, "generator": generator}
-        for layer, counts in dissected(network, images, layers, **options).items():
-            rows.append(_unit_rows(counts, images).assign(**named, layer=layer))
+        return {
+            f"{layer}\t{field}": torch.as_tensor(value)
+            for layer, counts in dissected(load(), images, layers, **options).items()
+            for field, value in vars(counts).items()
+        }
+
+    networks = list(networks_with_controls(study, images.pixels[:CALIBRATION]))
+    tasks = {named["network"]: partial(measured, load) for named, load, _ in networks}
+    rows, units, covered = [], [], None
+    for (named, *_), part in zip(networks, parts(tasks).values(), strict=True):
+        by_layer: dict[str, dict[str, Tensor]] = {}
+        for place, value in part.items():
+            layer, field = place.split("\t")
+            by_layer.setdefault(layer, {})[field] = value
+        for layer, fields in by_layer.items():
+            counts = Dissected(**fields | {"positions": int(fields["positions"])})
+            covered = _concept_rows(study, images, counts) if covered is None else covered
+            of_units = _unit_rows(counts, images, threshold)
+            rows.append(of_units.assign(**named, scope="unit", layer=layer))
             units.append(_detectors(counts, images, threshold).assign(**named, layer=layer))
     rows.append(_shares(study, pd.concat(units), images, draws))
-    return tidy(pd.concat(rows, ignore_index=True))
+    return tidy(pd.concat([covered, *rows], ignore_index=True))
 
 
 def labels(table: pd.DataFrame, threshold: float = THRESHOLD) -> pd.DataFrame:
@@ -103,7 +128,7 @@ def labels(table: pd.DataFrame, threshold: float = THRESHOLD) -> pd.DataFrame:
         table: From `dissection`.
         threshold: IoU above which the unit is a detector.
     """
-    units = table[table["unit"] >= 0]
+    units = table[table["scope"] == "unit"]
     iou = units[units["metric"] == "iou"]
     best = iou.loc[iou.groupby(UNIT, sort=False)["value"].idxmax()]
     null = units[units["metric"] == "null_iou"].groupby(UNIT, sort=False)["value"].max()
@@ -113,23 +138,21 @@ def labels(table: pd.DataFrame, threshold: float = THRESHOLD) -> pd.DataFrame:
     return best.assign(detector=best["iou"] > threshold)
 
 
-def _unit_rows(counts: Dissected, images: Concepts) -> pd.DataFrame:
-    """Long rows of one layer: units x concepts for each kind of IoU, then rows per unit."""
+def _unit_rows(counts: Dissected, images: Concepts, threshold: float) -> pd.DataFrame:
+    """Long rows of one layer: units x kept concepts for each kind of IoU, then rows per unit."""
     category, concept = (
         np.array(part, dtype=object) for part in zip(*images.concepts, strict=True)
     )
     units = len(counts.thresholds)
     kinds = {"iou": counts.iou, "null_iou": counts.null_iou, "ceiling": counts.ceiling}
+    iou, null = kinds["iou"], kinds["null_iou"]
+    kept = iou > threshold
+    kept.scatter_(1, iou.topk(min(KEPT, len(concept)), dim=1).indices, True)
+    kept.scatter_(1, null.argmax(1, keepdim=True), True)
+    unit, which = (index.cpu().numpy() for index in kept.nonzero(as_tuple=True))
+    about = {"unit": unit, "category": category[which], "concept": concept[which]}
     rows = [
-        pd.DataFrame(
-            {
-                "unit": np.repeat(np.arange(units), len(concept)),
-                "category": np.tile(category, units),
-                "concept": np.tile(concept, units),
-                "metric": metric,
-                "value": values.flatten().cpu().numpy(),
-            }
-        )
+        pd.DataFrame(about | {"metric": metric, "value": values[kept].cpu().numpy()})
         for metric, values in kinds.items()
     ]
     per_unit = {
@@ -137,25 +160,25 @@ def _unit_rows(counts: Dissected, images: Concepts) -> pd.DataFrame:
         "share_above": counts.above / counts.positions,
     }
     for metric, values in per_unit.items():
-        about = {"unit": np.arange(units), "category": "", "concept": "", "metric": metric}
+        about = {"unit": np.arange(units), "metric": metric}
         rows.append(pd.DataFrame(about | {"value": values.double().cpu().numpy()}))
     return pd.concat(rows, ignore_index=True).assign(n=len(images))
 
 
-def _concept_rows(study: Study, images: Concepts) -> pd.DataFrame:
-    """The share of pixels each concept covers, on images that carry its category."""
-    regions = images.regions
-    size = torch.bincount(regions.index.flatten(), minlength=len(regions.concepts)).double()
-    carried = size @ regions.carried.double()
-    covered = size @ regions.concepts.double()
+def _concept_rows(study: Study, images: Concepts, counts: Dissected) -> pd.DataFrame:
+    """The share of pixels each concept covers, on images that carry its category; and theirs."""
+    carried = counts.carried[counts.category]
+    shares = {
+        "pixel_share": counts.concepts / carried,
+        "carried_share": carried / (len(images) * math.prod(images.side)),
+    }
     rows = [
-        {"category": category, "concept": concept, "value": float(covered[i] / carried[c])}
-        for i, (category, concept) in enumerate(images.concepts)
-        for c in [images.categories.index(category)]
-        if carried[c]
+        {"category": category, "concept": concept, "metric": metric, "value": value}
+        for metric, values in shares.items()
+        for (category, concept), value in zip(images.concepts, values.tolist(), strict=True)
+        if not math.isnan(value)
     ]
-    about = {"study": study.name, "network": "concepts", "architecture": "", "regime": "concepts"}
-    about |= {"eps": 0.0, "pair": False, "layer": "", "unit": -1, "metric": "pixel_share"}
+    about = {"study": study.name, "pair": False, "scope": "concept"}
     return pd.DataFrame(rows).assign(**about, n=len(images))
 
 
@@ -178,30 +201,44 @@ def _detectors(counts: Dissected, images: Concepts, threshold: float) -> pd.Data
     )
 
 
-METRICS = ("detectors", "null_detectors", "above_null")
+METRICS = ("detectors", "null_detectors", "above_null", "net_detectors")
+
+
+def scopes(units: pd.DataFrame) -> list[tuple[dict[str, str], pd.DataFrame]]:
+    """(columns, units) of every layer of every network, then of every network."""
+    layers = units.groupby(["network", "layer"], sort=False)
+    networks = units.groupby("network", sort=False)
+    return [({"scope": "layer", "layer": layer}, table) for (_, layer), table in layers] + [
+        ({"scope": "network"}, table) for _, table in networks
+    ]
 
 
 def _shares(study: Study, units: pd.DataFrame, images: Concepts, draws: int) -> pd.DataFrame:
     """Shares of units by category, layer by layer and over all, and R minus S."""
     groups = {c: (c,) for c in images.categories}
     groups |= {"any": images.categories}
-    if {"texture", "color"} <= set(images.categories):
-        groups["texture or color"] = ("texture", "color")
     generator = torch.Generator().manual_seed(study.seed)
     columns = [(metric, group) for metric in METRICS for group in groups]
-    sets = [(layer, table) for (_, layer), table in units.groupby(["network", "layer"], sort=False)]
-    sets += [("all", table) for _, table in units.groupby("network", sort=False)]
     shares, rows = [], []
-    for layer, table in sets:
-        hits = [
-            table[metric]
-            & table["null_category" if metric == "null_detectors" else "category"].isin(
-                groups[group]
-            )
+    for scope, table in scopes(units):
+        hits = {
+            (metric, group): (table[metric] & table[category].isin(groups[group])).astype(float)
             for metric, group in columns
-        ]
-        shared = table.iloc[0][list(stats.NETWORK)].to_dict() | {"layer": layer}
-        shares.append((shared, columns, torch.from_numpy(np.stack(hits, 1)).float(), None))
+            if metric in table
+            for category in ["null_category" if metric == "null_detectors" else "category"]
+        }
+        for group in groups:
+            false = hits["null_detectors", group]
+            hits["net_detectors", group] = hits["detectors", group] - false
+        shared = table.iloc[0][list(stats.NETWORK)].to_dict() | scope
+        shares.append(
+            (
+                shared,
+                columns,
+                torch.from_numpy(np.stack([hits[c] for c in columns], 1)).float(),
+                None,
+            )
+        )
         detectors = table[table["detectors"]]
         for group, categories in groups.items():
             unique = detectors.loc[detectors["category"].isin(categories), "concept"].nunique()
@@ -210,7 +247,7 @@ def _shares(study: Study, units: pd.DataFrame, images: Concepts, draws: int) -> 
     about, boot = stats.over_units(shares, generator=generator, draws=draws)
     metric, about["category"] = zip(*about["metric"], strict=True)
     table = stats.aggregate(study, about.assign(metric=metric), boot, paired=False)
-    return pd.concat([table, pd.DataFrame(rows)], ignore_index=True).assign(unit=-1, concept="")
+    return pd.concat([table, pd.DataFrame(rows)], ignore_index=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -260,7 +297,10 @@ def unit_examples(
                 continue
             best = candidates.loc[candidates["iou"].idxmax()]
             layer, unit = best["layer"], int(best["unit"])
-            response = peaks(network, images.pixels, [layer])[layer][:, unit]
+            parts = torch.arange(len(images), device=images.pixels.device).split(1000)
+            response = torch.cat(
+                [peaks(network, images.pixels[part], [layer])[layer][:, unit] for part in parts]
+            )
             top = images.pixels[response.topk(k).indices]
             with hooks.captured(network, [layer]) as maps:
                 network(floats(top))

@@ -10,7 +10,7 @@ Source: Bau et al. 2017, arXiv 1704.05796.
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -73,6 +73,47 @@ def upper_quantiles(
         if int((column >= low[u]).sum()) <= rank:
             result[u] = column.sort(descending=True).values[rank]
     return result, among if bool((result >= low).all()) else None
+
+
+class Largest:
+    """Thresholds as from `upper_quantiles`, of chunks that need not be in memory together.
+
+    Of each unit the rank + 1 largest values so far are kept, and at most as many again.
+
+    Args:
+        rank: How many values lie above the threshold.
+    """
+
+    def __init__(self, rank: int):
+        self.rank, self.low = rank, None
+        self.values: list[Tensor] = []
+        self.units: list[Tensor] = []
+
+    def add(self, chunk: Float[Tensor, "_ u"]) -> None:
+        """Takes the values of more positions, one row each."""
+        units = chunk.shape[1]
+        if self.low is None:
+            enough = len(chunk) > self.rank
+            self.low = _ranked(chunk, self.rank) if enough else chunk.new_full((units,), -torch.inf)
+        at = true_indices(chunk > self.low)
+        self.values.append(chunk.reshape(-1).index_select(0, at))
+        self.units.append(at % units)
+        if sum(map(len, self.values)) > 2 * (self.rank + 1) * units:
+            self._prune()
+
+    def thresholds(self) -> Float[Tensor, " u"]:
+        """The (rank + 1)-th largest value of each unit."""
+        self._prune()
+        return self.low
+
+    def _prune(self) -> None:
+        value, order = torch.cat(self.values).sort(descending=True)
+        unit, grouped = torch.cat(self.units)[order].sort(stable=True)
+        value, counts = value[grouped], torch.bincount(unit, minlength=len(self.low))
+        place = torch.arange(len(unit), device=unit.device) - (counts.cumsum(0) - counts)[unit]
+        last, kept = place == self.rank, place <= self.rank
+        self.low[unit[last]] = value[last]
+        self.values, self.units = [value[kept]], [unit[kept]]
 
 
 def _ranked(values: Float[Tensor, "n u"], rank: int) -> Float[Tensor, " u"]:
@@ -215,7 +256,6 @@ def counts(
 
 
 SHARE = 0.005  # of a unit's activations lie above its threshold
-FEW = 2048  # regions that need no new numbers
 MEMORY = 1 << 30  # bytes of maps kept until the thresholds are computed
 
 
@@ -229,6 +269,7 @@ class Dissected:
     intersection: Float[Tensor, "s u q"]  # pixels of the unit's mask that carry the concept
     area: Float[Tensor, "s u c"]  # pixels of the unit's mask on images that carry the category
     concepts: Float[Tensor, " q"]  # pixels that carry the concept
+    carried: Float[Tensor, " c"]  # pixels of images that carry the category
     category: Int64[Tensor, " q"]  # the category of each concept
 
     @property
@@ -265,16 +306,16 @@ def dissected(
 ) -> dict[str, Dissected]:
     """Every unit of the layers against every concept, from one forward pass per image.
 
-    Images come in random order. Their maps are kept until they fill `memory` bytes or no image is
-    left; then thresholds are taken from what is kept, and maps that come later are compared with
-    them at once. So thresholds are exact for sets whose maps fit (1 GiB holds 7,800 images of the
-    icon world's GoogLeNet), and else those of a random sample: `above` / `positions` says what
-    share of all activations they turned out to leave above. Peak memory is `memory`, one batch,
-    and the counts (units x concepts), whatever the number of images.
+    Images come in random order. While their maps fit into `memory` bytes (1 GiB holds 7,800 images
+    of the icon world's GoogLeNet), they are kept until the thresholds are known. Else a first pass
+    over the images finds the thresholds, for which it keeps the largest activations of each unit
+    (twice `share` of all at most), and a second one counts. Thresholds are exact either way. Peak
+    memory is `memory`, or those activations, with one batch and the counts (units x concepts).
 
     Args:
         layers: Names inside `network.body`; the probed ones when None.
         share: Of the activations, above the threshold.
+        batch: Images at once, fewer where memory is short.
         generator: Orders the images, on the CPU.
 
     Raises:
@@ -284,29 +325,53 @@ def dissected(
     n = len(concepts)
     if n < 2:
         raise UserError(f"{n} image(s) with concepts: dissection needs at least 2.")
+    if not 0 < share < 1:
+        raise UserError(f"{share} of the activations above; expected a share between 0 and 1.")
     order = torch.randperm(n, generator=generator).to(concepts.pixels.device)
-    kept: list[tuple[Tensor, Tensor, dict[str, Tensor]]] = []
-    by_layer: dict[str, Dissected] = {}
+    size = hooks.fitting(network, concepts.pixels[:1], batch, held=True)
     # the null takes the masks of the image before in this random order
-    for index, other in zip(order.split(batch), order.roll(1).split(batch), strict=True):
+    batches = list(zip(order.split(size), order.roll(1).split(size), strict=True))
+    kept: list[tuple[Tensor, Tensor, dict[str, Tensor]]] = []
+    largest: dict[str, Largest] = {}
+    for index, other, maps in _passed(network, concepts, layers, batches):
+        kept.append((index, other, maps))
+        held = sum(m.numel() * m.element_size() for *_, maps in kept for m in maps.values())
+        if not largest and (held < memory or len(kept) == len(batches)):
+            continue
+        for _, _, each in kept:
+            for layer, map in each.items():
+                rank = int(share * n * map[0, 0].numel() + 1e-9)
+                largest.setdefault(layer, Largest(rank)).add(_rows(map))
+        kept.clear()
+    by_layer: dict[str, Dissected] = {}
+    among: dict[str, list[Tensor] | None] = {}
+    for layer in layers:
+        if largest:
+            limits = largest.pop(layer).thresholds()
+        else:
+            chunks = [_rows(maps[layer]) for *_, maps in kept]
+            limits, among[layer] = upper_quantiles(chunks, share)
+        by_layer[layer] = _empty(limits, concepts)
+    passed = iter(kept) if kept else _passed(network, concepts, layers, batches)
+    for i, (index, other, maps) in enumerate(passed):
+        candidates = {layer: indices[i] for layer, indices in among.items() if indices}
+        regions, members = concepts.regions_of(torch.cat([other[:1], index]))
+        sides = [regions[1:].flatten(), regions[:-1].flatten()]
+        _add(by_layer, maps, candidates, sides, members, concepts.side)
+    return by_layer
+
+
+def _passed(
+    network: Network,
+    concepts: Concepts,
+    layers: tuple[str, ...],
+    batches: list[tuple[Tensor, Tensor]],
+) -> Iterator[tuple[Tensor, Tensor, dict[str, Tensor]]]:
+    """Each batch (indices of images, and of those before them) with the maps of its images."""
+    for index, other in batches:
         with hooks.captured(network, layers) as maps:
             network(floats(concepts.pixels[index]))
-            kept.append((index, other, dict(maps)))
-        held = sum(m.numel() * m.element_size() for *_, maps in kept for m in maps.values())
-        if not by_layer and held < memory and sum(len(index) for index, *_ in kept) < n:
-            continue
-        among: dict[str, list[Tensor] | None] = {}
-        if not by_layer:
-            for layer in layers:
-                chunks = [_rows(maps[layer]) for *_, maps in kept]
-                limits, among[layer] = upper_quantiles(chunks, share)
-                by_layer[layer] = _empty(limits, concepts)
-        for i, (index, other, maps) in enumerate(kept):
-            candidates = {layer: indices[i] for layer, indices in among.items() if indices}
-            sides = [_pixels(concepts, images) for images in (index, other)]
-            _add(by_layer, maps, candidates, sides, concepts.side)
-        kept.clear()
-    return by_layer
+        yield index, other, dict(maps)
 
 
 def _rows(maps: Float[Tensor, "n u a b"]) -> Float[Tensor, "_ u"]:
@@ -315,53 +380,40 @@ def _rows(maps: Float[Tensor, "n u a b"]) -> Float[Tensor, "_ u"]:
 
 
 def _empty(thresholds: Float[Tensor, " u"], concepts: Concepts) -> Dissected:
-    regions, device = concepts.regions, thresholds.device
-    size = torch.bincount(regions.index.flatten(), minlength=len(regions.concepts)).double()
-    units, q, c = len(thresholds), regions.concepts.shape[1], regions.carried.shape[1]
+    device, units, c = thresholds.device, len(thresholds), len(concepts.categories)
     category = [i for i, names in enumerate(concepts.names.values()) for _ in names]
+    zeros = functools.partial(torch.zeros, device=device, dtype=torch.double)
     return Dissected(
         thresholds=thresholds,
-        above=torch.zeros(units, device=device, dtype=torch.double),
+        above=zeros(units),
         positions=0,
-        intersection=torch.zeros(2, units, q, device=device, dtype=torch.double),
-        area=torch.zeros(2, units, c, device=device, dtype=torch.double),
-        concepts=size @ regions.concepts.double(),
+        intersection=zeros(2, units, len(category)),
+        area=zeros(2, units, c),
+        concepts=zeros(len(category)),
+        carried=zeros(c),
         category=torch.tensor(category, device=device),
     )
-
-
-def _pixels(concepts: Concepts, index: Int64[Tensor, " n"]) -> tuple[Tensor, Tensor]:
-    """Regions of the images' pixels, and what concepts and categories each has.
-
-    Where the set has many regions, those of these images are numbered anew, which bounds the size
-    of the histograms.
-    """
-    regions = concepts.regions
-    of_pixels = regions.index[index].flatten()
-    if len(regions.concepts) <= FEW:
-        return of_pixels, torch.cat([regions.concepts, regions.carried], 1).float()
-    present = torch.bincount(of_pixels, minlength=len(regions.concepts)) > 0
-    renumbered = (present.cumsum(0) - 1)[of_pixels]
-    members = torch.cat([regions.concepts[present], regions.carried[present]], 1)
-    return renumbered, members.float()
 
 
 def _add(
     by_layer: dict[str, Dissected],
     maps: dict[str, Tensor],
     candidates: dict[str, Tensor],
-    sides: list[tuple[Tensor, Tensor]],
+    sides: list[Tensor],
+    members: Float[Tensor, "g m"],
     side: tuple[int, int],
 ) -> None:
     """Adds the counts of one batch; `candidates` as from `upper_quantiles`."""
+    areas = torch.bincount(sides[0], minlength=len(members)).double() @ members.double()
     for layer, layer_counts in by_layer.items():
-        units = maps[layer].shape[1]
+        units, q = maps[layer].shape[1], len(layer_counts.concepts)
+        layer_counts.concepts += areas[:q]
+        layer_counts.carried += areas[q:]
         at = activations_above(maps[layer], layer_counts.thresholds, candidates.get(layer))
         layer_counts.positions += maps[layer].numel() // units
         layer_counts.above += torch.bincount(at % units, minlength=units)
         pixel, unit = pixels_above(maps[layer], layer_counts.thresholds, at, side)
-        q = layer_counts.intersection.shape[2]
-        for which, (regions, members) in enumerate(sides):
+        for which, regions in enumerate(sides):
             total = counts(pixel, unit, units, regions, members)
             layer_counts.intersection[which] += total[:, :q]
             layer_counts.area[which] += total[:, q:]

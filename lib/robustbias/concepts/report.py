@@ -9,13 +9,14 @@ from robustbias.utils import REGIMES, Prose
 
 def detectors(table: pd.DataFrame) -> pd.DataFrame:
     """Share of all units that detect a category, and how many concepts they detect; by network."""
-    rows = matching(table, unit=-1, layer="all", regime=tuple(REGIMES))
+    rows = matching(table, scope="network", regime=tuple(REGIMES))
     shares = matching(rows, metric="detectors")
     anything = matching(rows, category="any")
     shares = pd.concat(
         [
             shares.assign(column=shares["category"]),
             matching(anything, metric="null_detectors").assign(column="any, masks of other images"),
+            matching(anything, metric="net_detectors").assign(column="any, without these"),
             matching(anything, metric="above_null").assign(column="above every null IoU"),
         ]
     )
@@ -27,25 +28,29 @@ def detectors(table: pd.DataFrame) -> pd.DataFrame:
 
 def null_labels(table: pd.DataFrame) -> pd.DataFrame:
     """Share of all units whose best IoU lies above every null IoU of their layer, by category."""
-    rows = matching(table, unit=-1, layer="all", metric="above_null", regime=tuple(REGIMES))
+    rows = matching(table, scope="network", metric="above_null", regime=tuple(REGIMES))
     return reader_table(rows.assign(column=rows["category"]))
 
 
 def ceilings(table: pd.DataFrame, *, share: float = 0.005, threshold: float = 0.04) -> Prose:
     """Which concepts cover so many pixels that no unit can reach the threshold, in a sentence.
 
-    A unit that is active on a share s of the pixels overlaps with a concept that covers a share p
-    of them with an IoU of at most s / p.
+    The union of an IoU is counted on images that carry the category, a share c of all pixels. A
+    unit that is active on a share s of all pixels may be active on s / c of those, so that its IoU
+    with a concept that covers a share p of them is at most s / (c p).
     """
     lines = []
     covered = matching(table, metric="pixel_share")
+    carried = matching(table, metric="carried_share").groupby("category")["value"].first()
     for category, shares in covered.groupby("category", sort=False)["value"]:
-        out = int((share / shares <= threshold).sum())
+        reach = share / carried[category]
+        out = int((reach / shares <= threshold).sum())
         low, high = shares.min(), shares.max()
-        least, most = share / high, min(1.0, share / low) if low else 1.0
+        least, most = min(1.0, reach / high), min(1.0, reach / low) if low else 1.0
         lines.append(
-            f"- {category}: {len(shares)} concepts, each on {low:.1%} to {high:.1%} of the pixels, "
-            f"so with an IoU of at most {least:.3f} to {most:.3f}; "
+            f"- {category}: {len(shares)} concepts, each on {low:.1%} to {high:.1%} of the pixels "
+            f"of images with such labels ({carried[category]:.0%} of all images), so with an IoU "
+            f"of at most {least:.2f} to {most:.2f}; "
             f"{out} of them cannot reach {threshold:g}."
         )
     return Prose(

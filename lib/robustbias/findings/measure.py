@@ -10,8 +10,17 @@ from nbformat import NotebookNode
 
 from robustbias import manifest, studies, utils
 from robustbias.book import edition
-from robustbias.claims import joint
-from robustbias.utils import CLAIMS, HEADLINES, PROVENANCE, TABLES, Footer, UserError
+from robustbias.claims import SHORT, Claim, corrected
+from robustbias.tables import VALUES
+from robustbias.utils import (
+    CLAIMS,
+    EXPLORER,
+    HEADLINES,
+    PROVENANCE,
+    TABLES,
+    Footer,
+    UserError,
+)
 
 # An executed chapter carries its claims, headline numbers, provenance and summaries of its tables
 # as outputs of MIME types that only programs read, so that a published chapter needs nothing but
@@ -29,7 +38,7 @@ _CELL = re.compile(r"<td[^>]*>(.*?)</td>", re.S)
 def without_records(notebook: NotebookNode) -> NotebookNode:
     """The notebook without what is for programs alone: a page cannot show it."""
     for output in _outputs(notebook):
-        for mime in (CLAIMS, HEADLINES, PROVENANCE, TABLES):
+        for mime in (CLAIMS, EXPLORER, HEADLINES, PROVENANCE, TABLES):
             output.get("data", {}).pop(mime, None)
     return notebook
 
@@ -47,7 +56,8 @@ def results(notebook: Path) -> dict[tuple[str, str], float | str]:
     """Every number, verdict and table digest in a notebook, by (kind, name).
 
     Kinds: claim, headline, glue, output (printed tables and sentences, by their position), table
-    (summaries of measured tables) and digest. The provenance record is left out: its commit,
+    (summaries of the results in measured tables, without the columns that identify rows, whose
+    layout may change) and digest. The provenance record is left out: its commit,
     seconds and versions are no results. So are pictures and widgets: they draw the tables.
     """
     values: dict[tuple[str, str], float | str] = {}
@@ -66,13 +76,12 @@ def results(notebook: Path) -> dict[tuple[str, str], float | str]:
                 name = call(table)
                 add("digest", name, {"": table["digest"]})
                 add("table", name, {"rows": table["rows"]})
-                for column, statistics in table["columns"].items():
-                    add("table", f"{name}: {column}", statistics)
+                for column in set(VALUES) & set(table["columns"]):
+                    add("table", f"{name}: {column}", table["columns"][column])
         elif CLAIMS in data:
             for claim in data[CLAIMS]:
-                name = " ".join(
-                    filter(None, (claim[k] for k in ("id", "architecture", "condition")))
-                )
+                parts = ("id", "architecture", "replicate", "condition")
+                name = " ".join(filter(None, (claim.get(part) for part in parts)))
                 add("claim", name, _numeric(claim) | {"verdict": claim["verdict"]})
         elif HEADLINES in data:
             for row in data[HEADLINES]:
@@ -115,13 +124,12 @@ def _lines(data: dict[str, Any]) -> list[str]:
     return data["text/plain"].splitlines() if set(data) == {"text/plain"} else []
 
 
-VERDICTS = ("supported", "undetermined", "contradicted")
-
-
 def registered(executed: list[str]) -> pd.DataFrame:
-    """One row per judged statement, study, architecture and condition.
+    """One row per measured statement, study, network and condition.
 
-    Columns: those of `Claim.record`, title (the study's), notebook (where it was tested).
+    Columns: those of `Claim.record`, claim (C2 of C2.stylized), short (`Statement.short`), title
+    (the study's), notebook (where it was tested). Verdicts hold under Holm's correction for the
+    statements of a study.
 
     Args:
         executed: Studies whose chapters of this build are read; of others the published ones.
@@ -151,34 +159,40 @@ def _notebooks(executed: list[str]) -> list[Path]:
     return [path for paths in edition.contents(executed).values() for path in paths]
 
 
-def read(contents: edition.Contents) -> pd.DataFrame:
-    """The claims that these notebooks tested, in order of their ids."""
-    rows = [
-        {**claim, "title": manifest.study(study).title, "notebook": f"{study}/{path.name}"}
+def judged(contents: edition.Contents) -> dict[str, list[Claim]]:
+    """The claims that these notebooks tested, by notebook (STUDY/NAME), corrected by Holm."""
+    found = [
+        (f"{study}/{path.name}", Claim.of(record))
         for study, notebooks in contents.items()
         for path in notebooks
-        for claim in records(path, CLAIMS)
+        for record in records(path, CLAIMS)
+        if "smallest" in record  # editions before had other verdicts
     ]
-    # "C10" after "C2"; the parts of a claim as it lists them, whichever study tested them first
-    parts = list(dict.fromkeys(row["id"] for row in rows))
-    rows.sort(key=lambda row: (int(re.search(r"\d+", row["id"])[0]), parts.index(row["id"])))
+    by_notebook: dict[str, list[Claim]] = {}
+    all_claims = corrected(claim for _, claim in found)
+    for (notebook, _), claim in zip(found, all_claims, strict=True):
+        by_notebook.setdefault(notebook, []).append(claim)
+    return by_notebook
+
+
+def read(contents: edition.Contents) -> pd.DataFrame:
+    """The claims that these notebooks tested, as `registered`, in the order of the statements."""
+    order = list(SHORT)
+    rows = [
+        {
+            **claim.record(),
+            "claim": claim.id.partition(".")[0],
+            "short": SHORT.get(claim.id, claim.id),
+            "title": manifest.study(claim.study).title,
+            "notebook": notebook,
+        }
+        for notebook, claims in judged(contents).items()
+        for claim in claims
+    ]
+    rows.sort(key=lambda row: order.index(row["id"]) if row["id"] in order else len(order))
     return pd.DataFrame(rows)
 
 
-def verdicts(table: pd.DataFrame) -> pd.DataFrame:
-    """One row per statement, study and architecture: joint verdict of the primary measurements.
-
-    Columns: id, statement, study, title, architecture, claim (C2 of C2.stylized), verdict, text
-    (what a cell of a table says: the measurement, or how many conditions gave which verdict).
-    """
-    names = ["id", "statement", "study", "title", "architecture"]
-    rows = []
-    for key, parts in table[~table["beside"]].groupby(names, sort=False):
-        judged = list(parts["verdict"])
-        text = parts["measured"].iloc[0]
-        if len(judged) > 1:
-            counts = [f"{judged.count(v)} {v}" for v in VERDICTS if v in judged]
-            text = ", ".join(counts) if len(counts) > 1 else f"all {len(judged)}"
-        about = dict(zip(names, key, strict=True)) | {"claim": key[0].partition(".")[0]}
-        rows.append({**about, "verdict": joint(judged), "text": text})
-    return pd.DataFrame(rows, columns=[*names, "claim", "verdict", "text"])
+def primary(claims: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `registered` with a verdict: one per statement and study."""
+    return claims[claims["primary"].astype(bool)]

@@ -1,122 +1,121 @@
-"""What all verdicts together say: their matrix, sentences and tables computed from them."""
-
-import textwrap
+"""What all verdicts together say: sentences and tables computed from the primary ones."""
 
 import pandas as pd
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
-from robustbias import plotting
-from robustbias.claims import FIELDS, joint, matching
+from robustbias.claims import FIELDS, UNTESTABLE, VERDICTS, Claim, matching, p_text
+from robustbias.findings.measure import primary
 from robustbias.plotting import pivoted
 from robustbias.stats import Interval
 from robustbias.utils import Prose, architecture
 
-VERDICTS = ("supported", "contradicted", "undetermined")
 
-# Colour and sign say the same, so that the matrix reads without colour too.
-LOOK = {
-    "supported": ("#7fbf9f", "✓"),
-    "undetermined": ("#e3e3e3", "?"),
-    "contradicted": ("#e8a07a", "✗"),
-}
+def conclusion(claims: pd.DataFrame) -> Prose:
+    """What holds on every study, what on one, what is contradicted, and what is open.
 
-
-def verdict_matrix(cells: pd.DataFrame) -> Figure:
-    """One cell per statement, study and architecture: its verdict, and what was measured.
-
-    Args:
-        cells: From `measure.verdicts`.
-    """
-    statements = list(dict.fromkeys(zip(cells["id"], cells["statement"], strict=True)))
-    places = list(dict.fromkeys(zip(cells["title"], cells["architecture"], strict=True)))
-    studies = list(dict.fromkeys(cells["title"]))
-    places.sort(key=lambda place: (studies.index(place[0]), place[1]))
-    figure, axes = plotting.canvas(panel=(3.4 + 1.35 * len(places), 0.8 + 0.46 * len(statements)))
-    ax = axes[0, 0]
-    for row in cells.itertuples():
-        x = places.index((row.title, row.architecture))
-        y = statements.index((row.id, row.statement))
-        colour, sign = LOOK[row.verdict]
-        ax.add_patch(_cell(x, y, colour))
-        text = textwrap.fill(row.text.replace(" [", "\n["), 24)
-        ax.text(x, y - 0.2, sign, ha="center", va="center", fontsize=9)
-        ax.text(x, y + 0.17, text, ha="center", va="center", fontsize=6.5, linespacing=1.0)
-    labels = [
-        textwrap.fill(f"{id.partition('.')[0]} {statement}", 48) for id, statement in statements
-    ]
-    ax.set_yticks(range(len(statements)), labels, fontsize=7.5)
-    columns = [f"{title}\n{architecture(name)}" for title, name in places]
-    ax.set_xticks(range(len(places)), columns, fontsize=7.5)
-    ax.xaxis.tick_top()
-    ax.set(xlim=(-0.5, len(places) - 0.5), ylim=(len(statements) - 0.5, -0.5))
-    ax.tick_params(length=0)
-    plotting.without_frame(ax)
-    key = [_cell(0, 0, colour, label=f"{sign} {word}") for word, (colour, sign) in LOOK.items()]
-    figure.legend(handles=key, loc="outside lower center", ncols=3, frameon=False, fontsize="small")
-    return figure
-
-
-def _cell(x: int, y: int, colour: str, **options):
-    return Rectangle((x - 0.48, y - 0.46), 0.96, 0.92, color=colour, lw=0, **options)
-
-
-def replication(cells: pd.DataFrame) -> Prose:
-    """Statement by statement, on which studies and architectures it held and where it did not.
-
-    Args:
-        cells: From `measure.verdicts`.
-    """
-    lines = []
-    for (id, statement), rows in cells.groupby(["id", "statement"], sort=False):
-        places = []
-        for verdict in VERDICTS:
-            studies = matching(rows, verdict=verdict).groupby("title", sort=False)["architecture"]
-            where = [
-                f"{title} ({', '.join(map(architecture, sorted(names)))})"
-                for title, names in studies
-            ]
-            places += [f"*{verdict.capitalize()}*: {'; '.join(where)}."] if where else []
-        count = (rows["verdict"] == "supported").sum()
-        lines.append(
-            f"- **{statement}** ({id.partition('.')[0]}) "
-            f"{count} of {len(rows)} supported. {' '.join(places)}"
-        )
-    return Prose("\n".join(lines))
-
-
-def summary(cells: pd.DataFrame) -> Prose:
-    """One sentence per study: how many of its verdicts are of each kind."""
-    sentences = []
-    for title, verdicts in cells.groupby("title", sort=False)["verdict"]:
-        counts = verdicts.value_counts()
-        words = [f"{counts.get(verdict, 0)} {verdict}" for verdict in VERDICTS]
-        sentences.append(f"{title}: of {len(verdicts)} verdicts {', '.join(words)}.")
-    return Prose(" ".join(sentences))
-
-
-def undetermined(claims: pd.DataFrame) -> pd.DataFrame:
-    """The measurements whose interval includes the threshold, and how much data would settle them.
-
-    `more data` is the factor by which n would have to grow for an interval of the same centre to
-    clear the threshold: (half width / distance of the value from the threshold)^2. Where it is
-    large, the effect is small or absent rather than badly measured.
+    Each statement is named once, by the first of these lines that it fits.
 
     Args:
         claims: From `measure.registered`.
     """
-    rows = claims[(claims["verdict"] == "undetermined") & ~claims["beside"]]
-    half = (rows["high"] - rows["low"]) / 2
-    factor = (half / (rows["value"] - rows["threshold"]).abs()) ** 2
-    where = zip(rows["statistic"], rows["condition"], strict=True)
+    rows = primary(claims)
+    titles = list(dict.fromkeys(rows["title"]))
+    said: dict[str, dict[str, list[str]]] = {}
+    for _, part in rows.groupby("id", sort=False):
+        tested = part[part["verdict"] != UNTESTABLE]
+        verdicts = set(tested["verdict"])
+        if verdicts == {"supported"} and len(tested) > 1:
+            kind, where = "everywhere", ""
+        else:
+            kind = next((v for v in ("contradicted", *VERDICTS) if v in verdicts), UNTESTABLE)
+            where = "; ".join(matching(tested, verdict=kind)["title"])
+        said.setdefault(kind, {}).setdefault(where, []).append(part["short"].iloc[0])
+    words = {
+        "everywhere": "Supported on every study that can test it (R compared with S)",
+        "supported": "Supported on one study only" if len(titles) < 3 else "Supported on some",
+        "contradicted": "Contradicted, against the paper",
+        "no relevant effect": "No relevant effect",
+        "undetermined": "Nobody can say yet",
+        UNTESTABLE: "Not testable on any study",
+    }
+    lines = [
+        f"- **{words[kind]}**: "
+        + "; ".join(
+            ", ".join(names) + (f" ({where})" if where and len(titles) > 1 else "")
+            for where, names in said[kind].items()
+        )
+        + "."
+        for kind in words
+        if kind in said
+    ]
+    return Prose("\n".join(lines))
+
+
+def summary(claims: pd.DataFrame) -> Prose:
+    """How many primary verdicts each study has, of which kind, and how many the correction changes.
+
+    Args:
+        claims: From `measure.registered`.
+    """
+    sentences = []
+    for title, rows in primary(claims).groupby("title", sort=False):
+        tested = rows[rows["verdict"] != UNTESTABLE]
+        counts = tested["verdict"].value_counts()
+        words = ", ".join(f"{counts.get(verdict, 0)} {verdict}" for verdict in VERDICTS)
+        changed = tested[tested["verdict"] != tested["uncorrected"]]
+        named = f" ({', '.join(changed['short'])})" if len(changed) else ""
+        sentences.append(
+            f"{title}: {len(tested)} primary verdicts ({words}); statements not testable here: "
+            f"{len(rows) - len(tested)}; verdicts that Holm's correction makes undetermined: "
+            f"{len(changed)}{named}."
+        )
+    return Prose(" ".join(sentences))
+
+
+def details(claims: pd.DataFrame) -> pd.DataFrame:
+    """Every primary verdict with its pooled effect, smallest effect of interest and corrected p.
+
+    Args:
+        claims: From `measure.registered`.
+    """
+    rows = primary(claims)
+    return pd.DataFrame(
+        {
+            "statement": rows["statement"],
+            "study": rows["title"],
+            "effect": rows["statistic"],
+            "pooled [95 % interval]": rows["measured"].where(rows["untestable"] == "", "–"),
+            "smallest": [
+                f"× {row.smallest:g}" if row.ratio else f"{row.smallest:g}"
+                for row in rows.itertuples()
+            ],
+            "p (Holm)": [
+                "–" if p != p else p_text(p).removeprefix("= ")
+                for p in rows["adjusted"].astype(float)
+            ],
+            "verdict": [
+                f"{row.verdict}: {row.untestable}" if row.untestable else row.verdict
+                for row in rows.itertuples()
+            ],
+        }
+    ).reset_index(drop=True)
+
+
+def excluded(claims: pd.DataFrame) -> pd.DataFrame:
+    """What is excluded where no effect was established.
+
+    Args:
+        claims: From `measure.registered`.
+    """
+    rows = matching(primary(claims), verdict=("undetermined", "no relevant effect"))
     table = pd.DataFrame(
         {
-            "statistic": [", ".join(filter(None, words)) for words in where],
+            "statement": rows["short"],
             "study": rows["title"],
-            "architecture": [architecture(name) for name in rows["architecture"]],
-            "measured": rows["measured"],
-            "n": rows["n"],
-            "more data": [f"× {x:.1f}" if x < 100 else "× 100 or more" for x in factor],
+            "verdict": rows["verdict"],
+            "excluded": [
+                f"{record['statistic']}: beyond {Claim.of(record).ends}"
+                for record in rows.to_dict("records")
+            ],
         }
     )
     return table.reset_index(drop=True)
@@ -129,6 +128,7 @@ def against_published(claims: pd.DataFrame, published: pd.DataFrame) -> pd.DataF
         claims: From `measure.registered`.
         published: From `published.effects`.
     """
+    claims = claims[(claims["architecture"] != "") & (claims["replicate"] == "")]
     rows = published[["id", "value"]].merge(claims, on="id", suffixes=("_published", ""))
     rows["ImageNet, ResNet-50"] = rows["value_published"].map("{:.2f}".format)
     rows["study"] = (rows["title"] + " " + rows["condition"]).str.strip()
@@ -137,14 +137,11 @@ def against_published(claims: pd.DataFrame, published: pd.DataFrame) -> pd.DataF
     return pivoted(rows, ["statistic", "ImageNet, ResNet-50", "study"], columns)
 
 
-def numbers_table(records: list[dict], verdicts: pd.DataFrame, study: str) -> pd.DataFrame:
-    """Headline numbers and claims of one study; one column per architecture and regime.
-
-    A claim's verdict is about the pair; it stands under R.
+def numbers_table(records: list[dict], study: str) -> pd.DataFrame:
+    """Headline numbers of one study; one column per architecture and regime.
 
     Args:
         records: From the notebooks, as `Headlines`.
-        verdicts: From `measure.verdicts`.
     """
     rows = matching(pd.DataFrame(records, columns=FIELDS), study=study)
     text = [
@@ -153,12 +150,9 @@ def numbers_table(records: list[dict], verdicts: pd.DataFrame, study: str) -> pd
         else str(Interval(row.value, row.low, row.high, row.n))
         for row in rows.itertuples()
     ]
-    judged = matching(verdicts, study=study).groupby(["claim", "architecture"], sort=False)
-    judged = judged["verdict"].agg(joint).rename("text").reset_index()
-    judged = judged.rename(columns={"claim": "number"}).assign(regime="robust")
-    rows = pd.concat([rows.assign(text=text), judged])
     letters = {"standard": "S", "robust": "R"}
-    rows["column"] = rows["architecture"].map(architecture) + " " + rows["regime"].map(letters)
+    column = rows["architecture"].map(architecture) + " " + rows["regime"].map(letters)
+    rows = rows.assign(text=text, column=column)
     names = sorted(rows["architecture"].unique())
     columns = [f"{architecture(name)} {letter}" for name in names for letter in letters.values()]
     return pivoted(rows, ["number"], columns).rename_axis(index=None)

@@ -11,12 +11,16 @@ whole image; a PNG labels its pixels by red + 256 * green. Empty: nothing known 
 Source: Bau et al. 2017, arXiv 1704.05796; the README of Broden 1.0.
 """
 
+import contextlib
+import copy
 import csv
+import math
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
-from jaxtyping import Int, UInt8
+from jaxtyping import Int, Int64, UInt8
 from PIL import Image
 
 from robustbias.images import opened
@@ -26,10 +30,14 @@ from robustbias.utils import MissingData, UserError, atomic, reading
 FIXED = ("image", "split", "ih", "iw", "sh", "sw")
 
 
+MEMORY = 1 << 29  # bytes of the pixels of a set that is read at once
+
+
 def read(folder: Path, n: int | None = None) -> Concepts:
     """The first n images (all when None); Broden's index lists them in an order of chance.
 
-    Labels that a category's own file does not list count as none.
+    Labels that a category's own file does not list count as none. A set of more than MEMORY bytes
+    is `Streamed`.
 
     Raises:
         MissingData: The folder has no index.csv.
@@ -42,35 +50,115 @@ def read(folder: Path, n: int | None = None) -> Concepts:
             f"no index.csv in {folder}; run `robustbias fetch broden`, or unpack a copy of "
             "broden1_224.zip there. Its server is often down."
         )
-    with reading(folder, "a concept set in the layout of Broden 1.0", "fetch the data again"):
-        return _read(folder, n)
+    with _reading(folder):
+        rows = _table(folder / "index.csv", FIXED)
+        if not 1 <= (n := len(rows) if n is None else n) <= len(rows):
+            raise UserError(f"{folder / 'index.csv'} lists {len(rows)} images; {n} were asked for.")
+        images = Streamed(folder, rows[:n])
+        large = n * 3 * math.prod(images.image_side) > MEMORY
+        return images if large else images.take(torch.arange(n))
 
 
-def _read(folder: Path, n: int | None) -> Concepts:
-    rows = _table(folder / "index.csv", FIXED)
-    if not 1 <= (n := len(rows) if n is None else n) <= len(rows):
-        raise UserError(f"{folder / 'index.csv'} lists {len(rows)} images; {n} were asked for.")
-    rows = rows[:n]
-    categories = [c for c in rows[0] if c not in FIXED and (folder / f"c_{c}.csv").is_file()]
-    maps, names, carried = {}, {}, {}
-    for category in categories:
-        own = sorted(
-            _table(folder / f"c_{category}.csv", ("code", "number", "name")),
-            key=lambda row: int(row["code"]),
-        )
-        fields = [[part for part in row[category].split(";") if part] for row in rows]
-        carried[category] = torch.tensor([bool(field) for field in fields])
-        if own and any(fields):
-            names[category] = tuple(row["name"] for row in own)
-            codes = {int(row["number"]): 1 + i for i, row in enumerate(own)}
-            maps[category] = _maps(folder, rows, fields, codes)
-    pixels = [_picture(folder, row["image"], int(row["ih"]), int(row["iw"])) for row in rows]
-    return Concepts(
-        torch.from_numpy(_stacked(pixels, folder, "images").transpose(0, 3, 1, 2).copy()),
-        maps,
-        names,
-        {category: carried[category] for category in names},
-    )
+def _reading(folder: Path) -> contextlib.AbstractContextManager[None]:
+    return reading(folder, "a concept set in the layout of Broden 1.0", "fetch the data again")
+
+
+class Streamed(Concepts):
+    """A set whose images and masks are decoded when they are asked for, and not kept.
+
+    Memory is that of one batch; every pass over the set decodes it again.
+    """
+
+    def __init__(self, folder: Path, rows: list[dict[str, str]]):
+        self.__dict__.update(folder=folder, rows=rows, device=torch.device("cpu"))
+        fields, names, codes = {}, {}, {}
+        for category in rows[0]:
+            table = folder / f"c_{category}.csv"
+            if category in FIXED or not table.is_file():
+                continue
+            labels = _table(table, ("code", "number", "name"))
+            labels = sorted(labels, key=lambda row: int(row["code"]))
+            parts = [[part for part in row[category].split(";") if part] for row in rows]
+            if labels and any(parts):
+                fields[category] = parts
+                names[category] = tuple(row["name"] for row in labels)
+                codes[category] = {int(row["number"]): 1 + i for i, row in enumerate(labels)}
+        self.__dict__.update(fields=fields, names=names, codes=codes)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def image_side(self) -> tuple[int, int]:
+        """Height and width of the images."""
+        return int(self.rows[0]["ih"]), int(self.rows[0]["iw"])
+
+    @property
+    def side(self) -> tuple[int, int]:
+        """Height and width of the masks."""
+        return int(self.rows[0]["sh"]), int(self.rows[0]["sw"])
+
+    @property
+    def pixels(self) -> "_Pixels":
+        """The images; an index into them decodes those it names."""
+        return _Pixels(self)
+
+    def to(self, device: torch.device | str) -> "Streamed":
+        """The same set, decoded to another device."""
+        images = copy.copy(self)
+        images.__dict__["device"] = torch.device(device)
+        return images
+
+    def take(self, index: Int64[torch.Tensor, " k"]) -> Concepts:
+        """The images at `index`, decoded."""
+        with _reading(self.folder), ThreadPoolExecutor() as pool:
+            rows = [self.rows[i] for i in index.tolist()]
+            carried, maps = {}, {}
+            for category in self.names:
+                fields = [self.fields[category][i] for i in index.tolist()]
+                carried[category] = torch.tensor([bool(field) for field in fields])
+                maps[category] = _maps(self.folder, rows, fields, self.codes[category], pool)
+            images = Concepts(self.pixels.cpu(index), maps, self.names, carried)
+        return images.to(self.device)
+
+    def regions_of(self, index):
+        """As `Concepts.regions_of`, of these images alone."""
+        images = self.take(index)
+        if images.side not in ((1, 1), self.side):
+            raise UserError(
+                f"{self.folder}: masks of {images.side} and of {self.side} pixels; expected one "
+                "size, as in broden1_224 or broden1_227."
+            )
+        regions = images.regions
+        members = torch.cat([regions.concepts, regions.carried], 1).float()
+        return regions.index.expand(-1, *self.side).flatten(1).long(), members
+
+
+class _Pixels:
+    """The images of a streamed set, by index or slice."""
+
+    def __init__(self, images: Streamed):
+        self.images, self.device = images, images.device
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: slice | torch.Tensor) -> UInt8[torch.Tensor, "n 3 h w"]:
+        if isinstance(index, slice):
+            index = torch.arange(len(self))[index]
+        with _reading(self.images.folder):
+            return self.cpu(index).to(self.device)
+
+    def cpu(self, index: Int64[torch.Tensor, " k"]) -> UInt8[torch.Tensor, "k 3 h w"]:
+        """The images at `index`, decoded on all cores."""
+        folder, rows = self.images.folder, [self.images.rows[i] for i in index.tolist()]
+
+        def picture(row: dict[str, str]) -> np.ndarray:
+            return _picture(folder, row["image"], int(row["ih"]), int(row["iw"]))
+
+        with ThreadPoolExecutor() as pool:
+            pixels = _stacked(list(pool.map(picture, rows)), folder, "images")
+        return torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy())
 
 
 def write(folder: Path, concepts: Concepts) -> None:
@@ -145,12 +233,16 @@ def _table(path: Path, needed: tuple[str, ...]) -> list[dict[str, str]]:
 
 
 def _maps(
-    folder: Path, rows: list[dict[str, str]], fields: list[list[str]], codes: dict[int, int]
+    folder: Path,
+    rows: list[dict[str, str]],
+    fields: list[list[str]],
+    codes: dict[int, int],
+    pool: ThreadPoolExecutor,
 ) -> torch.Tensor:
     """Label maps of one category; of one pixel where it labels whole images only."""
     lookup = np.zeros(max(65_536, max(codes) + 1), dtype=np.int16)
     lookup[list(codes)] = list(codes.values())
-    depth = max(len(field) for field in fields)
+    depth = max(1, *map(len, fields))
     whole = all(part.isdigit() for field in fields for part in field)
     sizes = {(1, 1) if whole else (int(row["sh"]), int(row["sw"])) for row in rows}
     if len(sizes) > 1:
@@ -159,13 +251,17 @@ def _maps(
             "as in broden1_224 or broden1_227."
         )
     maps = np.zeros((len(rows), depth, *sizes.pop()), dtype=np.int16)
-    for i, (row, field) in enumerate(zip(rows, fields, strict=True)):
-        for j, part in enumerate(field):
+
+    def fill(i: int) -> None:
+        for j, part in enumerate(fields[i]):
             if part.isdigit():
                 maps[i, j] = lookup[min(int(part), len(lookup) - 1)]
             else:
-                mask = _picture(folder, part, int(row["sh"]), int(row["sw"])).astype(np.int32)
+                mask = _picture(folder, part, int(rows[i]["sh"]), int(rows[i]["sw"]))
+                mask = mask.astype(np.int32)
                 maps[i, j] = lookup[mask[..., 0] + 256 * mask[..., 1]]
+
+    list(pool.map(fill, range(len(rows))))
     return torch.from_numpy(maps)
 
 

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int64, UInt8
+from jaxtyping import Bool, Float, Int, Int64, UInt8
 from torch import Tensor
 
 from robustbias import utils
 from robustbias.images import Images, floats, textures
 from robustbias.utils import MissingData, UserError
+
+FEW = 2048  # regions that need no new numbers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,6 +119,21 @@ class Concepts:
             {category: carried.to(device) for category, carried in self.carried.items()},
         )
 
+    def regions_of(
+        self, index: Int64[Tensor, " k"]
+    ) -> tuple[Int[Tensor, "k s"], Float[Tensor, "g m"]]:
+        """For each of the images at `index` the region of every pixel, and what regions carry.
+
+        The second is 1 where a region carries a concept, then where it carries a category. Where
+        the set has many regions, those of these images are numbered anew.
+        """
+        pixels = self.regions.index[index].flatten(1)
+        members = torch.cat([self.regions.concepts, self.regions.carried], 1)
+        if len(members) <= FEW:
+            return pixels, members.float()
+        present = torch.bincount(pixels.flatten(), minlength=len(members)) > 0
+        return (present.cumsum(0) - 1)[pixels], members[present].float()
+
     @functools.cached_property
     def regions(self) -> Regions:
         """The set's regions."""
@@ -203,44 +220,58 @@ def concepts(
     photographs: Images,
     boxes: Int64[Tensor, "n 4"],
     names: tuple[str, ...],
+    tiles: Images,
     n_patches: int,
     generator: torch.Generator,
 ) -> Concepts:
-    """Photographs, then texture patches; masks have half the images' side.
+    """Photographs, images of one texture each, and patterns; masks have half the images' side.
 
-    Object labels are carried by the photographs, textures by the patches (those of the photographs
-    have no labels), colours by both. An object is its whole box, some background included.
+    Object labels are carried by the photographs, textures by the tiles (those of the photographs
+    have no labels), colours by all. Patterns are the procedural textures of the icon world, which
+    no photograph has: a control. An object is its whole box, some background included.
 
     Args:
         boxes: Left, top, right, bottom in pixels, all of them inside the object.
         names: The word for each class of the photographs.
+        tiles: Textures of photographs from edge to edge, labelled by category.
     """
     n, side = len(photographs), photographs.pixels.shape[-1]
     patches, family = textures.texture_patches(n_patches, side, generator)
-    pixels = torch.cat([photographs.pixels, patches])
+    pixels = torch.cat([photographs.pixels, tiles.pixels, patches])
+    total, before = len(pixels), n + len(tiles)
     half = F.avg_pool2d(floats(pixels), 2)
     centre = torch.arange(0, side, 2) + 0.5  # of a mask's pixel
     left, top, right, bottom = boxes.T[:, :, None]
     columns = (centre >= left) & (centre <= right + 1)
     rows = (centre >= top) & (centre <= bottom + 1)
     inside = rows[:, :, None] & columns[:, None]
-    objects = torch.zeros(n + n_patches, 1, side // 2, side // 2, dtype=torch.uint8)
+    objects = torch.zeros(total, 1, side // 2, side // 2, dtype=torch.uint8)
     objects[:n, 0] = inside * (photographs.labels + 1)[:, None, None]
-    texture = torch.cat([torch.zeros(n, dtype=torch.long), family + 1]).to(torch.uint8)
-    photo = torch.arange(n + n_patches) < n
+    texture, pattern = torch.zeros(2, total, 1, 1, 1, dtype=torch.uint8)
+    texture[n:before, 0, 0, 0] = (tiles.labels + 1).to(torch.uint8)
+    pattern[before:, 0, 0, 0] = (family + 1).to(torch.uint8)
+    place = torch.arange(total)
+    photo, tile = place < n, (place >= n) & (place < before)
     return Concepts(
         pixels,
         {
             "object": objects,
-            "texture": texture[:, None, None, None],
+            "texture": texture,
+            "pattern": pattern,
             "color": named(half)[:, None],
         },
         {
             "object": names,
-            "texture": tuple(textures.FAMILIES),
+            "texture": tiles.classes,
+            "pattern": tuple(textures.FAMILIES),
             "color": tuple(SHADES),
         },
-        {"object": photo, "texture": ~photo, "color": torch.ones_like(photo)},
+        {
+            "object": photo,
+            "texture": tile,
+            "pattern": place >= before,
+            "color": torch.ones_like(photo),
+        },
     )
 
 

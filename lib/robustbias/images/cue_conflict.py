@@ -1,4 +1,4 @@
-"""Real stimuli in category folders: cue conflicts, silhouettes and edge drawings.
+"""Cue conflicts: published stimuli in category folders, and collages that no network makes.
 
 Files are CATEGORY/NAME.png or .jpg, NAME as in images.names. A drawing kept in the alpha channel
 is laid on white, so that it stays visible. Other sides than the stored one are made by one
@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, Int64, UInt8
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
@@ -172,6 +172,33 @@ def labelled(folder: Path, size: int, categories: tuple[str, ...] = CATEGORIES) 
     )
 
 
+TRIAL = re.compile(r"\d+_[^_]+_[^_]+_[^_]+_([a-z]+)_\d+_")  # 0350_sty_dnn_0_car_00_car-0149.png
+
+
+def trials(folder: Path, size: int, categories: tuple[str, ...] = CATEGORIES) -> Images:
+    """Stimuli named after their trials, as those of model-vs-human; labels index `categories`.
+
+    Args:
+        folder: Holds SESSION/TRIAL_EXPERIMENT_OBSERVER_CONDITION_CATEGORY_00_NAME.png.
+
+    Raises:
+        MissingData: The folder is not there or holds no such stimulus.
+
+    Source: Geirhos et al. 2021, arXiv 2106.07411; code of bethgelab/model-vs-human.
+    """
+    known(categories)
+    named = {file: TRIAL.match(file.name) for file in _files(folder)}
+    chosen = {file: m[1] for file, m in named.items() if m and m[1] in categories}
+    if not chosen:
+        raise MissingData(f"{folder} holds no stimulus of {', '.join(categories)}.")
+    return Images(
+        pixels=_pixels(tuple(chosen), size),
+        labels=torch.tensor([categories.index(category) for category in chosen.values()]),
+        classes=categories,
+        names=tuple(file.stem for file in chosen),
+    )
+
+
 def digest(folder: Path) -> str:
     """Hash of every stimulus' name and content below the folder, 16 hex digits."""
     total = hashlib.sha256()
@@ -231,3 +258,118 @@ def _image(file: Path, size: int) -> UInt8[np.ndarray, "3 h w"]:
     if pixels.shape[1:] != (size, size):
         pixels = F.resize(pixels, [size, size], antialias=True)
     return pixels.numpy()
+
+
+# -- --------------------------------------------------------------------------------------------
+# Collages: an object's silhouette filled with the texture of another category's object. No network
+# takes part in making them.
+
+FILLED = 0.4  # least share of an image that the box of a large object takes
+GROUND = 127  # grey level around a collage's object
+
+
+class Crossed(NamedTuple):
+    """Which shape image (index, category) meets which texture image (category, number in it)."""
+
+    image: Int64[Tensor, " n"]
+    shape: Int64[Tensor, " n"]
+    texture: Int64[Tensor, " n"]
+    design: Int64[Tensor, " n"]
+
+    def stimuli(
+        self, pixels: UInt8[Tensor, "n 3 h w"], shapes: tuple[str, ...], categories: tuple[str, ...]
+    ) -> CueConflict:
+        """The stimuli with these pixels, named as in dog10-bird2 after the shape images' names."""
+        cells = torch.stack([self.image, self.texture, self.design], 1).tolist()
+        names = tuple(f"{shapes[i]}-{categories[t]}{j + 1}" for i, t, j in cells)
+        return CueConflict(pixels, self.shape, self.texture, categories, names)
+
+
+def crossed(shapes: Int64[Tensor, " m"], k: int) -> Crossed:
+    """Every shape image with one of k texture images of each other category.
+
+    With k shape images of each category, every texture image meets one shape image of each other
+    category, so that images of both kinds can be resampled.
+
+    Args:
+        shapes: Category of each shape image, numbered from 0 without gaps.
+    """
+    q = int(shapes.max()) + 1
+    rank = torch.stack([(shapes[:i] == c).sum() for i, c in enumerate(shapes)])
+    image, texture = torch.cartesian_prod(torch.arange(len(shapes)), torch.arange(q)).T
+    differ = shapes[image] != texture
+    image, texture = image[differ], texture[differ]
+    return Crossed(image, shapes[image], texture, (rank[image] + shapes[image] + texture) % k)
+
+
+def large(
+    photographs: Images,
+    boxes: Int64[Tensor, "n 4"],
+    belongs: Bool[Tensor, "q c"],
+    k: int,
+) -> Int64[Tensor, "q k"]:
+    """k random photographs (seed 0) of each category, of those whose object is large.
+
+    The object's box must take FILLED of the image and half of each side. No network has a part in
+    the choice.
+
+    Args:
+        boxes: Left, top, right, bottom of each object.
+        belongs: Which classes a category has.
+
+    Raises:
+        UserError: A category with fewer such photographs.
+    """
+    side = photographs.pixels.shape[-1]
+    width, height = (boxes[:, 2:] - boxes[:, :2] + 1).T
+    fit = (width * height >= FILLED * side**2) & (torch.minimum(width, height) >= side / 2)
+    order = torch.randperm(len(photographs), generator=torch.Generator().manual_seed(0))
+    rows = [order[(fit & classes[photographs.labels])[order]][:k] for classes in belongs]
+    if (fewest := min(map(len, rows))) < k:
+        raise UserError(
+            f"a category has just {fewest} photographs with a large object, not {k}; ask for fewer "
+            "images per category in the study's entry."
+        )
+    return torch.stack(rows)
+
+
+def tiled(
+    photograph: UInt8[Tensor, "3 h w"], box: Int64[Tensor, " 4"], scale: float, side: int
+) -> UInt8[Tensor, "3 side side"]:
+    """The middle half of a box, scaled and repeated as mirrored tiles until it fills a square."""
+    left, top, right, bottom = box.tolist()
+    x, y = (right - left + 1) // 4, (bottom - top + 1) // 4
+    patch = photograph[:, top + y : bottom + 1 - y, left + x : right + 1 - x]
+    size = [max(2, round(scale * length)) for length in patch.shape[1:]]
+    if size != list(patch.shape[1:]):
+        patch = F.resize(patch, size, antialias=True)
+    for axis, length in enumerate(patch.shape[1:], 1):
+        place = torch.arange(side) % (2 * length)
+        patch = patch.index_select(axis, torch.minimum(place, 2 * length - 1 - place))
+    return patch
+
+
+def collage(
+    silhouettes: Images,
+    photographs: Images,
+    boxes: Int64[Tensor, "n 4"],
+    textures: Int64[Tensor, "q k"],
+    scale: float,
+) -> CueConflict:
+    """Every silhouette, filled with mirrored tiles from one photograph of each other category.
+
+    Args:
+        silhouettes: Black on white; labels index the categories.
+        boxes: Left, top, right, bottom of each photograph's object.
+        textures: Photographs of each category, as from `large`.
+        scale: Size of the tiles; 1 is the size that the photographs have.
+    """
+    side = silhouettes.pixels.shape[-1]
+    cells = crossed(silhouettes.labels, textures.shape[1])
+    foreground = silhouettes.pixels.float().mean(1, keepdim=True) < 128
+    fillings = [
+        tiled(photographs.pixels[i], boxes[i], scale, side) for i in textures.flatten().tolist()
+    ]
+    filling = torch.stack(fillings)[cells.texture * textures.shape[1] + cells.design]
+    pixels = torch.where(foreground[cells.image], filling, GROUND).to(torch.uint8)
+    return cells.stimuli(pixels, silhouettes.names, silhouettes.classes)

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Generator, Tensor, nn
+from torchvision.transforms.v2.functional import gaussian_blur
 
 from robustbias import attacks
 from robustbias.images import Images, floats
@@ -75,7 +76,6 @@ def _black_on_white(drawn: Bool[Tensor, "n h w"]) -> UInt8[Tensor, "n 3 h w"]:
     return torch.where(drawn, 0, 255).to(torch.uint8)[:, None].expand(-1, 3, -1, -1).contiguous()
 
 
-LOW, HIGH = 0.125, 0.25  # cycles per pixel; the highest a grid of pixels can hold is 0.5
 BLUR = 0.02  # standard deviation of the filters' Gaussian, in sides of the image
 
 
@@ -104,9 +104,80 @@ def scrambled(
     tile = (h // patches, w // patches)
     tiles = pixels.unfold(2, tile[0], tile[0]).unfold(3, tile[1], tile[1])
     tiles = tiles.reshape(n, c, patches**2, *tile)
-    tiles = tiles.gather(2, order[:, None, :, None, None].expand_as(tiles))
-    tiles = tiles.reshape(n, c, patches, patches, *tile)
-    return tiles.permute(0, 1, 2, 4, 3, 5).reshape(n, c, h, w)
+    return _joined(tiles.gather(2, order[:, None, :, None, None].expand_as(tiles)), patches)
+
+
+def _joined(tiles: Float[Tensor, "n c p a b"], patches: int) -> Float[Tensor, "n c h w"]:
+    n, c, _, a, b = tiles.shape
+    tiles = tiles.reshape(n, c, patches, patches, a, b)
+    return tiles.permute(0, 1, 2, 4, 3, 5).reshape(n, c, patches * a, patches * b)
+
+
+def rotated(
+    pixels: Float[Tensor, "n c h w"], generator: Generator, *, patches: int
+) -> Float[Tensor, "n c h w"]:
+    """`patches` x `patches` squares of each image, each turned in place by 90, 180 or 270 degrees.
+
+    Raises:
+        UserError: Patches that are no squares.
+    """
+    n, c, h, w = pixels.shape
+    if h != w or patches < 2 or h % patches:
+        raise UserError(
+            f"{patches} x {patches} patches of {h} x {w} pixels to turn; expected at least 2 x 2 "
+            "squares."
+        )
+    side = h // patches
+    tiles = pixels.unfold(2, side, side).unfold(3, side, side).reshape(n, c, -1, side, side)
+    shape = (n, 1, patches**2, 1, 1)
+    quarters = torch.randint(1, 4, shape, generator=generator, device=pixels.device)
+    turned = tiles
+    for k in (1, 2, 3):
+        turned = torch.where(quarters == k, tiles.rot90(k, (3, 4)), turned)
+    return _joined(turned, patches)
+
+
+def bilateral(
+    pixels: Float[Tensor, "n c h w"], _: Generator, *, d: int, sigma: float = 170.0
+) -> Float[Tensor, "n c h w"]:
+    """The bilateral filter: means over neighbours that are near and of similar colour.
+
+        sum_q w(q) x(q) / sum_q w(q)
+        w(q) = exp(-(|p - q|^2 + |x(p) - x(q)|_1^2) / 2 sigma^2)
+
+    over the disc of diameter d around each pixel p, edges mirrored, with levels from 0 to 255: as
+    `cv2.bilateralFilter` of OpenCV, without its rounding to whole levels.
+
+    Source: Tomasi and Manduchi 1998, doi:10.1109/ICCV.1998.710815.
+    """
+    radius, (h, w) = max(d // 2, 1), pixels.shape[-2:]
+    padded = F.pad(pixels, (radius,) * 4, mode="reflect")
+    total, weights = torch.zeros_like(pixels), torch.zeros_like(pixels[:, :1])
+    for y in range(-radius, radius + 1):
+        for x in range(-radius, radius + 1):
+            if x**2 + y**2 > radius**2:
+                continue
+            other = padded[..., radius + y : radius + y + h, radius + x : radius + x + w]
+            far = (255 * (other - pixels).abs().sum(1, keepdim=True)).square() + x**2 + y**2
+            weight = torch.exp(-far / (2 * sigma**2))
+            total += weight * other
+            weights += weight
+    return total / weights
+
+
+def blurred(
+    pixels: Float[Tensor, "n c h w"], _: Generator, *, sigma: float
+) -> Float[Tensor, "n c h w"]:
+    """The images under a Gaussian filter of standard deviation sigma pixels, edges mirrored."""
+    return gaussian_blur(pixels, 2 * math.ceil(3 * sigma) + 1, sigma)
+
+
+def channel_shuffled(
+    pixels: Float[Tensor, "n 3 h w"], generator: Generator
+) -> Float[Tensor, "n 3 h w"]:
+    """Each image's colour channels in another order, none in its first place."""
+    order = derangements(len(pixels), 3, generator)
+    return pixels.gather(1, order[:, :, None, None].expand_as(pixels))
 
 
 def derangements(n: int, places: int, generator: Generator) -> Int64[Tensor, "n places"]:
@@ -210,16 +281,60 @@ DISTORTIONS: dict[str, Distortion] = {
     "saturated, p = 8": Distortion(partial(saturated, p=8.0), "grey levels"),
     "saturated, p = 64": Distortion(partial(saturated, p=64.0), "grey levels"),
     "saturated, p = inf": Distortion(partial(saturated, p=math.inf), "grey levels"),
-    "scrambled 2 x 2": Distortion(partial(scrambled, patches=2), "shape"),
     "scrambled 4 x 4": Distortion(partial(scrambled, patches=4), "shape"),
-    "scrambled 8 x 8": Distortion(partial(scrambled, patches=8), "shape"),
     "low-pass filter": Distortion(low_passed, "high frequencies"),
     "high-pass filter": Distortion(high_passed, "low frequencies"),
     "white noise 0.08": Distortion(partial(noisy, sigma=0.08), "nothing (noise)"),
-    "white noise 0.18": Distortion(partial(noisy, sigma=0.18), "nothing (noise)"),
-    "low-pass noise 0.08": Distortion(partial(noisy, sigma=0.08, high=LOW), "nothing (noise)"),
-    "high-pass noise 0.08": Distortion(partial(noisy, sigma=0.08, low=HIGH), "nothing (noise)"),
 }
+
+
+class Suppression(NamedTuple):
+    """Functions (pixels, generator) -> pixels, one after the other, and what they suppress."""
+
+    method: str
+    level: float  # of a sweep; 0 where there is none
+    removes: str
+    functions: tuple[Callable[[Tensor, Generator], Tensor], ...]
+
+
+def _suppressions() -> dict[str, Suppression]:
+    """Global shape, texture and colour, and pairs of them, in sweeps where they have a strength."""
+    shuffle, rotate = partial(scrambled, patches=4), partial(rotated, patches=4)
+    smooth, grey = partial(bilateral, d=12), greyscale
+    found = []
+    for method, change in (("patch shuffle", scrambled), ("patch rotation", rotated)):
+        for n in (2, 4, 8, 16):
+            found.append(Suppression(method, n, "shape", (partial(change, patches=n),)))
+    for d in (4, 8, 12):
+        found.append(Suppression("bilateral filter", d, "texture", (partial(bilateral, d=d),)))
+    for sigma in (0.5, 1.0, 2.0, 4.0):
+        blur = (partial(blurred, sigma=sigma),)
+        found.append(Suppression("Gaussian blur", sigma, "texture, local shape", blur))
+    for method, removes, functions in (
+        ("grey", "colour", (grey,)),
+        ("channel shuffle", "colour", (channel_shuffled,)),
+        ("patch shuffle 4, grey", "shape, colour", (shuffle, grey)),
+        ("patch rotation 4, grey", "shape, colour", (rotate, grey)),
+        ("bilateral 12, grey", "texture, colour", (smooth, grey)),
+        ("bilateral 12, patch shuffle 4", "texture, shape", (smooth, shuffle)),
+    ):
+        found.append(Suppression(method, 0.0, removes, functions))
+    return {f"{s.method} {s.level:g}" if s.level else s.method: s for s in found}
+
+
+# Source: Burgert et al. 2025, arXiv 2509.20234 (grids, bilateral filter of d 12 and sigma 170)
+SUPPRESSIONS = _suppressions()
+
+
+@torch.no_grad()
+def suppressed(
+    pixels: Float[Tensor, "n c h w"], name: str, generator: Generator
+) -> Float[Tensor, "n c h w"]:
+    """Images under the suppression of that name, one of `SUPPRESSIONS`."""
+    for function in SUPPRESSIONS[name].functions:
+        pixels = function(pixels, generator)
+    return pixels
+
 
 # condition -> (such images of a source, what they lack)
 STIMULI: dict[str, tuple[Callable[[Source], Images], str]] = {
@@ -239,6 +354,8 @@ def removed(condition: str) -> str:
         return DISTORTIONS[condition].removes
     if condition in STIMULI:
         return STIMULI[condition][1]
+    if condition in SUPPRESSIONS:
+        return SUPPRESSIONS[condition].removes
     return "nothing (noise)" if condition == ADVERSARIAL else ""
 
 
@@ -266,22 +383,25 @@ def distorted(
     return DISTORTIONS[name].function(pixels, generator)
 
 
-def stimuli(source: Source, images: Images) -> Iterator[tuple[str, Images, bool]]:
-    """(condition, images, paired) of every set in `STIMULI` that the source has.
+def stimuli(source: Source, images: Images) -> Iterator[tuple[str, Images, Tensor | None]]:
+    """(condition, images, index) of every set in `STIMULI` that the source has.
 
-    Paired means that they are `images` themselves, distorted, in the same order: the source gives
-    them the same names.
+    `index` says which of `images` they are distorted versions of (the source gives them the same
+    names); only those are returned. It is None for stimuli that are none.
     """
+    place = {name: i for i, name in enumerate(images.names)}
     for condition, (images_of, _) in STIMULI.items():
         try:
             changed = images_of(source)
         except MissingData:
             continue
-        paired = bool(images.names) and set(images.names) <= set(changed.names)
-        if paired:
-            index = {name: i for i, name in enumerate(changed.names)}
-            changed = changed.take(torch.tensor([index[name] for name in images.names]))
-        yield condition, changed, paired
+        shared = [i for i, name in enumerate(changed.names) if name in place]
+        if not shared:
+            yield condition, changed, None
+            continue
+        shared.sort(key=lambda i: place[changed.names[i]])
+        index = torch.tensor([place[changed.names[i]] for i in shared])
+        yield condition, changed.take(torch.tensor(shared).to(changed.labels.device)), index
 
 
 def examples(source: Source, n: int, seed: int = 0) -> dict[str, Float[Tensor, "n 3 h w"]]:
@@ -297,8 +417,9 @@ def examples(source: Source, n: int, seed: int = 0) -> dict[str, Float[Tensor, "
     images = some(source.val())
     pixels = floats(images.pixels)
     by_condition = {"clean": pixels}
-    for condition, changed, paired in stimuli(source, images):
-        by_condition[condition] = floats((changed if paired else some(changed)).pixels)
+    for condition, changed, index in stimuli(source, images):
+        whole = index is not None and len(index) == len(images)
+        by_condition[condition] = floats((changed if whole else some(changed)).pixels)
     for name in DISTORTIONS:
         generator = Generator(pixels.device).manual_seed(seed)
         by_condition[name] = distorted(pixels, name, generator)

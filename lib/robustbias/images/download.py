@@ -4,6 +4,7 @@ import bz2
 import errno
 import functools
 import gzip
+import io
 import lzma
 import shutil
 import stat
@@ -20,10 +21,11 @@ import pandas as pd
 from tqdm import tqdm
 
 from robustbias import manifest
-from robustbias.images.doctor import complete, folder, holdings
+from robustbias.images.cue_conflict import class_names
+from robustbias.images.doctor import complete, folder, holdings, studied
 from robustbias.manifest import DatasetEntry, FileEntry
 from robustbias.networks import zoo
-from robustbias.utils import MissingData, UserError, locked, scratch, sha256
+from robustbias.utils import MissingData, UserError, digest, locked, reading, scratch, sha256
 
 # -- --------------------------------------------------------------------------------------------
 # One file from the web: retried, resumed where the server allows, verified, whole or absent.
@@ -44,25 +46,33 @@ def downloaded(file: FileEntry, folder: Path, *, progress: bool = True) -> Path:
     An interrupted download is kept as NAME.part and continued next time.
 
     Args:
-        file: Without a sha256 the file cannot be verified; a warning gives the hash it has.
+        file: Without a hash the file cannot be verified; a warning gives the sha256 it has.
+            Without an address it has to be there.
         progress: Show a bar with MB/s.
 
     Raises:
-        UserError: No connection, a web page instead of the file, another hash, a full disk.
+        MissingData: It has to be put there by hand.
+        UserError: No connection, a web page instead of the file, another hash or size, a full disk.
     """
     import pooch  # here alone: measures run without it
     import requests
 
+    known = f"sha256:{file.sha256}" if file.sha256 else f"md5:{file.md5}" if file.md5 else None
+    place = folder / file.name
+    if not file.url and not place.is_file():
+        raise MissingData(f"{place} is not here and has to be put there by hand.")
     store = pooch.create(
         path=folder,
         base_url="",
-        registry={file.name: f"sha256:{file.sha256}" if file.sha256 else None},
-        urls={file.name: file.url},
+        registry={file.name: known},
+        urls={file.name: file.url or f"file://{place}"},
         retry_if_failed=RETRIES,
     )
     pooch.get_logger().setLevel("ERROR")  # our bar and our errors say it
 
     def stream(url: str, output: str, _: object) -> None:
+        if not file.url:
+            raise ValueError(f"{place} is another version, or damaged")
         part = folder / f"{file.name}.part"
         have = part.stat().st_size if part.exists() else 0
         ask = {"Accept-Encoding": "identity"}  # bytes as stored, so that a part can be continued
@@ -85,8 +95,10 @@ def downloaded(file: FileEntry, folder: Path, *, progress: bool = True) -> Path:
         part.replace(output)
         if _is_web_page(Path(output)):
             raise ValueError(f"{url} gave a web page instead of {file.name}")
+        if file.bytes and Path(output).stat().st_size != file.bytes:
+            raise ValueError(f"{Path(output).stat().st_size} bytes came, expected {file.bytes}")
 
-    by_hand = f"Try again later, or put the file at {folder / file.name} by hand."
+    by_hand = f"Try again later, or put the file at {place} by hand."
     lock = manifest.ROOT / "_build" / "locks" / f"{file.name}.lock"  # of NAME.part
     try:
         with locked(lock):
@@ -97,10 +109,8 @@ def downloaded(file: FileEntry, folder: Path, *, progress: bool = True) -> Path:
         reason = " ".join(str(error).split())
         raise UserError(f"{file.name} is not the expected file: {reason}. {by_hand}") from error
     except OSError as error:
-        raise UserError(
-            f"could not write {folder / file.name}: {error.strerror or error}."
-        ) from error
-    if not file.sha256:
+        raise UserError(f"could not write {place}: {error.strerror or error}.") from error
+    if known is None:
         warnings.warn(
             f"{file.name} has no published hash and is not verified; sha256 {sha256(path)}",
             stacklevel=2,
@@ -258,8 +268,10 @@ def fetch(name: str, progress: bool = True) -> Path:
     place = folder(entry)
     if place.is_dir() and complete(entry):
         return place
-    if not entry.files:
-        raise MissingData(f"{name} cannot be downloaded by a program. {entry.note}")
+    absent = [f.name for f in entry.files if not f.url and not (_archives() / f.name).is_file()]
+    if absent or not entry.files:
+        wanted = f" Missing in {_archives()}: {', '.join(absent)}." if absent else ""
+        raise MissingData(f"{name} cannot be downloaded by a program.{wanted} {entry.note}")
     if place.is_dir() and any(place.iterdir()):
         raise UserError(f"{place} is there but not complete: {_counted(entry, place)}. "
                         f"Move it away and run `robustbias fetch {name}` again.")  # fmt: skip
@@ -289,7 +301,7 @@ def verify(name: str) -> pd.DataFrame:
     """What the manifest expects of a data set and what is here, one row a check.
 
     Columns: what, expected, found, ok. Splits are counted; archives kept from the download are
-    hashed where the manifest has a sha256.
+    hashed where the manifest has a hash.
 
     Raises:
         MissingData: The data set is not here.
@@ -302,8 +314,9 @@ def verify(name: str) -> pd.DataFrame:
     ]
     for file in {file.name: file for file in entry.files}.values():
         archive = _archives() / file.name
-        if file.sha256 and archive.exists():
-            rows.append((file.name, file.sha256, sha256(archive)))
+        for kind, expected in (("sha256", file.sha256), ("md5", file.md5)):
+            if expected and archive.exists():
+                rows.append((file.name, expected, digest(archive, kind)))
     table = pd.DataFrame(rows, columns=["what", "expected", "found"])
     return table.assign(ok=table["expected"] == table["found"])
 
@@ -315,16 +328,49 @@ def _weights(name: str, progress: bool) -> Path:
         known = ", ".join((*manifest.datasets(), *published))
         raise UserError(f"unknown data set or network {name!r}; known: {known}.")
     entry = manifest.network(name)
-    path = zoo.weights_path(entry)
-    if path.is_file():
-        return path
+    path, here = zoo.original_path(entry), zoo.weights_path(entry)
+    if here.is_file() and (here != path or entry.archive or "://" not in entry.weights):
+        return here
     if "://" not in entry.weights:
         raise MissingData(
-            f"the weights of {entry.name} are made here, not downloaded; run "
-            f"`robustbias train {entry.study} --network {entry.name}`."
+            f"the weights of {entry.name} are not downloaded; get them: {zoo.how_to_get(entry)}"
         )
-    file = FileEntry(path.name, entry.weights, entry.sha256)
-    return downloaded(file, path.parent, progress=progress)
+    file = FileEntry(path.name, entry.weights, entry.sha256, entry.bytes, entry.md5)
+    if not entry.archive:
+        return downloaded(file, path.parent, progress=progress)
+    archive = downloaded(FileEntry(entry.archive, entry.weights), _archives(), progress=progress)
+    inside = [member for member, *_ in _members(archive, "") if Path(member).name == path.name]
+    if len(inside) != 1:
+        raise UserError(f"{archive} holds {len(inside)} files {path.name}; expected one.")
+    with scratch(_archives()) as staging:
+        unpacked(archive, staging, folder=inside[0])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        (staging / path.name).replace(path)
+    return path
+
+
+def fetch_study(name: str, progress: bool = True) -> list[str]:
+    """Brings everything of a study that a program can download; one line for each thing.
+
+    Photographs of a preferred set that are here already are not downloaded again. What fails does
+    not stop the rest.
+
+    Raises:
+        UserError: Unknown study, or a download that failed, once all others were tried.
+    """
+    study, lines, failed = manifest.study(name), [], []
+    wanted = [n for n in studied(study) if manifest.dataset(n).kind != "embedded"]
+    wanted += [n for n in manifest.networks(name) if not manifest.network(n).trained_here]
+    for item in wanted:
+        try:
+            lines.append(f"{item}: {fetch(item, progress)}")
+        except MissingData as missing:
+            lines.append(f"{item}: by hand. {missing}")
+        except UserError as error:
+            failed.append(f"{item}: {error}")
+    if failed:
+        raise UserError("\n".join([*lines, f"{len(failed)} downloads failed:", *failed]))
+    return lines or [f"{name}: nothing has to be downloaded."]
 
 
 def _archives() -> Path:
@@ -337,8 +383,50 @@ def _fill(place: Path, entry: DatasetEntry, progress: bool) -> None:
         if file.extract:
             path = downloaded(file, _archives(), progress=progress)
             unpacked(path, target, folder=file.folder, progress=progress)
-        else:
+        elif file.url:
             downloaded(file, target, progress=progress)
+        else:  # what says into which classes the images belong
+            _sort_validation(place, downloaded(file, _archives(), progress=progress))
+
+
+# The official files of the validation split: flat images in an archive, their classes in another
+
+
+def _sort_validation(folder: Path, devkit: Path) -> None:
+    """Moves ILSVRC2012_val_*.JPEG of a folder into folders of WNIDs, as the devkit's tables say.
+
+    Args:
+        devkit: ILSVRC2012_devkit_t12.tar.gz.
+
+    Raises:
+        UserError: The devkit has not the tables expected, or does not fit the images.
+    """
+    import scipy.io  # nothing else here reads MATLAB's files
+
+    images = sorted(folder.glob("ILSVRC2012_val_*.JPEG"))
+    with (
+        reading(devkit, "the development kit of ILSVRC 2012", "download it again"),
+        tarfile.open(devkit) as archive,
+    ):
+        tables = {Path(member.name).name: member for member in archive if member.isfile()}
+
+        def table(name: str) -> bytes:
+            return archive.extractfile(tables[name]).read()
+
+        synsets = scipy.io.loadmat(io.BytesIO(table("meta.mat")), squeeze_me=True)["synsets"]
+        wnid_of = {int(synset[0]): str(synset[1]) for synset in synsets}
+        wnids = [
+            wnid_of[int(line)] for line in table("ILSVRC2012_validation_ground_truth.txt").split()
+        ]
+    if len(images) != len(wnids) or not set(wnids) <= set(class_names("imagenet_classes.txt")):
+        raise UserError(
+            f"{devkit} has classes for {len(wnids)} images, but there are {len(images)} in the "
+            "archive of images; download both again."
+        )
+    for wnid in set(wnids):
+        (folder / wnid).mkdir()
+    for image, wnid in zip(images, wnids, strict=True):
+        image.rename(folder / wnid / image.name)
 
 
 def _counted(entry: DatasetEntry, place: Path) -> str:

@@ -1,12 +1,16 @@
-"""What a study asks of its images; `IconWorld` and `TinyImageNet` are the two sources."""
+"""What a study asks of its images; `IconWorld`, `TinyImageNet` and `ImageNet` are the sources."""
 
+import hashlib
+from pathlib import Path
 from typing import NoReturn
 
 from jaxtyping import Bool
 from torch import Tensor
 
-from robustbias.images import CueConflict, Images
+from robustbias import manifest
+from robustbias.images import CueConflict, Images, cue_conflict
 from robustbias.images.concepts import Concepts
+from robustbias.images.streams import Stream
 from robustbias.utils import MissingData
 
 
@@ -21,7 +25,7 @@ class Source:
     categories: tuple[str, ...]
     digest: str
 
-    def train(self, epoch: int, seed: int) -> Images:
+    def train(self, epoch: int, seed: int) -> Images | Stream:
         """Training images of one epoch."""
         _missing("training images")
 
@@ -41,9 +45,13 @@ class Source:
         """The pixels of the object in each stimulus of `cue_conflict`."""
         _missing("masks of the objects in cue conflicts")
 
-    def stylized_conflict(self) -> CueConflict:
-        """Cue conflicts made by style transfer between validation photographs."""
+    def stylized_conflict(self, painter: str, style: float) -> CueConflict:
+        """Cue conflicts made by a painter between validation photographs, at a style weight."""
         _missing("cue conflicts made by style transfer")
+
+    def collage_conflict(self, scale: float) -> CueConflict:
+        """Silhouettes filled with tiles of another category's object, at a scale of the tiles."""
+        _missing("cue conflicts made of silhouettes and tiles")
 
     def stylized(self) -> Images:
         """The validation images in textures that belong to no category."""
@@ -68,6 +76,45 @@ class Source:
     def concepts(self, n: int | None = None) -> Concepts:
         """n images with concept masks, as many as the source has when None."""
         _missing('concept masks; name a data set that has some, like concepts="broden"')
+
+
+class StimulusFolders(Source):
+    """A source whose stimuli are those of Geirhos et al. (2019) in the data directory.
+
+    Args:
+        categories: Entry-level categories of the stimuli.
+        side: Side in pixels of the images and, unless said otherwise, of the stimuli.
+        directory: Where the data sets lie; the data directory otherwise.
+    """
+
+    def __init__(self, categories: tuple[str, ...], side: int, directory: Path | None = None):
+        self.categories, self.side = categories, side
+        self.directory = directory or manifest.data_directory()
+
+    def cue_conflict(self, size: int = 0) -> CueConflict:
+        """Stimuli with both cues among the categories, `size` (or `side`) pixels a side."""
+        folder = self._folder("cue-conflict")
+        return cue_conflict.cue_conflict(folder, size or self.side, self.categories)
+
+    def silhouettes(self) -> Images:
+        """Black objects on white, 10 per category; labels index the categories."""
+        folder = self._folder("filled-silhouettes")
+        return cue_conflict.labelled(folder, self.side, self.categories)
+
+    def edges(self) -> Images:
+        """Edge drawings, 10 per category; labels index the categories."""
+        return cue_conflict.labelled(self._folder("edges"), self.side, self.categories)
+
+    def stimuli_digest(self, further: tuple[str, ...] = ()) -> bytes:
+        """Hash of the stimuli that are here, and of `further` data sets of images in folders."""
+        total = hashlib.blake2b(digest_size=8)
+        for name in ("cue-conflict", "filled-silhouettes", "edges", *further):
+            folder = self._folder(name)
+            total.update((cue_conflict.digest(folder) if folder.is_dir() else "absent").encode())
+        return total.digest()
+
+    def _folder(self, name: str) -> Path:
+        return self.directory / manifest.dataset(name).path
 
 
 def _missing(what: str) -> NoReturn:

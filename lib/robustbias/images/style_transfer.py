@@ -18,41 +18,45 @@ import dataclasses
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Bool, Float, Int64, UInt8
-from torch import Tensor, nn
+from jaxtyping import Float, Int64, UInt8
+from torch import Tensor
 from torchvision.ops import roi_align
 
 from robustbias.images import CueConflict, Images, floats
+from robustbias.images.cue_conflict import crossed
 from robustbias.networks import hooks
 from robustbias.networks.zoo import Network
 from robustbias.utils import UserError
 
-FILLED = 0.4  # least share of an image that the box of its object takes
-
 
 @dataclasses.dataclass(frozen=True)
 class StyleTransfer:
-    """How to transfer styles; `painter` is a network of the manifest.
+    """How to transfer styles; `painters` are networks of the manifest that no comparison uses.
 
-    `per_category` shape images and as many texture images of each category make the stimuli. The
-    `depth` first of the painter's probed layers are used. `style` weighs texture against shape,
-    `smooth` holds noise back.
+    Cue conflicts are made by every painter at each of the weights `styles` (texture against
+    shape), from `per_category` shape images and as many texture images of each category.
+    Validation photographs, `photographs` of them at most, are stylized by the first painter at
+    `style`. The `depth` first of a painter's probed layers are used; `smooth` holds noise back.
     """
 
-    painter: str
-    per_category: int = 10
-    depth: int = 3
+    painters: tuple[str, ...]
+    styles: tuple[float, ...] = (3.0,)
+    per_category: int = 4
+    photographs: int = 1300
     style: float = 3.0
+    depth: int = 3
     smooth: float = 1.0
     steps: int = 100
     rate: float = 0.01
 
     def __post_init__(self):
-        counts = (self.per_category, self.depth, self.steps)
-        if min(counts) < 1 or min(self.style, self.rate) <= 0 or self.smooth < 0:
+        counts = (self.per_category, self.photographs, self.depth, self.steps, len(self.painters))
+        weights = (self.rate, self.style, *self.styles, len(self.styles))
+        if min(counts) < 1 or min(weights) <= 0 or self.smooth < 0:
             raise UserError(
-                f"painting with {self}; expected per_category, depth and steps of at least 1, "
-                "style and rate above 0, and smooth of at least 0."
+                f"painting with {self}; expected at least one painter and style, per_category, "
+                "photographs, depth and steps of at least 1, styles and rate above 0, and smooth "
+                "of at least 0."
             )
 
 
@@ -61,9 +65,10 @@ def stylized(
     shapes: UInt8[Tensor, "n 3 h w"],
     textures: UInt8[Tensor, "n 3 h w"],
     how: StyleTransfer,
+    style: float,
     batch: int = 100,
 ) -> UInt8[Tensor, "n 3 h w"]:
-    """Each image of `shapes` in the texture of the one in `textures`.
+    """Each image of `shapes` in the texture of the one in `textures`, which `style` weighs.
 
     Raises:
         UserError: Fewer probed layers than `how.depth`.
@@ -74,7 +79,7 @@ def stylized(
             f"{', '.join(painter.layers)}."
         )
     parts = zip(shapes.split(batch), textures.split(batch), strict=True)
-    return torch.cat([_stylized(painter, floats(a), floats(b), how) for a, b in parts])
+    return torch.cat([_stylized(painter, floats(a), floats(b), how, style) for a, b in parts])
 
 
 def conflicts(
@@ -84,64 +89,22 @@ def conflicts(
     categories: tuple[str, ...],
     stylize: Callable[[Tensor, Tensor], Tensor],
 ) -> CueConflict:
-    """Every chosen photograph in one texture of each other category.
-
-    The k-th shape of a category takes the k-th texture of every other, so `shapeK` names a cluster.
+    """Every chosen shape in one texture of each other category, as paired by `crossed`.
 
     Args:
         boxes: Left, top, right, bottom of each object; a texture is what lies inside.
-        chosen: Photographs of each category, as from `choose`.
+        chosen: An even number of photographs of each category, as from `cue_conflict.large`: the
+            first half are shapes, the second half textures.
         stylize: (shapes, textures) -> pixels.
     """
-    q, k = chosen.shape
-    cells = torch.cartesian_prod(torch.arange(q), torch.arange(q), torch.arange(k))
-    shape, texture, design = cells[cells[:, 0] != cells[:, 1]].T
-    content, style = chosen[shape, design], chosen[texture, design]
-    names = zip(shape.tolist(), texture.tolist(), design.tolist(), strict=True)
-    return CueConflict(
-        pixels=stylize(photographs.pixels[content], cropped(photographs.pixels, boxes)[style]),
-        shape=shape,
-        texture=texture,
-        categories=categories,
-        names=tuple(f"{categories[s]}{k + 1}-{categories[t]}{k + 1}" for s, t, k in names),
+    (q, k), (shapes, textures) = chosen[:, ::2].shape, chosen.chunk(2, 1)
+    cells = crossed(torch.arange(q).repeat_interleave(k), k)
+    pixels = stylize(
+        photographs.pixels[shapes.flatten()[cells.image]],
+        cropped(photographs.pixels, boxes)[textures[cells.texture, cells.design]],
     )
-
-
-@torch.no_grad()
-def choose(
-    painter: nn.Module,
-    photographs: Images,
-    boxes: Int64[Tensor, "n 4"],
-    belongs: Bool[Tensor, "q c"],
-    k: int,
-) -> Int64[Tensor, "q k"]:
-    """k random photographs (seed 0) of each category, of those whose cues are strong.
-
-    The object's box must take FILLED of the image and half of each side, and the painter must put
-    the photograph in its category. S and R have no part in the choice.
-
-    Args:
-        belongs: Which classes a category has.
-
-    Raises:
-        UserError: A category with fewer such photographs.
-    """
-    side = photographs.pixels.shape[-1]
-    width, height = (boxes[:, 2:] - boxes[:, :2] + 1).T
-    large = (width * height >= FILLED * side**2) & (torch.minimum(width, height) >= side / 2)
-    predicted = torch.cat([painter(x).argmax(1).cpu() for x, _ in photographs.batches(200)])
-    order = torch.randperm(len(photographs), generator=torch.Generator().manual_seed(0))
-    rows = []
-    for classes in belongs:
-        fit = large & classes[photographs.labels] & classes[predicted]
-        rows.append(order[fit[order]][:k])
-    if (fewest := min(map(len, rows))) < k:
-        raise UserError(
-            f"a category has just {fewest} photographs that fill their image and that the painter "
-            f"classifies correctly; ask for per_category = {fewest} or fewer in the study's "
-            "[painting]."
-        )
-    return torch.stack(rows)
+    names = tuple(f"{category}{i + 1}" for category in categories for i in range(k))
+    return cells.stimuli(pixels, names, categories)
 
 
 def cropped(
@@ -160,6 +123,7 @@ def _stylized(
     shapes: Float[Tensor, "n 3 h w"],
     textures: Float[Tensor, "n 3 h w"],
     how: StyleTransfer,
+    style: float,
 ) -> UInt8[Tensor, "n 3 h w"]:
     layers = painter.layers[: how.depth]
     with torch.no_grad():
@@ -173,7 +137,7 @@ def _stylized(
         pairs = zip(map(gram, responses), grams, strict=True)
         texture = torch.stack([_distance(g, target) for g, target in pairs]).mean(0)
         rough = (roughness(pixels) / limits - 1).square()
-        loss = (_distance(responses[-1], content) + how.style * texture + how.smooth * rough).sum()
+        loss = (_distance(responses[-1], content) + style * texture + how.smooth * rough).sum()
         (pixels.grad,) = torch.autograd.grad(loss, pixels)
         optimizer.step()
         with torch.no_grad():

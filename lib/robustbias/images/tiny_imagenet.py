@@ -23,15 +23,15 @@ from robustbias.images import (
     CueConflict,
     Images,
     cached_pixels,
+    cue_conflict,
     opened,
     style_transfer,
     textures,
 )
 from robustbias.images import concepts as images_concepts
-from robustbias.images import cue_conflict as images_cue_conflict
 from robustbias.images.concepts import Concepts
 from robustbias.images.cue_conflict import CATEGORIES, class_names, entry_level, known, membership
-from robustbias.images.source import Source
+from robustbias.images.source import StimulusFolders
 from robustbias.images.tiny_imagenet_files import Encoded, encoded
 from robustbias.networks import zoo
 from robustbias.utils import MissingData, UserError
@@ -42,7 +42,7 @@ BLOCK = 256  # images a thread decodes at a time
 BAR_FROM = 2_000  # images; decoding fewer takes no time worth a progress bar
 
 
-class TinyImageNet(Source):
+class TinyImageNet(StimulusFolders):
     """Tiny-ImageNet with the stimuli of Geirhos et al. at its size.
 
     `classes` are WNIDs, sorted; labels index them. `categories` are those of the 16 entry-level
@@ -70,7 +70,8 @@ class TinyImageNet(Source):
             raise UserError(f"unknown subset {subset!r}; expected one of {', '.join(SUBSETS)}.")
         self.wnids = class_names(manifest.dataset("tiny-imagenet").class_file)
         covered = {c: set(entry_level()[c]) & set(self.wnids) for c in CATEGORIES}
-        self.categories = known(categories) or tuple(c for c in CATEGORIES if covered[c])
+        chosen = known(categories) or tuple(c for c in CATEGORIES if covered[c])
+        super().__init__(chosen, SIDE, directory)
         if absent := [c for c in self.categories if not covered[c]]:
             raise UserError(
                 f"Tiny-ImageNet has no class of {', '.join(absent)}; expected some of "
@@ -79,7 +80,6 @@ class TinyImageNet(Source):
         chosen = set().union(*(covered[c] for c in self.categories))
         self.classes = tuple(w for w in self.wnids if subset == "all" or w in chosen)
         self.transfer = transfer
-        self.directory = directory or manifest.data_directory()
 
     def train(self, epoch: int = 0, seed: int = 0) -> Images:
         """The stored training images, 500 per class; the same in every epoch and for every seed."""
@@ -89,51 +89,61 @@ class TinyImageNet(Source):
         """The validation images, 50 per class."""
         return self._split("val")
 
-    def cue_conflict(self, size: int = SIDE) -> CueConflict:
-        """Stimuli with both cues among the categories (550 for all 11), `size` pixels a side."""
-        return images_cue_conflict.cue_conflict(self._folder("cue-conflict"), size, self.categories)
-
-    def silhouettes(self) -> Images:
-        """Black objects on white, 10 per category; labels index the categories."""
-        folder = self._folder("filled-silhouettes")
-        return images_cue_conflict.labelled(folder, SIDE, self.categories)
-
-    def edges(self) -> Images:
-        """Edge drawings, 10 per category; labels index the categories."""
-        return images_cue_conflict.labelled(self._folder("edges"), SIDE, self.categories)
-
-    def stylized_conflict(self) -> CueConflict:
+    def stylized_conflict(self, painter: str, style: float) -> CueConflict:
         """Cue conflicts of photographs: the shape of one in the texture of another category's.
 
-        Some validation photographs of each category are shapes (`style_transfer.choose`), each in
-        one texture of every other category: the object of another photograph, from edge to edge.
+        Some validation photographs of each category are shapes and others textures
+        (`cue_conflict.large`): the object of a photograph, from edge to edge.
+
+        Args:
+            painter: One of the study's painters.
+            style: Weight of the texture.
 
         Raises:
-            MissingData: The object boxes, the painter or its weights are not there.
+            MissingData: The object boxes, a painter or its weights are not there.
             UserError: A category with too few such photographs.
         """
-        painter, photos = self._painter(), self.val()
-        boxes = images_concepts.boxes(self._folder("tiny-imagenet"), photos)
-        belongs = membership(self.classes, self.categories).T > 0
-        chosen = style_transfer.choose(painter, photos, boxes, belongs, self.transfer.per_category)
-        stylize = functools.partial(self._stylized, painter)
+        photos, boxes, chosen = self._large(2 * self._transfer().per_category)
+        stylize = functools.partial(self._stylized, painter, style)
         return style_transfer.conflicts(photos, boxes, chosen, self.categories, stylize)
 
+    def collage_conflict(self, scale: float) -> CueConflict:
+        """The published silhouettes, filled with tiles from ten photographs of each category.
+
+        Args:
+            scale: Size of the tiles; 1 is the size that the photographs have.
+
+        Raises:
+            MissingData: The object boxes or the silhouettes are not there.
+        """
+        photos, boxes, chosen = self._large(10)
+        return cue_conflict.collage(self.silhouettes(), photos, boxes, chosen, scale)
+
+    def _large(self, k: int) -> tuple[Images, Tensor, Tensor]:
+        """The validation photographs, their boxes, and k with large objects of each category."""
+        photos, belongs = self.val(), membership(self.classes, self.categories).T > 0
+        boxes = images_concepts.boxes(self._folder("tiny-imagenet"), photos)
+        return photos, boxes, cue_conflict.large(photos, boxes, belongs, k)
+
     def stylized(self) -> Images:
-        """The validation photographs in procedural textures that belong to no category.
+        """Validation photographs in procedural textures that belong to no category.
 
         Raises:
             MissingData: The painter or its weights are not there.
         """
-        painter, photos = self._painter(), self.val()
+        how, photos = self._transfer(), self.val()
         generator = torch.Generator().manual_seed(0)
+        photos = photos.take(torch.randperm(len(photos), generator=generator)[: how.photographs])
         patches, _ = textures.texture_patches(len(photos), SIDE, generator, textures.FOREIGN)
-        return dataclasses.replace(photos, pixels=self._stylized(painter, photos.pixels, patches))
+        pixels = self._stylized(how.painters[0], how.style, photos.pixels, patches)
+        return dataclasses.replace(photos, pixels=pixels)
 
     def concepts(self, n: int | None = None) -> Concepts:
-        """n images with concept masks (all photographs when None), a fifth of them texture patches.
+        """n images with concept masks (all photographs when None), a fifth of them textures.
 
-        Objects are the classes, each named by its category and WNID.
+        Objects are the classes, each named by its category and WNID. Half of the textures, at most
+        ten of each category, are tiles from the objects of validation photographs; the rest are
+        procedural patterns.
 
         Raises:
             MissingData: val_annotations.txt with the object boxes is not there.
@@ -149,43 +159,48 @@ class TinyImageNet(Source):
         words = {wnid: word for word, wnids in entry_level().items() for wnid in wnids}
         names = tuple(f"{words.get(wnid, '')} {wnid}".strip() for wnid in self.classes)
         boxes = images_concepts.boxes(self._folder("tiny-imagenet"), photos)
-        return images_concepts.concepts(photos, boxes, names, n_patches, generator)
+        tiles = self._tiles(n_patches // 2, generator)
+        patterns = n_patches - len(tiles)
+        return images_concepts.concepts(photos, boxes, names, tiles, patterns, generator)
+
+    def _tiles(self, n: int, generator: torch.Generator) -> Images:
+        """At most n textures of photographs from edge to edge, labelled by category."""
+        photos, boxes, chosen = self._large(10)
+        order = torch.randperm(chosen.numel(), generator=generator)[:n]
+        index = chosen.flatten()[order].tolist()
+        tiles = [cue_conflict.tiled(photos.pixels[i], boxes[i], 1.0, SIDE) for i in index]
+        pixels = torch.stack(tiles) if tiles else photos.pixels[:0]
+        return Images(pixels, order // chosen.shape[1], self.categories)
 
     @functools.cached_property
     def digest(self) -> str:
-        """Hash of the classes, the decoded images, their labels, the stimuli and the painter."""
+        """Hash of the classes, the decoded images, their labels, the stimuli and the painters."""
         total = hashlib.blake2b(digest_size=8)
         total.update(" ".join((*self.classes, *self.categories)).encode())
         for split in (self.train(), self.val()):
             total.update(split.labels.numpy())
             total.update(split.pixels.numpy())
-        for name in ("cue-conflict", "filled-silhouettes", "edges"):
-            folder = self._folder(name)
-            total.update(
-                (images_cue_conflict.digest(folder) if folder.is_dir() else "absent").encode()
-            )
+        total.update(self.stimuli_digest())
         if self.transfer is not None:
-            total.update(manifest.network(self.transfer.painter).sha256.encode())
+            for painter in self.transfer.painters:
+                total.update(manifest.network(painter).sha256.encode())
         return total.hexdigest()
 
-    def _painter(self) -> zoo.Network:
+    def _transfer(self) -> style_transfer.StyleTransfer:
         if self.transfer is None:
             raise MissingData("this source has no painter; give its study a table [painting].")
-        return zoo.load(manifest.network(self.transfer.painter))
+        return self.transfer
 
-    def _stylized(self, painter: zoo.Network, shapes: Tensor, patches: Tensor) -> Tensor:
+    def _stylized(self, painter: str, style: float, shapes: Tensor, patches: Tensor) -> Tensor:
         """`style_transfer.stylized`, made once and kept on disk."""
+        network, how = zoo.load(manifest.network(painter)), self._transfer()
         inputs = hashlib.sha256(shapes.numpy().tobytes() + patches.numpy().tobytes()).hexdigest()
-        # the name the class once had: images on disk stay valid
-        how = repr(self.transfer).replace("StyleTransfer", "Painting", 1)
+        settings = (how.depth, how.smooth, how.steps, how.rate, style)
         return cached_pixels(
             "painted",
-            (painter.weights_hash, how, inputs),
-            lambda: style_transfer.stylized(painter, shapes, patches, self.transfer).numpy(),
+            (network.weights_hash, str(settings), inputs),
+            lambda: style_transfer.stylized(network, shapes, patches, how, style).numpy(),
         )
-
-    def _folder(self, name: str) -> Path:
-        return self.directory / manifest.dataset(name).path
 
     @functools.lru_cache(maxsize=2)  # noqa: B019  a source lives as long as its study
     def _split(self, split: str) -> Images:

@@ -1,27 +1,32 @@
 """To how many types of inputs units respond: concepts, classes, and likeness of their images."""
 
+import functools
+from collections.abc import Callable
+
 import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
 from robustbias import stats
-from robustbias.concepts.measure import THRESHOLD, UNIT, dissection
+from robustbias.concepts.measure import THRESHOLD, UNIT, dissection, scopes
 from robustbias.concepts.netdissect import MEMORY, SHARE
 from robustbias.images import Images, floats
 from robustbias.networks import hooks, zoo
 from robustbias.networks.hooks import peaks
 from robustbias.networks.zoo import Network, calibrated
+from robustbias.shape_bias.measure import deciding
 from robustbias.studies import (
     CALIBRATION,
     Study,
+    first_pairs,
     held_out_sample,
     networks_with_controls,
+    pair_of,
     paired,
-    pairs,
 )
-from robustbias.tables import measure, tidy
-from robustbias.utils import UserError
+from robustbias.tables import Part, measure, parts, tidy
+from robustbias.utils import MissingData, UserError
 
 
 @torch.no_grad()
@@ -34,7 +39,7 @@ def features(
     """
     layer, parts = network.layers[-1], []
     with hooks.captured(network, [layer]) as maps:
-        for images in pixels.split(batch):
+        for images in pixels.split(hooks.fitting(network, pixels, batch)):
             network(floats(images))
             parts.append(maps[layer].mean((2, 3)))
     pooled = torch.cat(parts)
@@ -97,7 +102,8 @@ def mean_distance(
 
 # metric -> regime of the network that gives the features
 EXTRACTORS = {"distance": "standard", "distance_robust": "robust"}
-METRICS = ("concepts", "effective_classes", *EXTRACTORS)
+CLASSES = ("effective_classes", "effective_shapes", "effective_textures")
+METRICS = ("concepts", "concepts_of_detectors", *CLASSES, *EXTRACTORS)
 
 
 @measure(of=paired)
@@ -114,19 +120,26 @@ def input_types(
 ) -> pd.DataFrame:
     """Types of inputs per unit of S, R and an untrained network, and R minus S.
 
-    Metrics, one row per unit (`unit` 0 and up) without interval:
+    Metrics, one row per unit (scope `unit`) without interval:
     - `concepts`: how many concepts it detects with an IoU above the threshold (`dissection`);
-    - `effective_classes`: exp(entropy) of the classes among its k top held-out images;
+      `concepts_of_detectors`, the same of units that detect any; neither where the study's images
+      have no masks and the argument `concepts` names no data set;
+    - `effective_shapes` and `effective_textures`: exp(entropy) of the categories of shape, and of
+      texture, among its k top cue conflicts (`shape_bias.measure.deciding`), where neither cue
+      tells the other; `effective_classes` is the smaller one, that of the cue the unit follows.
+      Where a study has no cue conflicts, `effective_classes` alone, of its k top held-out images
+      (of their entry-level categories where there are fewer than k images per class). Column
+      `features` says "categories" where categories are counted;
     - `distance`: how unlike each other those images are to a third network, neither S nor R of
       this architecture; 1 is any two images. Column `features` names that network, `judge`
       its kind: the S of the study's last other architecture. `distance_robust` is the same by
       that architecture's R, since features of an S network may favour S networks. Where there is
       no other architecture, an untrained network of another seed gives `distance` alone.
-    All but the first are left out for units that respond to fewer than two images.
+    Classes and distances are left out for units that respond to fewer than two images.
 
-    Rows with `unit` -1: means over the n units of a layer, or of layer `all`, with bootstraps over
-    units; regime `robust - standard` the difference, units resampled separately. Network `chance`:
-    the effective classes of k images drawn at random.
+    Rows of scope `layer` and `network`: means over their n units, with bootstraps over units;
+    regime `robust - standard` the difference, units resampled separately. Scope `study`:
+    `effective_classes_chance`, the effective classes of k images drawn at random.
 
     Args:
         k: Top images, those with the largest activation anywhere.
@@ -142,57 +155,115 @@ def input_types(
     generator = torch.Generator().manual_seed(study.seed)
     images = held_out_sample(study, n_images, generator)
     # as the chapter on concepts calls it, so that the table is measured once
-    detection = dissection(
-        study, n_images=concept_images, concepts=concepts, layers=layers, share=SHARE,
-        threshold=threshold, memory=MEMORY, draws=draws,
-    )  # fmt: skip
-    iou = detection[(detection["unit"] >= 0) & (detection["metric"] == "iou")]
-    n_concepts = iou.assign(met=iou["value"] > threshold).groupby(UNIT, sort=False)["met"].sum()
-    units, vectors, names = [], {}, {}
-    for named, network, _ in networks_with_controls(study, images.pixels[:CALIBRATION]):
-        architecture = named["architecture"]
-        if architecture not in vectors:
-            extractors = _feature_extractors(study, architecture, images)
-            vectors[architecture] = {
-                metric: features(extractor, images.pixels)
-                for metric, (extractor, *_) in extractors.items()
-            }
-            names |= {(architecture, m): said for m, (_, *said) in extractors.items()}
-        for layer, maxima in peaks(network, images.pixels, layers or network.layers).items():
+    try:
+        detection = dissection(
+            study, n_images=concept_images, concepts=concepts, layers=layers, share=SHARE,
+            threshold=threshold, memory=MEMORY, draws=draws,
+        )  # fmt: skip
+    except MissingData:
+        if concepts:
+            raise
+        detection = None  # images without masks, and no data set that has some
+    if detection is not None:
+        iou = detection[(detection["scope"] == "unit") & (detection["metric"] == "iou")]
+        met = iou.assign(met=iou["value"] > threshold)
+        n_concepts = met.groupby(UNIT, sort=False)["met"].sum()
+
+    @functools.cache
+    def extractors(architecture: str) -> dict[str, tuple[Network, str, str]]:
+        return _feature_extractors(study, architecture, images)
+
+    @functools.cache
+    def vectors(architecture: str) -> dict[str, Tensor]:
+        chosen = extractors(architecture).items()
+        return {metric: features(extractor, images.pixels) for metric, (extractor, *_) in chosen}
+
+    def measured(load: Callable[[], Network], architecture: str) -> Part:
+        network, values = load(), {}
+        probed = layers or network.layers
+        for layer, maxima in peaks(network, counted, probed).items():
+            classes = [effective_classes(group, *top_images(maxima, k)) for group in groups]
+            values[f"{layer}\teffective_classes"] = torch.stack(classes).amin(0)
+            for metric, value in zip(CLASSES[1:], classes, strict=len(classes) > 1):
+                values[f"{layer}\t{metric}"] = value
+        for layer, maxima in peaks(network, images.pixels, probed).items():
             index, active = top_images(maxima, k)
-            values = {
-                "unit": range(maxima.shape[1]),
-                "concepts": [
-                    float(n_concepts[named["network"], layer, u]) for u in range(maxima.shape[1])
-                ],
-                "effective_classes": effective_classes(images.labels, index, active).cpu(),
-            }
-            for metric, feature_vectors in vectors[architecture].items():
-                values[metric] = mean_distance(feature_vectors, index, active).cpu()
-            units.append(pd.DataFrame(values).assign(**named, layer=layer))
+            for metric, feature_vectors in vectors(architecture).items():
+                values[f"{layer}\t{metric}"] = mean_distance(feature_vectors, index, active)
+        return values
+
+    counted, groups, kind = _counted(study, images, k)
+    networks = list(networks_with_controls(study, images.pixels[:CALIBRATION]))
+    tasks = {
+        named["network"]: functools.partial(measured, load, named["architecture"])
+        for named, load, _ in networks
+    }
+    units, names = [], {}
+    for (named, *_), part in zip(networks, parts(tasks).values(), strict=True):
+        architecture, by_layer = named["architecture"], {}
+        names |= {(architecture, metric): (kind, None) for metric in CLASSES}
+        for metric, (_, *said) in extractors(architecture).items():
+            names[architecture, metric] = said
+        for place, value in part.items():
+            layer, metric = place.split("\t")
+            by_layer.setdefault(layer, {})[metric] = value
+        for layer, values in by_layer.items():
+            count = len(values["effective_classes"])
+            if detection is not None:
+                met = [float(n_concepts[named["network"], layer, u]) for u in range(count)]
+                values = {"concepts": met, **values}
+            units.append(
+                pd.DataFrame({"unit": range(count), **values}).assign(**named, layer=layer)
+            )
     units = pd.concat(units, ignore_index=True)
+    if "concepts" in units:
+        units["concepts_of_detectors"] = units["concepts"].where(units["concepts"] > 0)
     metrics = [metric for metric in METRICS if metric in units]
     long = units.melt([*stats.NETWORK, "layer", "unit"], metrics, "metric").dropna(subset=["value"])
-    rows = [long.assign(n=len(images)), _means(study, units, draws)]
-    rows.append(_chance(study, images.labels.cpu(), k, generator))
+    rows = [long.assign(scope="unit", n=len(images)), _means(study, units, draws)]
+    rows.append(_chance(study, [group.cpu() for group in groups], k, generator))
     table = pd.concat(rows, ignore_index=True)
     keys = zip(table["architecture"], table["metric"], strict=True)
-    said = [names.get(key, ("", "")) for key in keys]
+    said = [names.get(key, (None, None)) for key in keys]
     return tidy(table.assign(features=[name for name, _ in said], judge=[kind for _, kind in said]))
+
+
+def _counted(
+    study: Study, images: Images, k: int
+) -> tuple[UInt8[Tensor, "n 3 h w"], list[Int64[Tensor, " n"]], str | None]:
+    """Images whose classes are counted, one or two labels of each, and what the labels are.
+
+    Cue conflicts with the categories of shape and of texture; else the held-out images with their
+    classes, or categories where classes have few images.
+    """
+    try:
+        conflicts = deciding(study)
+        labels = [cue.to(study.device) for cue in (conflicts.shape, conflicts.texture)]
+        return conflicts.pixels.to(study.device), labels, "categories"
+    except MissingData:
+        pass
+    counts = torch.bincount(images.labels)
+    if k > len(images) or counts[counts > 0].median() >= k:
+        return images.pixels, [images.labels], None
+    network = study.network_named(study.entries[0].name)
+    membership = study.membership(network).to(images.labels.device)
+    outside = membership.shape[1]  # one more group
+    categories = torch.where(membership.any(1), membership.argmax(1), outside)
+    return images.pixels, [categories[images.labels]], "categories"
 
 
 def _feature_extractors(
     study: Study, architecture: str, images: Images
 ) -> dict[str, tuple[zoo.Network, str, str]]:
     """Metric -> the network whose features `distance` compares, its name, and its kind."""
-    others = [p for name, p in pairs(study).items() if name != architecture and len(p) == 2]
+    others = [p for name, p in first_pairs(study).items() if name != architecture and len(p) == 2]
     if others:
         chosen = {metric: others[-1][regime] for metric, regime in EXTRACTORS.items()}
         return {
             metric: (study.network_named(entry.name), entry.name, "SR"[entry.regime == "robust"])
             for metric, entry in chosen.items()
         }
-    entry = next(iter(pairs(study)[architecture].values()))
+    entry = next(iter(pair_of(study, architecture).values()))
     network = zoo.untrained(entry, study.seed + 1).to(study.device)
     name = f"untrained {architecture}"
     return {"distance": (calibrated(network, images.pixels), name, "an untrained network")}
@@ -203,29 +274,27 @@ def _means(study: Study, units: pd.DataFrame, draws: int) -> pd.DataFrame:
 
     A resample without responding units says nothing and counts as the mean itself.
     """
-    sets = [(layer, table) for (_, layer), table in units.groupby(["network", "layer"], sort=False)]
-    sets += [("all", table) for _, table in units.groupby("network", sort=False)]
     groups = []
-    for layer, table in sets:
+    for scope, table in scopes(units):
         values = torch.tensor(table.reindex(columns=METRICS).values, dtype=torch.float)
-        shared = table.iloc[0][list(stats.NETWORK)].to_dict() | {"layer": layer}
+        shared = table.iloc[0][list(stats.NETWORK)].to_dict() | scope
         groups.append((shared, METRICS, values, None))
     generator = torch.Generator().manual_seed(study.seed)
     about, boot = stats.over_units(groups, generator=generator, draws=draws, bounds=None)
-    table = stats.aggregate(study, about, boot, paired=False).assign(unit=-1)
+    table = stats.aggregate(study, about, boot, paired=False)
     return table.dropna(subset=["value"])
 
 
 def _chance(
-    study: Study, labels: Int64[Tensor, " n"], k: int, generator: torch.Generator
+    study: Study, groups: list[Int64[Tensor, " n"]], k: int, generator: torch.Generator
 ) -> pd.DataFrame:
     """Effective classes of k random images: mean and middle 95 % of a thousand draws."""
-    index = torch.rand(1000, len(labels), generator=generator).topk(k, dim=1).indices
-    drawn = effective_classes(labels, index, torch.ones_like(index, dtype=torch.bool))
+    index = torch.rand(1000, len(groups[0]), generator=generator).topk(k, dim=1).indices
+    every = torch.ones_like(index, dtype=torch.bool)
+    drawn = torch.stack([effective_classes(group, index, every) for group in groups]).amin(0)
     row = {
-        "study": study.name, "network": "chance", "architecture": "", "regime": "chance",
-        "eps": 0.0, "pair": False, "layer": "all", "unit": -1,
-        "metric": "effective_classes", "value": float(drawn.mean()),
+        "study": study.name, "pair": False, "scope": "study",
+        "metric": "effective_classes_chance", "value": float(drawn.mean()),
         "low": float(drawn.quantile(0.025)), "high": float(drawn.quantile(0.975)), "n": k,
     }  # fmt: skip
     return pd.DataFrame([row])

@@ -1,15 +1,17 @@
-"""AlexNet, GoogLeNet and ResNet-50 for small images, from torchvision's blocks.
+"""Networks by name: torchvision's, timm's, and small AlexNet, GoogLeNet and ResNet-50.
 
-The originals shrink 224 pixels to 56 (or 27) before their first block. Here the stem shrinks by 2
-or 4 instead, so that 64 pixels keep the same number of positions further in, and every width is
-multiplied by one factor. Module names are torchvision's, so that a layer is named alike at both
-scales. All three accept other image sizes: the spatial mean comes before the classifier.
+The small ones are made of torchvision's blocks, for small images. The originals shrink 224 pixels
+to 56 (or 27) before their first block. Here the stem shrinks by 2 or 4 instead, so that 64 pixels
+keep the same number of positions further in, and every width is multiplied by one factor. Module
+names are torchvision's, so that a layer is named alike at both scales. All three accept other image
+sizes: the spatial mean comes before the classifier.
 
 Sources: Krizhevsky 2014 (arXiv 1404.5997), Szegedy et al. 2015 (arXiv 1409.4842), He et al. 2016
 (arXiv 1512.03385); blocks and channel numbers from torchvision.
 """
 
 from collections import OrderedDict
+from typing import Any
 
 import torchvision
 from torch import nn
@@ -19,23 +21,32 @@ from torchvision.models.resnet import Bottleneck
 from robustbias.utils import UserError
 
 
-def build(architecture: str, *, classes: int, width: float = 1.0, stem: int = 0) -> nn.Module:
+def build(
+    architecture: str,
+    *,
+    classes: int,
+    width: float = 1.0,
+    stem: int = 0,
+    arguments: dict[str, Any] | None = None,
+) -> nn.Module:
     """A network with random weights that maps normalised images to `classes` logits.
 
     Args:
+        architecture: A name of torchvision.models, or "timm:NAME" where timm is installed.
         width: Factor on all channel numbers (at least 4 channels remain).
-        stem: Total stride before the first block, 2 or 4; 0 takes torchvision's network for
-            224-pixel images (then `width` must be 1).
+        stem: Total stride before the first block, 2 or 4, of AlexNet, GoogLeNet and ResNet-50; 0
+            takes the library's network (then `width` must be 1).
+        arguments: Further arguments of the library's builder.
 
     Raises:
-        UserError: An unknown architecture, stem or width.
+        UserError: An unknown architecture, stem, width or argument, or timm is not installed.
     """
-    if architecture not in BUILDERS:
-        raise UserError(f"unknown architecture {architecture!r}; known: {', '.join(BUILDERS)}.")
     if stem == 0 and width == 1.0:
-        options = {"aux_logits": False, "init_weights": True} if architecture == "googlenet" else {}
-        return getattr(torchvision.models, architecture)(
-            weights=None, num_classes=classes, **options
+        return _original(architecture, classes, arguments or {})
+    if architecture not in BUILDERS:
+        raise UserError(
+            f"{architecture} has no small version; expected stem 0 and width 1, or one of "
+            f"{', '.join(BUILDERS)}."
         )
     if stem not in (2, 4) or not 0 < width <= 4:
         raise UserError(
@@ -52,6 +63,37 @@ def build(architecture: str, *, classes: int, width: float = 1.0, stem: int = 0)
                 nn.init.zeros_(module.bias)
     nn.init.normal_(_classifier(network).weight, std=0.01)
     return network
+
+
+WITH_AUXILIARIES = ("googlenet", "inception_v3")  # whose further classifiers serve training alone
+
+
+def _original(architecture: str, classes: int, arguments: dict[str, Any]) -> nn.Module:
+    library, _, name = architecture.rpartition(":")
+    if library == "timm":
+        try:
+            import timm
+        except ImportError as error:
+            raise UserError(
+                f"{architecture} needs timm, which is not installed; run `pip install timm`."
+            ) from error
+        exists, create = timm.is_model(name), timm.create_model
+    elif library:
+        raise UserError(f"unknown library {library!r} of {architecture}; known: timm.")
+    else:
+        exists = name in torchvision.models.list_models(module=torchvision.models)
+        create = torchvision.models.get_model
+    if not exists:
+        raise UserError(
+            f"unknown architecture {architecture!r}; expected a name of torchvision.models, as "
+            "resnet50, or timm:NAME."
+        )
+    if architecture in WITH_AUXILIARIES:
+        arguments = {"aux_logits": False, "init_weights": True} | arguments
+    try:
+        return create(name, num_classes=classes, **arguments)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{architecture} cannot be built with {arguments}: {error}.") from error
 
 
 def _classifier(network: nn.Module) -> nn.Linear:

@@ -16,14 +16,18 @@ from robustbias import utils
 from robustbias.utils import MissingData, UserError
 
 
-def save(network: nn.Module, path: Path, metadata: dict[str, str] | None = None) -> str:
+def save(
+    network: nn.Module, path: Path, metadata: dict[str, str] | None = None, *, half: bool = True
+) -> str:
     """Writes the weights and returns the file's sha256.
 
-    Matrices and kernels are rounded to 16-bit floats, which halves the file; vectors (biases,
-    BatchNorm's statistics) stay 32-bit, since a small variance would lose its digits.
+    With `half`, matrices and kernels are rounded to 16-bit floats, which halves the file; vectors
+    (biases, BatchNorm's statistics) stay 32-bit, since a small variance would lose its digits.
     """
     state = {
-        name: (value.half() if value.is_floating_point() and value.ndim > 1 else value).contiguous()
+        name: (
+            value.half() if half and value.is_floating_point() and value.ndim > 1 else value
+        ).contiguous()
         for name, value in network.state_dict().items()
     }
     with utils.atomic(path) as partial:
@@ -31,16 +35,28 @@ def save(network: nn.Module, path: Path, metadata: dict[str, str] | None = None)
     return utils.sha256(path)
 
 
-def read(path: Path, sha256: str = "") -> dict[str, Tensor]:
+def read(
+    path: Path,
+    sha256: str = "",
+    *,
+    md5: str = "",
+    rename: dict[str, str] | None = None,
+    normaliser: dict[str, tuple[float, ...]] | None = None,
+) -> dict[str, Tensor]:
     """Tensors of a safetensors or PyTorch checkpoint, by name.
 
     `module.`, `model.` and attacker prefixes of foreign training code are removed, and entries
     that are no weights of the network (its normaliser, say) are left out.
 
+    Args:
+        rename: Replacements of regular expressions in the names, after that.
+        normaliser: Expected `mean` and `std`, compared where the file has some.
+
     Raises:
         MissingData: No such file.
-        UserError: The file has another hash, is an HTML page, is damaged, holds anything but
-            tensors and plain values, or a tensor that is not finite or there twice.
+        UserError: The file has another hash or normaliser, is an HTML page, is damaged, holds
+            among its weights anything but plain tensors, or a tensor that is not finite or there
+            twice.
     """
     path = Path(path)
     if not path.is_file():
@@ -52,13 +68,24 @@ def read(path: Path, sha256: str = "") -> dict[str, Tensor]:
             f"{path} is a web page, not a checkpoint: a download server answered with an error "
             "page. Delete the file and fetch it again."
         )
-    if sha256 and (found := utils.sha256(path)) != sha256:
-        raise UserError(
-            f"{path} has sha256 {found[:12]}..., the manifest says {sha256[:12]}...; the file is "
-            "damaged or another version. Fetch or train it again, or correct the manifest."
-        )
+    for kind, expected in (("sha256", sha256), ("md5", md5)):
+        if expected and (found := utils.digest(path, kind)) != expected:
+            raise UserError(
+                f"{path} has {kind} {found[:12]}..., the manifest says {expected[:12]}...; the "
+                "file is damaged or another version. Fetch or train it again, or correct the "
+                "manifest."
+            )
     state = _safetensors(path) if path.suffix == ".safetensors" else _pickled(path)
-    return _cleaned(state, path)
+    cleaned = _cleaned(state, path, normaliser or {})
+    named: dict[str, Tensor] = {}
+    for full, value in cleaned.items():
+        name = full
+        for pattern, replacement in (rename or {}).items():
+            name = re.sub(pattern, replacement, name)
+        if name in named:
+            raise UserError(f"{path}: renamed, {full} is a second {name}; correct `rename`.")
+        named[name] = value
+    return named
 
 
 def metadata(path: Path) -> dict[str, str]:
@@ -81,8 +108,9 @@ def fill(network: nn.Module, state: dict[str, Tensor], where: str) -> None:
             f"{where} does not fit the network: missing {missing[:3]}, unknown {extra[:3]}, "
             f"other shape {wrong[:3]}; check architecture, width and classes in the manifest."
         )
-    kept = {name: value.float() for name, value in state.items() if name in own}
-    network.load_state_dict({**own, **kept})
+    # in the network's own dictionary, whose metadata some modules ask for (MNASNet's version)
+    own.update({name: value.float() for name, value in state.items() if name in own})
+    network.load_state_dict(own)
 
 
 def _safetensors(path: Path) -> dict[str, Tensor]:
@@ -90,24 +118,69 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
         return safetensors.torch.load_file(path)
 
 
+UNKNOWN = 100  # names of other programs that a checkpoint may ask for
+
+
 def _pickled(path: Path) -> Any:
     """A PyTorch checkpoint, read by torch's unpickler of plain values.
 
     With `weights_only`, torch builds tensors and containers and refuses other classes, TorchScript
-    archives and the old tar format, so that a checkpoint cannot run code.
+    archives and the old tar format, so that a checkpoint cannot run code. What else a training
+    program stored (schedules, numpy scalars, functions) becomes a `_Placeholder`, which is the
+    answer to every name that torch does not know; names of `os` and `sys` are refused.
     """
+    unknown: dict[str, type] = {}
     try:
         # an open file, since for a path torch also looks at the suffix
         with path.open("rb") as file:
             _check_archive(file)
-            with warnings.catch_warnings(action="ignore"):
-                return torch.load(file, map_location="cpu", weights_only=True, mmap=False)
+            while True:
+                file.seek(0)
+                placeholders = [(kind, name) for name, kind in unknown.items()]
+                try:
+                    with (
+                        warnings.catch_warnings(action="ignore"),
+                        torch.serialization.safe_globals(placeholders),
+                    ):
+                        return torch.load(file, map_location="cpu", weights_only=True, mmap=False)
+                except pickle.UnpicklingError as error:
+                    asked = re.search(r"Unsupported global: GLOBAL (\S+) was not", str(error))
+                    if asked is None or asked[1] in unknown or len(unknown) > UNKNOWN:
+                        raise
+                    kind = type(asked[1], (_Placeholder,), {})
+                    unknown |= {asked[1]: kind, f"builtins.{asked[1]}": kind}
     except Exception as error:  # what a malformed file raises depends on where it is malformed
         why = _reason(error)
         raise UserError(
             f"{path} cannot be read as weights ({why}). Only tensors and plain values are "
             "accepted, since a checkpoint may carry code; save its state_dict as safetensors."
         ) from error
+
+
+class _Placeholder:
+    """Stands for an object of a class or function that is not looked up, and does nothing.
+
+    Its subclasses are named after what a checkpoint asked for. An instance may be called in turn,
+    since a pickle may make a function and then apply it.
+    """
+
+    def __new__(cls, *_: Any) -> "_Placeholder":
+        return super().__new__(cls)
+
+    def __init__(self, *_: Any):
+        pass
+
+    def __call__(self, *_: Any) -> "_Placeholder":
+        return self
+
+    def __setstate__(self, _: Any) -> None:
+        pass
+
+    def __eq__(self, other: Any) -> bool:  # torch applies only what equals an admitted name
+        return other is self or other is type(self)
+
+    def __hash__(self) -> int:
+        return id(self)
 
 
 def _reason(error: Exception) -> str:
@@ -147,31 +220,62 @@ def _check_archive(file: BinaryIO) -> None:
         raise pickle.UnpicklingError("its records are compressed, unlike those of torch.save")
 
 
-def _cleaned(state: Any, path: Path) -> dict[str, Tensor]:
+NORMALISER = re.compile(r"(?:^|\.)(?:normalizer|normalize)\.(?:new_(mean|std))?")
+
+
+def _cleaned(state: Any, path: Path, normaliser: dict[str, tuple[float, ...]]) -> dict[str, Tensor]:
     for key in ("state_dict", "model"):
-        if isinstance(state, dict) and isinstance(state.get(key), dict):
+        if isinstance(state, dict) and isinstance(state.get(key), dict | _Placeholder):
             state = state[key]
             break
-    if not isinstance(state, dict) or not any(isinstance(v, Tensor) for v in state.values()):
-        raise UserError(f"{path} holds no named tensors; expected a state_dict.")
-    state = {name: value for name, value in state.items() if isinstance(name, str)}
-    if any(name.startswith("module.attacker.") or ".attacker." in name for name in state):
-        # robustness saves the network twice, once inside its attacker
-        state = {name: value for name, value in state.items() if "attacker." not in name}
+    if isinstance(state, _Placeholder):
+        raise UserError(
+            f"{path} holds an object of {type(state).__name__} in place of weights; save its "
+            "state_dict as safetensors."
+        )
     cleaned: dict[str, Tensor] = {}
-    for full, value in state.items():
-        name = full
-        while name.startswith(("module.", "model.")):
-            name = name.split(".", 1)[1]
-        if not isinstance(value, Tensor) or name.startswith(("normalizer.", "normalize.")):
+    for full, value in state.items() if isinstance(state, dict) else ():
+        # robustness saves the network twice, once inside its attacker
+        if not isinstance(full, str) or "attacker" in full.split("."):
+            continue
+        name = ".".join(part for part in full.split(".") if part != "module")
+        while name.startswith("model."):
+            name = name.removeprefix("model.")
+        if isinstance(value, _Placeholder):
+            raise UserError(
+                f"{path} holds an object of {type(value).__name__} in place of the weights {name}; "
+                "save its state_dict as safetensors."
+            )
+        if not isinstance(value, Tensor):
+            continue
+        value = _plain(value, f"{path}: {full}")
+        if match := NORMALISER.search(name):
+            _compare(value, match[1], normaliser, path)
             continue
         if name in cleaned:
             raise UserError(
                 f"{path} holds {name} twice, under two prefixes (as {full}); "
                 "save the state_dict of one network."
             )
-        cleaned[name] = _plain(value, f"{path}: {full}")
+        cleaned[name] = value
+    if not cleaned:
+        raise UserError(f"{path} holds no named tensors; expected a state_dict.")
     return cleaned
+
+
+def _compare(
+    stored: Tensor, what: str | None, normaliser: dict[str, tuple[float, ...]], path: Path
+) -> None:
+    """Raises UserError unless a checkpoint's mean or std is the manifest's."""
+    if what not in normaliser:
+        return
+    expected, found = torch.tensor(normaliser[what]), stored.float().flatten()
+    if found.shape != expected.shape or not torch.allclose(found, expected, atol=1e-3):
+        raise UserError(
+            f"{path} belongs to a network that normalises by the {what} "
+            f"{[round(x, 4) for x in found[:6].tolist()]}, the manifest says "
+            f"{list(normaliser[what])}; correct `{what}` in its entry."
+        )
 
 
 def _plain(value: Tensor, where: str) -> Tensor:

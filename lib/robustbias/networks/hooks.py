@@ -5,16 +5,20 @@
     prefix     pixels -> a layer's output; nothing after the layer is computed
     preactivation   the same without the ReLUs that end the layer
     resumed    a layer's output -> logits; nothing before the layer is computed
+    fitting    how many images of a size pass at once in the memory at hand
 
 Layers are dotted module names inside `network.body`, as in the manifest. No other file registers a
 hook, and here none outlives its `with` block, errors included.
 """
 
 import contextlib
+import copy
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
@@ -75,20 +79,65 @@ def prefix(
 
 
 def preactivation(
-    network: Network, layer: str, pixels: Float[Tensor, "n 3 h w"]
+    network: Network, layer: str, pixels: Float[Tensor, "n 3 h w"], leak: float = 0.0
 ) -> Float[Tensor, "n u a b"]:
     """`prefix` without the ReLUs that end the layer, so that silent units have a gradient too.
+
+    Args:
+        leak: Share of the gradient that the other ReLUs pass on where they are silent; what they
+            put out does not change.
 
     Raises:
         UserError: An unknown layer.
     """
     before, _ = _parts(network, layer)
     traces = _TRACES[network.body]
-    if (key := f"{layer} before ReLU {network.body.training}") not in traces:
+    if (key := f"{layer} before ReLU {leak} {network.body.training}") not in traces:
         # containers are new, modules that compute are the network's
-        traces[key] = fx.GraphModule(before, before.graph)
+        traces[key] = fx.GraphModule(before, copy.deepcopy(before.graph))
         traces[key].set_submodule(layer, _without_last_relus(module(network, layer)))
+        if leak:
+            for part in (traces[key], traces[key].get_submodule(layer)):
+                _leaking(part, leak)
     return traces[key]((pixels - network.mean) / network.std)
+
+
+class _Leaky(torch.autograd.Function):
+    """A ReLU whose gradient is not 0 but `leak` where it is silent."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, leak: float) -> Tensor:
+        out = x.clamp_min(0)
+        ctx.save_for_backward(out)
+        ctx.leak = leak
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (out,) = ctx.saved_tensors
+        return torch.where(out > 0, gradient, ctx.leak * gradient), None
+
+
+def _leaking(part: nn.Module, leak: float) -> None:
+    """Replaces the ReLUs in a traced module."""
+
+    def leaky(x: Tensor) -> Tensor:
+        return _Leaky.apply(x, leak)
+
+    if not isinstance(part, fx.GraphModule):
+        return
+    for node in list(part.graph.nodes):
+        if _is_relu(part, node):
+            with part.graph.inserting_after(node):
+                other = part.graph.call_function(leaky, (node.all_input_nodes[0],))
+            node.replace_all_uses_with(other)
+            part.graph.erase_node(node)
+    part.recompile()
+
+
+def _is_relu(part: fx.GraphModule, node: fx.Node) -> bool:
+    on = part.get_submodule(node.target) if node.op == "call_module" else node.target
+    return isinstance(on, nn.ReLU) or on in (F.relu, torch.relu, "relu")
 
 
 def _without_last_relus(layer: nn.Module) -> nn.Module:
@@ -102,7 +151,7 @@ def _without_last_relus(layer: nn.Module) -> nn.Module:
     while ends:
         node = ends.pop()
         on = half.get_submodule(node.target) if node.op == "call_module" else node.target
-        if isinstance(on, nn.ReLU) or on in (F.relu, torch.relu, "relu"):
+        if _is_relu(half, node):
             node.replace_all_uses_with(node.all_input_nodes[0])
             half.graph.erase_node(node)
         elif on is torch.cat or isinstance(on, nn.Dropout):
@@ -127,6 +176,26 @@ def resumed(
             f"resume from a layer that everything passes through, like {', '.join(network.layers)}."
         )
     return after(activations)
+
+
+def linear_head(network: Network, layer: str) -> nn.Linear | None:
+    """The linear map that follows the layer after a spatial mean, if nothing else does.
+
+    Raises:
+        UserError: An unknown layer.
+    """
+    _, after = _parts(network, layer)
+    following = []
+    for node in after.graph.nodes if after else ():
+        if node.op == "call_module":
+            following.append(after.get_submodule(node.target))
+        elif node.op.startswith("call") and node.target not in (torch.flatten, "flatten"):
+            return None
+    following = [m for m in following if not isinstance(m, nn.Dropout | nn.Flatten)]
+    match following:
+        case [nn.AdaptiveAvgPool2d(output_size=1 | (1, 1)), nn.Linear() as linear]:
+            return linear if linear.bias is not None else None
+    return None
 
 
 def module(network: Network, layer: str) -> nn.Module:
@@ -207,8 +276,62 @@ def peaks(
     """The largest activation of each unit anywhere in each image."""
     batches: dict[str, list[Tensor]] = {layer: [] for layer in layers}
     with captured(network, layers) as maps:
-        for part in pixels.split(batch):
+        for part in pixels.split(fitting(network, pixels, batch, held=True)):
             network(floats(part))
             for layer in layers:
                 batches[layer].append(maps[layer].amax((2, 3)))
     return {layer: torch.cat(parts) for layer, parts in batches.items()}
+
+
+SHARE = 0.2  # of the free memory that the activations of one batch may take
+_BYTES: weakref.WeakKeyDictionary[nn.Module, dict[Any, list[int]]] = weakref.WeakKeyDictionary()
+
+
+def fitting(
+    network: nn.Module, pixels: Tensor, most: int, *, held: bool = False, layer: str = ""
+) -> int:
+    """How many images of this size pass the network at once: `most`, or fewer if memory is short.
+
+    Args:
+        pixels: Any number of images, of which only the size and the device count.
+        held: The activations of all layers stay in memory: for gradients, or captured.
+        layer: `pixels` are outputs of this layer, from which the network is `resumed`.
+    """
+    if layer:
+        network = _parts(network, layer)[1] or network
+    known = _BYTES.setdefault(network, {})
+    if (side := tuple(pixels.shape[1:])) not in known:
+        known[side] = [4 * pixels[0].numel(), *_output_bytes(network, side)]
+    outputs = known[side]
+    # a layer's input, its output and a working copy; what is held, with the gradients of as much
+    image = 3 * max(outputs) + held * 2 * sum(outputs)
+    device = next(iter([*network.parameters(), *network.buffers()]), pixels).device
+    return max(1, min(most, int(SHARE * _free_bytes(device)) // image))
+
+
+@torch.no_grad()
+def _output_bytes(network: nn.Module, side: tuple[int, ...]) -> list[int]:
+    """Bytes of what each layer returns for one image."""
+    outputs: list[int] = []
+    modes = [(module, module.training) for module in network.modules()]
+    device = next(iter([*network.parameters(), *network.buffers()]), torch.empty(0)).device
+    with contextlib.ExitStack() as hooks:
+        for part in network.modules():
+            if not any(part.children()):
+                hooks.enter_context(_hook(part, lambda _m, _i, y: outputs.append(4 * y.numel())))
+        network.eval()  # one image must not count in BatchNorm's statistics
+        network(torch.zeros(1, *side, device=device))
+        for module, mode in modes:
+            module.training = mode
+    return outputs
+
+
+def _free_bytes(device: torch.device) -> int:
+    """Memory that can still be allocated, within the limit of a container or a cluster's job."""
+    if device.type == "cuda":
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + unused
+    free, limit = psutil.virtual_memory().available, Path("/sys/fs/cgroup/memory.max")
+    if limit.is_file() and (most := limit.read_text().strip()).isdigit():
+        free = min(free, int(most) - psutil.Process().memory_info().rss)
+    return free

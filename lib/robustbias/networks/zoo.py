@@ -11,7 +11,7 @@ from robustbias import manifest, utils
 from robustbias.images import floats
 from robustbias.manifest import NetworkEntry
 from robustbias.networks import architectures, checkpoints
-from robustbias.utils import MissingData
+from robustbias.utils import MissingData, UserError
 
 
 class Network(nn.Module):
@@ -37,20 +37,50 @@ def untrained(entry: NetworkEntry, seed: int = 0) -> Network:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         body = architectures.build(
-            entry.architecture, classes=entry.classes, width=entry.width, stem=entry.stem
+            entry.architecture,
+            classes=entry.classes,
+            width=entry.width,
+            stem=entry.stem,
+            arguments=entry.arguments,
         )
     if entry.transform_input:
+        if not hasattr(body, "transform_input"):
+            raise UserError(
+                f"{entry.name}: {entry.architecture} has no transform_input; remove it."
+            )
         body.transform_input = True  # torchvision's GoogLeNet was trained behind this shift
     key = f"untrained {entry.name} {seed}"
     network = Network(entry, body, hashlib.sha256(key.encode()).hexdigest())
     return network.to(memory_format=torch.channels_last).eval()
 
 
+def original_path(entry: NetworkEntry) -> Path:
+    """Where the entry's weights belong: in the repository, elsewhere, or the data directory."""
+    if entry.by_hand or "://" in entry.weights:
+        file = entry.file or entry.weights.rpartition("/")[2]
+        return manifest.data_directory() / "networks" / file
+    return manifest.ROOT / Path(entry.weights).expanduser()
+
+
 def weights_path(entry: NetworkEntry) -> Path:
-    """Where the entry's weights are on this machine: in the repository or the data directory."""
+    """The file that `load` reads: the original, or what `convert` made of it."""
+    path = original_path(entry)
+    converted = _converted(path)
+    return converted if converted.is_file() else path
+
+
+def _converted(path: Path) -> Path:
+    return path if path.suffix == ".safetensors" else path.with_name(f"{path.name}.safetensors")
+
+
+def how_to_get(entry: NetworkEntry) -> str:
+    """What a person does to have the weights on this machine, as a command or a sentence."""
+    if entry.trained_here:
+        return f"robustbias train {entry.study} --network {entry.name}"
     if "://" in entry.weights:
-        return manifest.data_directory() / "networks" / entry.weights.rsplit("/", 1)[1]
-    return manifest.ROOT / entry.weights
+        return f"robustbias fetch {entry.name}"
+    where = entry.by_hand.strip() or "put your file there"
+    return f"by hand, as {original_path(entry)}: {where}"
 
 
 def load(entry: NetworkEntry, device: torch.device | str = "cpu") -> Network:
@@ -58,20 +88,57 @@ def load(entry: NetworkEntry, device: torch.device | str = "cpu") -> Network:
 
     Raises:
         MissingData: The weights are not here; says how to get them.
-        UserError: The weights are damaged, unsafe or of another network.
+        UserError: The weights are damaged, unsafe, of another network or behind another
+            normalisation.
     """
     path = weights_path(entry)
     if not path.is_file():
-        how = (
-            f"run `robustbias fetch {entry.name}`"
-            if "://" in entry.weights
-            else f"run `robustbias train {entry.study} --network {entry.name}`"
+        raise MissingData(
+            f"the weights of {entry.name} are not at {path}; get them: {how_to_get(entry)}."
         )
-        raise MissingData(f"the weights of {entry.name} are not at {path}; {how}.")
     network = untrained(entry)
-    checkpoints.fill(network.body, checkpoints.read(path, entry.sha256), str(path))
-    network.weights_hash = entry.sha256 or utils.sha256(path)
+    if path == original_path(entry):
+        state = _foreign(entry)
+        network.weights_hash = entry.sha256 or utils.sha256(path)
+    else:
+        state, origin = checkpoints.read(path), checkpoints.metadata(path)
+        network.weights_hash = origin.get("sha256 of the original", "")
+        if entry.sha256 not in ("", network.weights_hash):
+            raise UserError(
+                f"{path} was converted from a file with sha256 {network.weights_hash[:12]}..., the "
+                f"manifest says {entry.sha256[:12]}...; delete it and convert again."
+            )
+    checkpoints.fill(network.body, state, str(path))
     return network.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
+
+
+def _foreign(entry: NetworkEntry) -> dict[str, Tensor]:
+    """The published weights under the names of the entry's network."""
+    return checkpoints.read(
+        original_path(entry),
+        entry.sha256,
+        md5=entry.md5,
+        rename=entry.rename,
+        normaliser={"mean": entry.mean, "std": entry.std},
+    )
+
+
+def convert(entry: NetworkEntry) -> Path:
+    """Writes the entry's foreign weights next to them as safetensors, which then are read.
+
+    All tensors keep their precision and get the names of the entry's network.
+
+    Raises:
+        MissingData, UserError: As `load`; also weights that are safetensors already.
+    """
+    path = original_path(entry)
+    if path.suffix == ".safetensors":
+        raise UserError(f"the weights of {entry.name} are safetensors already: {path}.")
+    network = untrained(entry)
+    checkpoints.fill(network.body, _foreign(entry), str(path))
+    origin = {"network": entry.name, "sha256 of the original": utils.sha256(path)}
+    checkpoints.save(network.body, _converted(path), origin, half=False)
+    return _converted(path)
 
 
 @torch.no_grad()

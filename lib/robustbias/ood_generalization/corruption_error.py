@@ -80,7 +80,7 @@ def unpaired(
     )
     c = correct.shape[1]
     relative = Bootstrap(
-        absolute.value / base.value.repeat(c), absolute.replicates / base.replicates.repeat(1, c)
+        absolute.value / base.value.repeat(c), absolute.resamples / base.resamples.repeat(1, c)
     )
     return {"": absolute, "_relative": relative}
 
@@ -132,7 +132,7 @@ def mean_corruption_error(
             "cent of it: choose a larger n_corrupted."
         )
     one_by_one = corruption_errors(value, reference)
-    replicates = accuracy.replicates.unflatten(1, shape)
+    replicates = accuracy.resamples.unflatten(1, shape)
     replicates = corruption_errors(replicates, reference, 0.5 / n)
     return (
         Bootstrap(one_by_one.flatten(), replicates.flatten(1)),

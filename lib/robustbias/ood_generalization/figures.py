@@ -18,8 +18,11 @@ from robustbias.plotting import PAIR, PALETTE
 from robustbias.shape_bias import published
 from robustbias.utils import architecture
 
-WORDS = {"": "absolute", "_relative": "relative to clean", "_conditional": "both right when clean"}
-AXES = {"top1": "top-1 accuracy", "entry_level": "entry-level accuracy"}
+WORDS = {
+    "": "absolute",
+    "_relative": "relative to clean",
+    "_conditional": "both correct when clean",
+}
 # orange where R is ahead, blue where S is, as in every figure
 AHEAD = LinearSegmentedColormap.from_list(
     "ahead", [PALETTE["standard"], "#ffffff", PALETTE["robust"]]
@@ -48,42 +51,43 @@ def distortion_examples(examples: dict[str, Float[Tensor, "n 3 h w"]]) -> Figure
 def accuracy_by_distortion(table: pd.DataFrame) -> Figure:
     """Accuracy of S and R under every distortion (absolute), one panel per architecture.
 
-    Dotted lines: the same networks on clean images. Top-1, or entry-level accuracy where some
-    stimuli are labelled by category alone; the axis says which.
+    Each condition in the reading that its statement uses (`judged`). Dotted lines: the same
+    networks on clean images, top-1.
 
     Args:
         table: From `measure.ood`.
     """
-    metric = decision(table)
-    rows = table[(table["metric"] == metric) & table["group"].isin(["clean", "distortion"])]
+    rows = judged(plotting.per_architecture(table[table["group"].isin(["clean", "distortion"])]))
     order = conditions(rows)[::-1]
     panel = (2.5, 0.24 * len(order) + 0.9)
     figure, panels = plotting.architecture_panels(rows, panel=panel, sharey=True)
     for group, (ax,) in panels:
-        clean = group[group["condition"] == "clean"].set_index("regime")["value"]
+        clean = group[group["condition"] == "clean"].groupby("regime")["value"].mean()
         for regime, offset in plotting.offsets(PAIR, -0.3).items():
             if regime in clean:
                 ax.axvline(clean[regime], color=PALETTE[regime], ls=":", lw=1)
             plotting.regime_points(ax, group, "condition", order, {regime: offset}, sideways=True)
-        ax.set(xlim=(-0.03, 1.03), xticks=(0, 0.5, 1), xlabel=AXES[metric])
+        ax.set(xlim=(-0.03, 1.03), xticks=(0, 0.5, 1), xlabel="accuracy")
         _condition_axis(ax, order)
     plotting.legend_below(figure)
     return figure
 
 
 def distortion_readings(table: pd.DataFrame) -> Figure:
-    """R minus S under every distortion, one panel per reading, one mark per architecture.
+    """R minus S under every distortion, one panel per measure, one mark per architecture.
+
+    Each condition in the reading that its statement uses (`judged`).
 
     Args:
         table: From `measure.ood`.
     """
-    metric = decision(table)
     group = table[(table["regime"] == "robust - standard") & (table["group"] == "distortion")]
-    order = conditions(group[group["metric"] == f"{metric}_difference"])[::-1]
+    group = plotting.per_architecture(group)
+    order = conditions(group)[::-1]
     positions = plotting.offsets(list(dict.fromkeys(group["architecture"])), -0.22)
     figure, axes = plotting.canvas(1, 3, panel=(2.3, 0.24 * len(order) + 0.9), sharey=True)
     for ax, reading in zip(axes[0], READINGS, strict=True):
-        differences = group[group["metric"] == f"{metric}{reading}_difference"]
+        differences = judged(group, f"{reading}_difference")
         for i, (name, offset) in enumerate(positions.items()):
             rows = differences[differences["architecture"] == name].set_index("condition")
             look = {"fmt": "sD^"[i % 3], "color": ("#D55E00", "#E69F00", "#8a3d00")[i % 3], "ms": 4}
@@ -100,6 +104,65 @@ def distortion_readings(table: pd.DataFrame) -> Figure:
     return figure
 
 
+def suppression_profile(table: pd.DataFrame) -> Figure:
+    """Accuracy of S and R that is kept when a cue is suppressed, one row of panels per sweep.
+
+    One column per architecture; the last row has what has no strength, and pairs.
+
+    Args:
+        table: From `measure.suppression`.
+    """
+    rows = plotting.per_architecture(table[table["metric"] == "retained"])
+    sweeps = list(dict.fromkeys(rows.loc[rows["level"] > 0, "method"]))
+    single = list(dict.fromkeys(rows.loc[rows["level"] == 0, "method"]))
+    figure, panels = plotting.architecture_panels(
+        rows, [f"{name}\naccuracy kept" for name in (*sweeps, "other")],
+        panel=(2.5, 1.8), sharex="row", sharey=True, label_size="small",
+    )  # fmt: skip
+    for group, axes in panels:
+        for ax, method in zip(axes, sweeps, strict=False):
+            curve = group[group["method"] == method]
+            levels = sorted(curve["level"].unique())
+            positions = plotting.offsets(PAIR, 0.1)
+            plotting.regime_points(ax, curve, "level", levels, positions, ls="-")
+            ax.set_xticks(range(len(levels)), [f"{level:g}" for level in levels])
+        rest = group[group["level"] == 0]
+        plotting.regime_points(axes[-1], rest, "method", single, plotting.offsets(PAIR, 0.2))
+        axes[-1].set_xticks(range(len(single)), single, rotation=40, ha="right", size="x-small")
+        axes[-1].set_ylim(bottom=0)
+    plotting.legend_below(figure)
+    return figure
+
+
+def noise_channels(table: pd.DataFrame) -> Figure:
+    """Sensitivity to noise by octave, S and R; last panel, shape bias against channel centre.
+
+    Args:
+        table: From `measure.noise_channels`.
+    """
+    rows = table[table["regime"].isin(PAIR)]
+    bands = rows[(rows["metric"] == "sensitivity") & rows["pair"]]
+    bands, rows = plotting.per_architecture(bands), rows[rows["mean_over"].isna()]
+    names = list(dict.fromkeys(bands["architecture"]))
+    figure, axes = plotting.canvas(1, len(names) + 1, panel=(2.5, 2.6))
+    octaves = sorted(bands["octave"].unique())
+    for ax, name in zip(axes[0], names, strict=False):
+        group = bands[bands["architecture"] == name]
+        plotting.regime_points(ax, group, "octave", octaves, plotting.offsets(PAIR, 0.1), ls="-")
+        ax.set_xticks(range(len(octaves)), [f"{2**octave:.2g}" for octave in octaves])
+        ax.set(title=architecture(name), xlabel="cycles per image")
+    axes[0, 0].set_ylabel("sensitivity to noise")
+    wide = rows[rows["octave"].isna()].pivot(
+        index=["network", "regime"], columns="metric", values="value"
+    )
+    for regime, group in wide.groupby("regime"):
+        look = {"marker": plotting.MARKERS[regime], "color": PALETTE[regime], "s": 22}
+        axes[0, -1].scatter(2 ** group["centre"], group["shape_bias"], **look)
+    axes[0, -1].set(xlabel="centre, cycles per image", ylabel="shape bias", ylim=(-0.02, 1.02))
+    plotting.legend_below(figure)
+    return figure
+
+
 def corruption_heat(table: pd.DataFrame) -> Figure:
     """R minus S of top-1 by corruption and severity: ours, and ImageNet's ResNet-50 (L2, eps 3).
 
@@ -109,7 +172,7 @@ def corruption_heat(table: pd.DataFrame) -> Figure:
     cells = table[
         (table["metric"] == "top1_difference")
         & (table["group"] == "corruption")
-        & (table["severity"] > 0)
+        & (table["scope"] == "severity")
     ]
     panels = {
         architecture(name): group.pivot(index="condition", columns="severity", values="value")
@@ -137,10 +200,13 @@ def corruption_heat(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def decision(table: pd.DataFrame) -> str:
-    """The finest decision that every condition has: top1, or entry_level."""
-    top1 = set(table.loc[table["metric"] == "top1", "condition"])
-    return "top1" if top1 >= set(table["condition"]) else "entry_level"
+def judged(table: pd.DataFrame, reading: str = "") -> pd.DataFrame:
+    """Rows in the finest reading that each condition has: top-1, or entry-level accuracy.
+
+    Statements use this reading too: entry-level accuracy is for stimuli labelled by category.
+    """
+    top1, entry_level = (table[table["metric"] == f"{m}{reading}"] for m in ("top1", "entry_level"))
+    return pd.concat([top1, entry_level[~entry_level["condition"].isin(top1["condition"])]])
 
 
 def conditions(table: pd.DataFrame) -> list[str]:

@@ -4,7 +4,7 @@ import pandas as pd
 
 from robustbias.claims import Headlines, matching
 from robustbias.images.distortions import STIMULI
-from robustbias.plotting import reader_table
+from robustbias.plotting import interval_text, per_architecture, pivoted, reader_table
 from robustbias.shape_bias import published
 from robustbias.utils import REGIMES, Prose, architecture
 
@@ -36,12 +36,66 @@ def headlines(table: pd.DataFrame) -> Headlines:
 
 
 def texture_less(table: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy of S and R on clean images and on every texture-less set of the study."""
-    names = [name for name, (_, lost) in STIMULI.items() if lost == "texture"]
-    finest = names[1] in set(matching(table, metric="top1")["condition"])
-    metric = "top1" if finest else "entry_level"
-    rows = matching(table, metric=metric, condition=("clean", *names))
-    return reader_table(rows.assign(column=rows["condition"]), ["clean", *names])
+    """Accuracy of S and R on clean images and on every texture-less set, in both readings.
+
+    Statements use top-1 where images are labelled by class, else entry-level accuracy.
+    """
+    names = ["clean", *(name for name, (_, lost) in STIMULI.items() if lost == "texture")]
+    words = {"top1": "top-1", "entry_level": "entry-level"}
+    rows = per_architecture(matching(table, metric=tuple(words), condition=tuple(names)))
+    if set(rows["metric"]) == {"top1"}:
+        return reader_table(rows.assign(column=rows["condition"]), names)
+    columns = [f"{name}, {word}" for name in names for word in words.values()]
+    return reader_table(
+        rows.assign(column=rows["condition"] + ", " + rows["metric"].map(words)), columns
+    )
+
+
+def suppression_table(table: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy kept, R minus S, under every suppression: one column per architecture."""
+    rows = per_architecture(matching(table, metric="retained_difference"))
+    rows = rows.assign(column=rows["architecture"].map(architecture))
+    rows["text"] = [interval_text(row) for row in rows.itertuples()]
+    return pivoted(rows, ["removes", "condition"])
+
+
+def channel_table(table: pd.DataFrame) -> pd.DataFrame:
+    """Centre, width and peak of each network's frequency channel, in octaves, and shape bias."""
+    words = {
+        "centre": "centre (log2 cycles/image)",
+        "width": "width (octaves)",
+        "peak": "peak (log2)",
+        "shape_bias": "shape bias",
+    }
+    rows = table[table["pair"] & table["regime"].isin(["standard", "robust"])]
+    rows = per_architecture(matching(rows, metric=tuple(words)))
+    return reader_table(rows.assign(column=rows["metric"].map(words)), list(words.values()))
+
+
+def explained(table: pd.DataFrame) -> Prose:
+    """How much of the variance of shape bias the channel explains, next to S or R."""
+    if table.empty:
+        return Prose(
+            "Fewer than eight networks of this study are here: too few to ask what explains their "
+            "shape bias."
+        )
+    lines = [
+        f"- {row.predictors}: R² = {row.value:.2f}, p = {row.p:.3f} (95 % of permutations stay "
+        f"below {row.null:.2f})."
+        for row in table.itertuples()
+    ]
+    return Prose(
+        f"Variance of the shape bias over {table['n'].iloc[0]} networks that is explained, by "
+        "least squares, against shape biases permuted over networks:\n\n" + "\n".join(lines)
+    )
+
+
+def folders(table: pd.DataFrame) -> pd.DataFrame:
+    """Top-1 of S and R on each folder of photographs; means over corruptions where it has some."""
+    rows = per_architecture(matching(table, metric=("top1", "mce")))
+    rows = rows[(rows["condition"] == rows["group"]) | (rows["scope"] == "group")]
+    words = {"top1": "", "mce": ", mCE"}
+    return reader_table(rows.assign(column=rows["group"] + rows["metric"].map(words)))
 
 
 def corruption_table(table: pd.DataFrame) -> pd.DataFrame:
@@ -50,15 +104,15 @@ def corruption_table(table: pd.DataFrame) -> pd.DataFrame:
         "mce": "mCE",
         "top1": "top-1",
         "top1_relative": "relative to clean",
-        "top1_conditional": "both right when clean",
+        "top1_conditional": "both correct when clean",
     }
-    rows = matching(table, condition="all corruptions", metric=tuple(words))
+    rows = per_architecture(matching(table, scope="group", metric=tuple(words)))
     return reader_table(rows.assign(column=rows["metric"].map(words)), list(words.values()))
 
 
 def reference(table: pd.DataFrame) -> Prose:
     """Which network's errors the mCE is in per cent of."""
-    errors = matching(table, metric="mce")
+    errors = matching(table, metric="mce").dropna(subset="architecture")
     id = matching(errors, network=errors["reference"].iloc[0])["architecture"].iloc[0]
     note = " This study has no AlexNet here, so its mCE cannot be compared with those of others."
     return Prose(
@@ -82,7 +136,7 @@ def absent(table: pd.DataFrame) -> Prose:
 def wins(table: pd.DataFrame) -> Prose:
     """How many corruptions R or S resists better, by the intervals of the corruption error."""
     lines = []
-    differences = matching(table, metric="ce_difference")
+    differences = per_architecture(matching(table, metric="ce_difference"))
     for name, rows in differences.groupby("architecture", sort=False):
         better = list(rows.loc[rows["high"] < 0, "condition"].str.replace("_", " "))
         worse = list(rows.loc[rows["low"] > 0, "condition"].str.replace("_", " "))

@@ -8,11 +8,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from robustbias import manifest, stats
+from robustbias import manifest
 from robustbias.images import Images, imagenet
 from robustbias.images.corruptions import constants
+from robustbias.networks.hooks import fitting
 from robustbias.ood_generalization.measure import (
-    ALL,
     CELLS,
     Correctness,
     Evaluation,
@@ -21,9 +21,11 @@ from robustbias.ood_generalization.measure import (
     networks,
     rows,
 )
-from robustbias.studies import Study, paired
+from robustbias.studies import Study, held_out_sample, paired
 from robustbias.tables import stored, tidy
 from robustbias.utils import UserError
+
+MOST = 5000  # held-out images
 
 
 def folder_accuracy(
@@ -34,8 +36,8 @@ def folder_accuracy(
     Rows as those of `ood`, with the data set's name as `group`: one condition each for
     sets in folders of WNIDs, in which a network chooses among the classes that the set has; all
     cells, their means, `ce` and `mce` for ImageNet-C. There is no clean version of these images,
-    so the relative reading divides by the accuracy on the study's held-out images, and there
-    is no conditional one.
+    so the relative reading divides by the accuracy on the study's held-out images (MOST of them
+    at most), and there is no conditional one.
 
     Args:
         names: Data sets of the manifest, of kind `wnid-folders` or `imagenet-c`.
@@ -67,7 +69,8 @@ def folder_accuracy(
 @stored(of=paired)
 def _folder_accuracy(study: Study, *, contents: dict[str, str], n_images: int) -> pd.DataFrame:
     generator = torch.Generator().manual_seed(study.seed)
-    clean = {"top1": correctness(study, study.source.val().to(study.device))["top1"]}
+    sample = held_out_sample(study, MOST, torch.Generator().manual_seed(study.seed))
+    clean = {"top1": correctness(study, sample)["top1"]}
     tables = []
     for name in contents:
         entry = manifest.dataset(name)
@@ -83,7 +86,7 @@ def _one(
     size = study.entries[0].size
     images = imagenet.labelled(place, study.source.classes, size, n=n, seed=study.seed)
     hits = _top1(study, images)[:, None].float()
-    evaluation = Evaluation([(name, name, 0)], {"top1": hits}, clean, paired=False)
+    evaluation = Evaluation([(name, name, None)], {"top1": hits}, clean, paired=False)
     return rows(study, evaluation, generator)[0]
 
 
@@ -107,12 +110,12 @@ def _cells(
     levels = cells.unflatten(1, (len(constants.NAMES), -1)).mean(2)
     hits = torch.cat([cells, levels, levels.mean(1, keepdim=True)], 1)
     conditions = [(name, corruption, severity) for corruption, severity in CELLS]
-    conditions += [(name, corruption, 0) for corruption in (*constants.NAMES, ALL)]
+    conditions += [(name, corruption, None) for corruption in (*constants.NAMES, None)]
     evaluation = Evaluation(conditions, {"top1": hits}, clean, paired=False)
     table, accuracies = rows(study, evaluation, generator)
     part = slice(len(CELLS) * len(networks(study)))
     top1 = accuracies["top1"]
-    top1 = stats.Bootstrap(top1.value[part], top1.replicates[:, part])
+    top1 = top1.columns(part)
     levels = len(constants.SEVERITIES)
     errors = error_rows(study, top1, name, constants.NAMES, levels, len(hits))
     return pd.concat([table, errors], ignore_index=True)
@@ -125,8 +128,10 @@ def _top1(study: Study, images: Images, batch: int = 100) -> Tensor:
     columns = torch.tensor([classes.index(wnid) for wnid in images.classes], device=study.device)
     images = images.to(study.device)
     hits = []
-    for pixels, labels in images.batches(batch):
-        answers = [study.network_named(e.name)(pixels)[:, columns] for e in networks(study)]
+    models = [study.network_named(entry.name) for entry in networks(study)]
+    size = min([fitting(network, images.pixels, batch) for network in models], default=batch)
+    for pixels, labels in images.batches(size):
+        answers = [network(pixels)[:, columns] for network in models]
         hits.append(torch.stack([a.argmax(1) == labels for a in answers], 1).cpu())
     return torch.cat(hits)
 

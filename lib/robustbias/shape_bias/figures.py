@@ -1,6 +1,7 @@
 """Figures of chapter 2: stimuli with decisions, shape bias by category and network."""
 
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -9,16 +10,26 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from robustbias import plotting
-from robustbias.images import CueConflict
+from robustbias.claims import matching
 from robustbias.plotting import CUES, MARKERS, PAIR, PALETTE
 from robustbias.shape_bias import published
-from robustbias.shape_bias.measure import PAINTED
+from robustbias.shape_bias.measure import STIMULI, STYLIZED, Display
 from robustbias.utils import REGIMES
 from robustbias.utils import architecture as architecture_name
 
 
+def one_of_each_kind(table: pd.DataFrame) -> list[str]:
+    """Displays, one of each kind: the one that decides, else that of the middle level."""
+    levels = table[["kind", "painter", "display", "level", "decides"]].dropna().drop_duplicates()
+    chosen = []
+    for _, group in levels.groupby(["kind", "painter"], sort=False):
+        deciding, ordered = group[group["decides"]], group.sort_values("level")
+        chosen.append(ordered.iloc[(len(group) - 1) // 2] if deciding.empty else deciding.iloc[0])
+    return [row["display"] for row in chosen]
+
+
 def stimuli_with_decisions(
-    displays: dict[str, CueConflict],
+    displays: dict[str, Display],
     trials: pd.DataFrame,
     *,
     architecture: str,
@@ -28,20 +39,20 @@ def stimuli_with_decisions(
     """Cue-conflict stimuli, evenly spaced in their set, and what S and R said they are.
 
     Args:
-        displays: From `measure.displays`, or some of them; n stimuli of each.
+        displays: From `measure.displays`; n stimuli of one display of each kind.
         trials: From `measure.conflict_trials`.
         show_images: False shows the cues' names in place of the images.
     """
-    responses = trials[(trials["architecture"] == architecture) & (trials["aggregation"] == "mean")]
-    responses = responses[responses["pair"] & responses["regime"].isin(PAIR)]
+    answers = trials[(trials["architecture"] == architecture) & (trials["aggregation"] == "mean")]
+    answers = answers[answers["pair"] & answers["regime"].isin(PAIR)]
+    labels = one_of_each_kind(answers)
     columns = min(n, 8)
     rows = -(-n // columns)
-    figure, axes = plotting.canvas(rows * len(displays), columns, panel=(1.3, 2.05))
+    figure, axes = plotting.canvas(rows * len(labels), columns, panel=(1.3, 2.05))
     for ax in axes.flat:
         ax.axis("off")
-    blocks = np.split(axes, len(displays))
-    for (label, stimuli), block in zip(displays.items(), blocks, strict=True):
-        decisions = responses[responses["display"] == label]
+    for label, block in zip(labels, np.split(axes, len(labels)), strict=True):
+        stimuli, decisions = displays[label].stimuli, answers[answers["display"] == label]
         names = list(dict.fromkeys(decisions["stimulus"]))
         chosen = [names[i] for i in np.linspace(0, len(names) - 1, n).astype(int)]
         for ax, name in zip(block.flat, chosen, strict=False):
@@ -49,8 +60,8 @@ def stimuli_with_decisions(
             pixels = plotting.channels_last(stimuli.pixels[stimuli.names.index(name)]) / 255
             plotting.picture(ax, pixels if show_images else None)
             _cues_and_answers(ax, decisions[decisions["stimulus"] == name])
-        if len(displays) > 1:
-            block.flat[0].set_ylabel(label)
+        if len(labels) > 1:
+            block.flat[0].set_ylabel(label.replace(", ", ",\n"))
     return figure
 
 
@@ -66,46 +77,102 @@ def _cues_and_answers(ax: Axes, decisions: pd.DataFrame) -> None:
 
 
 def shape_bias_by_category(table: pd.DataFrame) -> Figure:
-    """Shape bias by category of the shape: S and R, people, and the same network on ImageNet.
+    """Shape bias by category of the shape, S and R, without intervals; one panel per architecture.
 
-    One panel per architecture and display, of the last two; 95 % intervals over shape images.
+    Where the display that decides is one that people and ImageNet networks have seen, theirs too.
 
     Args:
         table: From `measure.shape_bias`.
     """
-    rows = table[
-        (table["condition"] == "cue-conflict")
-        & (table["aggregation"] == "mean")
-        & (table["metric"] == "shape_bias")
-        & (table["category"] != "all")
-        & table["pair"]
-    ]
+    rows = table[(table["metric"] == "shape_bias") & (table["scope"] == "category")]
+    rows = plotting.per_architecture(rows[rows["pair"]])
+    rows = rows[rows["display"] == rows["display"].iloc[0]].assign(
+        low=lambda rows: rows["value"], high=lambda rows: rows["value"]
+    )
     categories = sorted(rows["category"].unique(), reverse=True)
     others = _published(categories, "shape_bias")
-    displays, names = (list(dict.fromkeys(rows[c])) for c in ("display", "architecture"))
-    cells = list(itertools.product(displays[-2:], names))
     panel = (2.9, 0.24 * len(categories) + 0.7)
-    grid = (len(cells) // len(names), len(names)) if len(names) > 1 else (1, len(cells))
-    figure, axes = plotting.canvas(*grid, panel=panel, sharex=True, sharey=True)
-    for ax, (display, name) in zip(axes.flat, cells, strict=True):
-        group = rows[(rows["display"] == display) & (rows["architecture"] == name)]
-        plotting.regime_points(
-            ax, group, "category", categories, plotting.offsets(PAIR, -0.28), sideways=True
-        )
-        if display != PAINTED:  # people and ImageNet networks have not seen those
-            for kind, observer, label in (
-                ("human", "human", "humans"),
-                ("published", name, "same network, ImageNet"),
-            ):
+    figure, panels = plotting.architecture_panels(rows, panel=panel, sharex=True, sharey=True)
+    for group, (ax,) in panels:
+        at = plotting.offsets(PAIR, -0.28)
+        plotting.regime_points(ax, group, "category", categories, at, sideways=True, capsize=0)
+        for kind, observer, label in (
+            ("human", "human", "humans"),
+            ("published", group["architecture"].iloc[0], "same network, ImageNet"),
+        ):
+            if group["kind"].iloc[0] == STIMULI:
                 values = others[others["architecture"] == observer].set_index("category")["value"]
                 look = {"marker": MARKERS[kind], "color": PALETTE[kind], "s": 18, "alpha": 0.8}
-                at = np.arange(len(categories))
-                ax.scatter(values.reindex(categories), at, label=label, **look)
+                places = np.arange(len(categories))
+                ax.scatter(values.reindex(categories), places, label=label, **look)
         ax.set(xlim=(-0.03, 1.03), xticks=(0, 0.5, 1))
         ax.set_yticks(range(len(categories)), categories)
-        ax.set_title(architecture_name(name) + (f", {display}" if len(displays) > 1 else ""))
-    for ax in axes[-1]:
         ax.set_xlabel("← texture    shape bias    shape →")
+    plotting.legend_below(figure)
+    return figure
+
+
+LEVELS = {STIMULI: "side, pixels", STYLIZED: "weight of style", "collage": "scale of texture"}
+
+
+def display_curves(table: pd.DataFrame, metric: str = "shape_bias") -> Figure:
+    """A metric of S and R against the level of each kind of display, with 95 % intervals.
+
+    One column of panels per architecture, one row per kind (and painter) of several levels. The
+    vertical line marks the display that decides.
+
+    Args:
+        table: From `measure.shape_bias`.
+        metric: shape_bias, or another one of `measure.METRICS`.
+    """
+    rows = table[(table["condition"] == "cue-conflict") & (table["scope"] == "network")]
+    rows = rows[(rows["metric"] == metric) & (rows["aggregation"] == "mean") & rows["pair"]]
+    rows = plotting.per_architecture(rows)
+    kinds = rows.groupby(["kind", "painter"], sort=False)["level"].nunique()
+    kinds = [kind for kind, levels in kinds.items() if levels > 1]
+    if not kinds:
+        return plotting.canvas()[0]
+    labels = [f"{kind}\n{painter} painter" if painter else kind for kind, painter in kinds]
+    figure, panels = plotting.architecture_panels(
+        rows, labels, panel=(2.4, 2.0), sharex="row", sharey=True
+    )
+    for group, axes in panels:
+        for (kind, painter), ax in zip(kinds, axes, strict=True):
+            curves = group[(group["kind"] == kind) & (group["painter"] == painter)]
+            for regime in PAIR:
+                curve = curves[curves["regime"] == regime].sort_values("level")
+                look = {"kind": regime, "label": REGIMES[regime], "ls": "-"}
+                plotting.interval_points(ax, curve["level"], curve, **look)
+            for level in curves.loc[curves["decides"], "level"].unique():
+                ax.axvline(level, color="#bbbbbb", lw=0.8, zorder=0)
+            levels = sorted(curves["level"].unique())
+            ax.set_xscale("log")
+            ax.set_xticks(levels, [f"{level:g}" for level in levels])
+            ax.minorticks_off()
+            ax.set(xlabel=LEVELS[kind], ylim=(-0.02, 1.02 if metric == "shape_bias" else None))
+    plotting.legend_below(figure)
+    return figure
+
+
+def contrast_sweep(table: pd.DataFrame) -> Figure:
+    """Shape bias of S and R (left), and both cues' shares of R's answers, against the contrasts.
+
+    Args:
+        table: From `measure.contrast_sweep`; an empty one gives an empty figure.
+    """
+    figure, axes = plotting.canvas(1, 2, panel=(3.4, 2.8), sharex=True, sharey=True)
+    for regime in PAIR:
+        curve = table[(table["regime"] == regime) & (table["metric"] == "shape_bias")]
+        curve, look = curve.sort_values("ratio"), {"kind": regime, "label": REGIMES[regime]}
+        plotting.interval_points(axes[0, 0], curve["ratio"], curve, ls="-", **look)
+    for cue in ("shape", "texture"):
+        curve = table[(table["regime"] == "robust") & (table["metric"] == cue)]
+        curve, look = curve.sort_values("ratio"), {"kind": "robust", "label": f"R, by {cue}"}
+        look |= {"color": CUES[cue], "fmt": MARKERS["human" if cue == "shape" else "published"]}
+        plotting.interval_points(axes[0, 1], curve["ratio"], curve, ls="-", **look)
+    axes[0, 0].axhline(0.5, color="#bbbbbb", lw=0.8, zorder=0)
+    for ax, label in zip(axes[0], ("shape bias", "share of R's answers"), strict=True):
+        ax.set(xlabel="texture contrast / shape contrast", ylabel=label, ylim=(-0.02, 1.02))
     plotting.legend_below(figure)
     return figure
 
@@ -119,10 +186,11 @@ def shape_bias_summary(table: pd.DataFrame) -> Figure:
     Args:
         table: From `measure.shape_bias`.
     """
-    displays = list(dict.fromkeys(table["display"]))
+    table = plotting.per_architecture(table)
+    displays = one_of_each_kind(table)
     names = list(dict.fromkeys(table.loc[table["pair"], "architecture"]))
     ticks = np.arange(len(names))
-    categories = table.loc[table["category"] != "all", "category"].unique()
+    categories = table.loc[table["scope"] == "category", "category"].unique()
     panel = (max(2.2, 5.6 / len(displays)), 2.3)
     figure, axes = plotting.canvas(2, len(displays), panel=panel, sharex=True, sharey="row")
     positions = plotting.offsets((*PAIR, "untrained"), 0.22)
@@ -133,7 +201,7 @@ def shape_bias_summary(table: pd.DataFrame) -> Figure:
         group = table[
             (table["display"] == display)
             & (table["metric"] == metric)
-            & (table["category"] == "all")
+            & (table["scope"] == "network")
             & (table["aggregation"] == "mean")
             & (table["pair"] | (table["regime"] == "untrained"))
         ]
@@ -143,8 +211,8 @@ def shape_bias_summary(table: pd.DataFrame) -> Figure:
             x = names.index(null.architecture) + positions[null.regime]
             look = {"color": "#cccccc", "lw": 9, "zorder": 0, "label": "shuffled"}
             ax.vlines(x, null.low, null.high, **look)
-        if display != PAINTED:  # people and ImageNet networks have not seen those
-            others = _published(categories, metric, "all").set_index("architecture")["value"]
+        if STIMULI in set(group["kind"]):  # all that people and ImageNet networks have seen
+            others = _published(categories, metric, "model").set_index("architecture")["value"]
             look = {"marker": MARKERS["published"], "color": PALETTE["published"], "s": 22}
             values = others.reindex(names)
             ax.scatter(ticks - 0.36, values, label="same network, ImageNet", **look)
@@ -156,21 +224,21 @@ def shape_bias_summary(table: pd.DataFrame) -> Figure:
             for paper in published.results("shape_bias", architecture="all").itertuples():
                 label = f"{paper.regime[0].upper()}, paper"
                 ax.axhline(paper.value, color=PALETTE[paper.regime], ls=":", lw=1.2, label=label)
-            ax.set_title(display if len(displays) > 1 else "")
+            ax.set_title(display.replace(", ", ",\n") if len(displays) > 1 else "")
     axes[0, 0].set_ylabel("shape bias")
     axes[1, 0].set_ylabel("coverage")
     plotting.legend_below(figure)
     return figure
 
 
-def _published(categories, metric: str, category: str | None = None) -> pd.DataFrame:
-    """Published shape bias or coverage on these categories, over all or one by one."""
-    table = published.cue_conflict(tuple(categories))
-    one_by_one = table["category"] != "all"
-    return table[(table["metric"] == metric) & (one_by_one if category is None else ~one_by_one)]
+def _published(categories, metric: str, scope: str = "category") -> pd.DataFrame:
+    """Published shape bias or coverage on these categories, one by one or over all ("model")."""
+    return matching(published.cue_conflict(tuple(categories)), metric=metric, scope=scope)
 
 
-def dose_response(table: pd.DataFrame, *, architecture: str, side: int) -> Figure:
+def dose_response(
+    table: pd.DataFrame, *, architecture: str, networks: Sequence[str], side: int
+) -> Figure:
     """Shape bias and coverage against the training radius, with ResNet-50 on ImageNet.
 
     Radii are scaled to 224 x 224 images (eps * 224 / side), so that the mean change per pixel is
@@ -179,16 +247,16 @@ def dose_response(table: pd.DataFrame, *, architecture: str, side: int) -> Figur
     Args:
         table: From `measure.shape_bias`.
         architecture: The one trained at several radii.
+        networks: Those that differ in the radius alone.
         side: Side of its training images, in pixels.
     """
     group = table[
-        (table["architecture"] == architecture)
-        & table["regime"].isin(PAIR)
+        table["network"].isin(networks)
         & (table["condition"] == "cue-conflict")
         & (table["aggregation"] == "mean")
-        & (table["category"] == "all")
+        & (table["scope"] == "network")
     ].sort_values("eps")
-    displays = list(dict.fromkeys(group["display"]))
+    displays = one_of_each_kind(group)
     several = len(displays) > 1
     colours = sns.color_palette("flare", len(displays)) if several else [PALETTE["robust"]]
     figure, axes = plotting.canvas(1, 2, panel=(3.8, 3.1), sharex=True)

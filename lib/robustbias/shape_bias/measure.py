@@ -1,15 +1,18 @@
-"""Shape bias and coverage of responses to cue-conflict stimuli.
+"""Shape bias, coverage and absolute cue scores of responses to cue-conflict stimuli.
 
     shape bias = n_shape / (n_shape + n_texture)      coverage = (n_shape + n_texture) / n
+    cue score = mean of 1 / (rank of the cue's label among all classes of the network)
 
 A network that ignores the image also has a shape bias. It is therefore reported with coverage and
 two nulls: untrained networks, and the same responses shuffled over the stimuli.
 
-Source: Geirhos et al. 2019, arXiv 1811.12231.
+Source: Geirhos et al. 2019, arXiv 1811.12231; ranks: Kim et al. 2026, arXiv 2603.10834.
 """
 
-import itertools
-import math
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -17,19 +20,19 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 
-from robustbias import stats
+from robustbias import manifest, stats, studies
 from robustbias.adversarial_training.measure import correct
 from robustbias.images import CueConflict, floats
 from robustbias.images.cue_conflict import cues
+from robustbias.networks.hooks import fitting
 from robustbias.studies import Study, described, networks_with_controls, pairs
-from robustbias.tables import measure, stored, tidy
+from robustbias.tables import Part, measure, parts, stored, tidy
 from robustbias.utils import UserError
 
 AGGREGATIONS = ("mean", "sum")
-PAINTED = "painted"
-METRICS = ("shape_bias", "coverage", "shape", "texture", "neither")
-BY = ["study", "network", "architecture", "regime", "eps", "pair"]
-BY += ["display", "decides", "aggregation"]
+STIMULI, STYLIZED, COLLAGE = "stimuli", "stylized", "collage"  # kinds of displays
+METRICS = ("shape_bias", "coverage", "shape", "texture", "neither", "shape_mrr", "texture_mrr")
+BY = [*stats.NETWORK, "display", "kind", "painter", "level", "decides", "aggregation"]
 
 
 def entry_level(
@@ -50,35 +53,80 @@ def entry_level(
     return scores.argmax(1)
 
 
+def ranks(logits: Float[Tensor, "n k"], membership: Float[Tensor, "k q"]) -> Float[Tensor, "n q"]:
+    """Rank of each category's best class among all k classes; tied classes share their mean rank.
+
+    Args:
+        membership: 1 where class k belongs to category q.
+    """
+    of_category = logits[:, :, None].masked_fill(membership == 0, -torch.inf)
+    best = of_category.amax(1)[:, None]
+    above, equal = (logits[:, :, None] > best).sum(1), (logits[:, :, None] == best).sum(1)
+    return 1 + above + (equal - 1) / 2
+
+
 @torch.no_grad()
-def softmax(
+def responses(
     network: nn.Module, pixels: UInt8[Tensor, "n 3 h w"], batch: int = 100
 ) -> Float[Tensor, "n k"]:
-    """Class probabilities of uint8 images, in full precision."""
-    return torch.cat([network(floats(part)).softmax(1) for part in pixels.split(batch)])
+    """Logits of uint8 images, in full precision."""
+    parts = pixels.split(fitting(network, pixels, batch))
+    return torch.cat([network(floats(part)) for part in parts])
 
 
-def displays(
+class Display(NamedTuple):
+    """Cue conflicts as they are presented.
+
+    `kind` is `STIMULI` (level: side in pixels), `STYLIZED` (level: weight of the texture;
+    `painter`: how the network was trained that made them) or `COLLAGE` (level: scale of texture).
+    """
+
+    kind: str
+    level: float
+    painter: str
+    stimuli: CueConflict
+
+
+def _listed(
     study: Study, sizes: tuple[int, ...] | list[int] | None = None
-) -> dict[str, CueConflict]:
-    """The study's cue conflicts by display: "64 px" for each size, and `PAINTED`.
+) -> dict[str, tuple[str, float, str, Callable[[], CueConflict]]]:
+    """Kind, level, painter of each display of the study's entry, and what makes its stimuli."""
+    source, entry = study.source, study.entry
+    listed = {
+        f"{size} px": (STIMULI, float(size), "", partial(source.cue_conflict, size))
+        for size in sizes or entry.sizes
+    }
+    for name in entry.painting.get("painters", ()):
+        painter = manifest.network(name).regime
+        for style in entry.painting["styles"]:
+            label = f"stylized, {painter} painter, weight {style:g}"
+            make = partial(source.stylized_conflict, name, style)
+            listed[label] = (STYLIZED, style, painter, make)
+    for scale in entry.collage:
+        label = COLLAGE if scale == 1 else f"{COLLAGE}, tiles x {scale:g}"
+        listed[label] = (COLLAGE, scale, "", partial(source.collage_conflict, scale))
+    if entry.decides not in ("", *listed):
+        raise UserError(
+            f"study {study.name} is decided by {entry.decides!r}; expected one of the "
+            f"displays of its stimuli: {', '.join(listed)}."
+        )
+    return listed
 
-    The latter are stylized from the source's photographs, where the study says how.
+
+def displays(study: Study, sizes: tuple[int, ...] | list[int] | None = None) -> dict[str, Display]:
+    """The study's cue conflicts by display, all that its entry lists.
 
     Raises:
         UserError: The study is decided by a display it does not have.
     """
-    conflicts = {
-        f"{size} px": study.source.cue_conflict(size) for size in sizes or study.entry.sizes
-    }
-    if study.entry.painting:
-        conflicts[PAINTED] = study.source.stylized_conflict()
-    if study.entry.decides not in ("", *conflicts):
-        raise UserError(
-            f"study {study.name} is decided by {study.entry.decides!r}; expected one of the "
-            f"displays of its stimuli: {', '.join(conflicts)}."
-        )
-    return conflicts
+    listed = _listed(study, sizes)
+    return {name: Display(*about, make()) for name, (*about, make) in listed.items()}
+
+
+def deciding(study: Study) -> CueConflict:
+    """The cue conflicts of the first display that decides claims about shape bias."""
+    listed = _listed(study)
+    return listed[study.entry.decides or next(iter(listed))][-1]()
 
 
 @stored
@@ -87,9 +135,10 @@ def conflict_trials(
 ) -> pd.DataFrame:
     """Every network's response to every cue-conflict stimulus, one row per trial.
 
-    Columns: study, network, architecture, regime (also `untrained`), eps, repeat, display,
-    decides (whether claims rest on this display), aggregation, stimulus, shape, texture,
-    object_response, decision (shape | texture | neither).
+    Columns: study, network, architecture, regime (also `untrained`), eps, repeat, display, kind,
+    painter, level (as in `Display`), decides (whether claims rest on this display), aggregation,
+    stimulus, shape, texture, object_response, decision (shape | texture | neither), shape_rank and
+    texture_rank (`ranks`). Untrained networks and the sum see the deciding displays alone.
 
     Args:
         sizes: Sides of the displayed stimuli, in pixels; the study's when None.
@@ -99,32 +148,73 @@ def conflict_trials(
         UserError: As `displays`.
     """
     trials = []
-    for display, stimuli in displays(study, sizes).items():
-        conflict = (stimuli.shape != stimuli.texture).nonzero()[:, 0]
-        pixels = stimuli.pixels[conflict].to(study.device)
-        categories = np.array(stimuli.categories)
-        conditions = pd.DataFrame(
-            {
-                "display": display,
-                "decides": study.entry.decides in ("", display),
-                "stimulus": [stimuli.names[i] for i in conflict.tolist()],
-                "shape": categories[stimuli.shape[conflict].cpu()],
-                "texture": categories[stimuli.texture[conflict].cpu()],
-            }
-        )
-        for named, network, repeat in networks_with_controls(study, pixels[::3], null_seeds):
-            membership = study.membership(network).to(study.device)
-            probabilities = softmax(network, pixels)
-            for aggregation in AGGREGATIONS:
-                chosen = entry_level(probabilities, membership, aggregation).cpu()
-                columns = {**named, "repeat": repeat, "aggregation": aggregation}
-                trials.append(conditions.assign(**columns, object_response=categories[chosen]))
-    table = pd.concat(trials, ignore_index=True)
-    answer = table["object_response"]
-    table["decision"] = np.select(
-        [answer == table["shape"], answer == table["texture"]], ["shape", "texture"], "neither"
-    )
-    return table
+    for name, display in displays(study, sizes).items():
+        decides = study.entry.decides in ("", name)
+        pixels, conditions = _conditions(study, display.stimuli)
+        conditions = conditions.assign(display=name, decides=decides, kind=display.kind)
+        conditions = conditions.assign(painter=display.painter, level=float(display.level))
+        networks = list(networks_with_controls(study, pixels[::3], null_seeds if decides else 0))
+        tasks = {
+            f"{name} {named['network']} {repeat}": partial(_responses, study, load, pixels)
+            for named, load, repeat in networks
+        }
+        for (named, _, repeat), answers in zip(networks, parts(tasks).values(), strict=True):
+            table = _trials(study, answers, conditions)
+            table = table if decides else table[table["aggregation"] == "mean"]
+            trials.append(table.assign(**named, repeat=repeat))
+    return pd.concat(trials, ignore_index=True)
+
+
+def _conditions(study: Study, stimuli: CueConflict) -> tuple[Tensor, pd.DataFrame]:
+    """Pixels and cues of the stimuli whose cues differ."""
+    conflict = (stimuli.shape != stimuli.texture).nonzero()[:, 0]
+    categories = np.array(stimuli.categories)
+    about = {
+        "stimulus": [stimuli.names[i] for i in conflict.tolist()],
+        "shape": categories[stimuli.shape[conflict].cpu()],
+        "texture": categories[stimuli.texture[conflict].cpu()],
+    }
+    return stimuli.pixels[conflict].to(study.device), pd.DataFrame(about)
+
+
+def _trials(study: Study, answers: Part, conditions: pd.DataFrame) -> pd.DataFrame:
+    """The conditions with a network's responses, decisions and ranks, per aggregation."""
+    rank = answers["rank"].cpu().numpy()
+    categories, columns = np.array(study.categories), {}
+    for cue in ("shape", "texture"):
+        place = [study.categories.index(category) for category in conditions[cue]]
+        columns[f"{cue}_rank"] = rank[np.arange(len(rank)), place]
+    tables = []
+    for aggregation in AGGREGATIONS:
+        answer = categories[answers[aggregation].cpu()]
+        follows = [answer == conditions["shape"], answer == conditions["texture"]]
+        decision = np.select(follows, ["shape", "texture"], "neither")
+        columns |= {"aggregation": aggregation, "object_response": answer, "decision": decision}
+        tables.append(conditions.assign(**columns))
+    return pd.concat(tables, ignore_index=True)
+
+
+# metric -> what is summed over trials, above and below the line
+_PARTS = {
+    "shape_bias": ("shape", "decided"),
+    "coverage": ("decided", "trials"),
+    "shape": ("shape", "trials"),
+    "texture": ("texture", "trials"),
+    "neither": ("neither", "trials"),
+    "shape_mrr": ("shape_reciprocal", "trials"),
+    "texture_mrr": ("texture_reciprocal", "trials"),
+}
+
+
+def _responses(
+    study: Study, load: Callable[[], nn.Module], pixels: UInt8[Tensor, "n 3 h w"]
+) -> Part:
+    """By aggregation, the category that a network gives each image; and `ranks`."""
+    network = load()
+    membership = study.membership(network).to(study.device)
+    logits = responses(network, pixels)
+    chosen = {name: entry_level(logits.softmax(1), membership, name) for name in AGGREGATIONS}
+    return chosen | {"rank": ranks(logits, membership)}
 
 
 def bias_and_coverage(
@@ -132,43 +222,50 @@ def bias_and_coverage(
     by: list[str],
     *,
     generator: torch.Generator,
-    metrics: tuple[str, ...] = METRICS,
+    metrics: tuple[str, ...] = METRICS[:5],
     draws: int = stats.DRAWS,
 ) -> tuple[pd.DataFrame, stats.Bootstrap]:
-    """Shape bias and coverage of each group of trials, with intervals over shape images.
+    """Shape bias, coverage and cue scores of each group of trials, with intervals.
 
     Metrics: `shape_bias` (n = trials decided by either cue), `coverage`, `shape`, `texture`,
-    `neither` (n = all trials of the group). All groups share the resampled shape images.
+    `neither`, `shape_mrr` and `texture_mrr` (mean reciprocal ranks), n = all trials of the group.
+    Shape images and texture images are resampled, the same for all groups.
 
     Args:
-        trials: `stimulus` and `decision`, as from `conflict_trials` or `decisions.read`.
+        trials: `stimulus` and `decision`, as from `conflict_trials` or `decisions.read`; ranks for
+            the cue scores.
         by: Columns whose values define the groups, for instance ["subj"].
 
     Returns:
         The long table, and the bootstrap whose columns are its rows.
     """
-    counts = trials.assign(cluster=[_shape_image(name) for name in trials["stimulus"]])
-    counts = counts.groupby(["cluster", *by, "decision"]).size().unstack(by).fillna(0)
-    groups = counts.columns.to_frame(index=False)
+    row, stimuli = pd.factorize(trials["stimulus"])
+    index = (
+        torch.from_numpy(row),
+        torch.tensor(trials.groupby(by, sort=False, dropna=False).ngroup().values),
+    )
+    groups = trials[by].drop_duplicates(ignore_index=True)
 
-    def count(kind: str) -> Float[Tensor, "g m"]:
-        clusters = counts.index.get_level_values("cluster").unique()
-        kinds = counts.index.get_level_values("decision")
-        return torch.tensor(
-            counts[kinds == kind].droplevel("decision").reindex(clusters).fillna(0).values
-        )
+    parts = {kind: trials["decision"] == kind for kind in ("shape", "texture", "neither")}
+    parts |= {"decided": parts["shape"] | parts["texture"], "trials": trials["decision"].notna()}
+    for cue in ("shape", "texture"):
+        if f"{cue}_rank" in trials:
+            parts[f"{cue}_reciprocal"] = 1 / trials[f"{cue}_rank"]
 
-    shape, texture, neither = map(count, ("shape", "texture", "neither"))
-    decided, total = shape + texture, shape + texture + neither
-    parts = {
-        "shape_bias": (shape, decided),
-        "coverage": (decided, total),
-        "shape": (shape, total),
-        "texture": (texture, total),
-        "neither": (neither, total),
-    }
-    over, under = (torch.cat([parts[name][side] for name in metrics], 1) for side in (0, 1))
-    boot = stats.ratios(over, under, torch.arange(len(over)), generator=generator, draws=draws)
+    def summed(part: str) -> Float[Tensor, "n g"]:
+        sums = torch.zeros(len(stimuli), len(groups), dtype=torch.double)
+        return sums.index_put_(index, torch.tensor(parts[part].to_numpy(float)), accumulate=True)
+
+    over, under = (torch.cat([summed(_PARTS[m][side]) for m in metrics], 1) for side in (0, 1))
+    images = [name.split("-") for name in (cues(name).stem for name in stimuli)]
+    shapes, textures = (
+        torch.from_numpy(pd.factorize(np.array(kind))[0]) for kind in zip(*images, strict=True)
+    )
+    options = {"generator": generator, "draws": draws}
+    if len(textures.unique()) == len(stimuli):  # each within one shape image
+        boot = stats.ratios(over, under, shapes, **options)
+    else:
+        boot = stats.crossed_ratios(over, under, shapes, textures, **options)
     about = pd.concat([groups.assign(metric=name) for name in metrics], ignore_index=True)
     return stats.intervals(about.assign(n=under.sum(0).long().numpy()), boot), boot
 
@@ -184,13 +281,13 @@ def shape_bias(
     """Shape bias of every network on every display, with its nulls and the S-R difference.
 
     Rows, by `condition`:
-    - `cue-conflict`: metrics of `bias_and_coverage`, for every aggregation; `category` is "all" or
-      the category of the shape. Regime `untrained` is the null of a network that learned nothing.
+    - `cue-conflict`: metrics of `bias_and_coverage`; scope `network` or, for the displays that
+      decide, `category` (of the shape). A category has too few images for an interval, so those
+      rows have none. Regime `untrained` is the null of a network that learned nothing.
     - `shuffled`: shape bias and coverage of the same responses shuffled over the stimuli (mean
-      and middle 95 %), the null of a network that ignores the image.
-    - `paired`: `shape_bias_difference` and `coverage_difference`, R minus S of one architecture
-      under the same resampled shape images; `exchange_null` is the middle 95 % of the difference
-      when S and R answers are exchanged at random, and `exchange_p` its two-sided p.
+      and middle 95 %), the null of a network that ignores the image; for the displays that decide.
+    - `paired`: each metric (..._difference), R minus S of one architecture under the same
+      resampled images; and for stylized displays `style_shift` (`_shifts`).
 
     Args:
         sizes: Sides of the displayed stimuli, in pixels; the study's when None.
@@ -200,101 +297,131 @@ def shape_bias(
     trials = conflict_trials(study, sizes=sizes, null_seeds=null_seeds)
     generator = torch.Generator().manual_seed(study.seed)
     rows = []
-    for _, group in trials.groupby("display", sort=False):
-        overall, boot = bias_and_coverage(group, BY, generator=generator, draws=draws)
-        by_category, _ = bias_and_coverage(
-            group[group["aggregation"] == "mean"].assign(category=group["shape"]),
-            [*BY, "category"],
-            generator=generator,
-            metrics=("shape_bias", "coverage"),
-            draws=draws,
-        )
-        for table in (overall.assign(category="all"), by_category):
-            rows.append(table.assign(condition="cue-conflict"))
-        rows.append(_shuffled(group, generator))
-        rows.append(_paired(study, group, overall, boot, generator))
+    for _, group in trials.groupby(["kind", "painter"], sort=False):
+        options = {"generator": generator, "metrics": METRICS, "draws": draws}
+        overall, boot = bias_and_coverage(group, BY, **options)
+        about = overall.drop(columns=["value", "low", "high"])
+        table = stats.aggregate(study, about, boot, paired=True, suffix="_difference")
+        paired = table["metric"].str.endswith("_difference")
+        table.loc[paired, "n"] = group["stimulus"].nunique()
+        table["condition"] = np.where(paired, "paired", "cue-conflict")
+        rows.append(table.assign(scope="network"))
+        rows.append(_shifts(study, overall, boot))
+        if not (deciding := group[group["decides"]]).empty:
+            rows.append(_by_category(deciding[deciding["aggregation"] == "mean"]))
+            rows.append(_shuffled(deciding, generator))
     return tidy(pd.concat(rows, ignore_index=True))
+
+
+def _by_category(trials: pd.DataFrame) -> pd.DataFrame:
+    """Shape bias and coverage by category of the shape, without intervals."""
+    groups = trials.assign(category=trials["shape"])
+    groups = groups.groupby([*BY, "category"], sort=False, dropna=False)
+    counts = groups["decision"].value_counts().unstack(fill_value=0)
+    counts = counts.reindex(columns=["shape", "texture", "neither"], fill_value=0)
+    decided, n = counts["shape"] + counts["texture"], counts.sum(axis=1)
+    values = {"shape_bias": (counts["shape"] / decided, decided), "coverage": (decided / n, n)}
+    rows = [
+        pd.DataFrame({"value": value, "n": n}).reset_index().assign(metric=metric)
+        for metric, (value, n) in values.items()
+    ]
+    return pd.concat(rows).assign(condition="cue-conflict", scope="category")
+
+
+def style_shift(
+    standard: Float[Tensor, "r l"], robust: Float[Tensor, "r l"], styles: Float[Tensor, " l"]
+) -> Float[Tensor, " r"]:
+    """By how many doublings of the style weight R's curve of shape bias lies to the right of S's.
+
+        logit(bias) = a + b log2(style), with one b for both;    shift = (a_R - a_S) / -b
+
+    Biases are kept within .01 and .99.
+
+    Args:
+        standard: Shape biases of S at each style weight, one row per resample.
+        robust: Those of R.
+    """
+    x = styles.log2() - styles.log2().mean()
+    curves = torch.stack([standard, robust]).clamp(0.01, 0.99).logit()
+    slope = (curves * x).sum((0, 2)) / (2 * x.square().sum())
+    return (curves[1] - curves[0]).mean(1) / -slope
+
+
+def _shifts(study: Study, overall: pd.DataFrame, boot: stats.Bootstrap) -> pd.DataFrame:
+    """One row per architecture, `style_shift` of R against S; none without several weights."""
+    table = overall.reset_index(drop=True)
+    table = table[(table["metric"] == "shape_bias") & (table["kind"] == STYLIZED)]
+    table = table[table["aggregation"] == "mean"].sort_values("level")
+    rows = []
+    for pair in pairs(study).values():
+        curves = {regime: table[table["network"] == entry.name] for regime, entry in pair.items()}
+        if len(pair) < 2 or len(curves["robust"]) < 2:
+            continue
+        styles = torch.tensor(curves["robust"]["level"].to_numpy())
+        at = [curves[regime].index.tolist() for regime in ("standard", "robust")]
+        value = style_shift(*(boot.value[None, index] for index in at), styles)
+        replicates = style_shift(*(boot.resamples[:, index] for index in at), styles)
+        shift = stats.Bootstrap(value, replicates[:, None], None)
+        columns = {"network": f"{pair['robust'].name} - {pair['standard'].name}"}
+        columns |= {"regime": "robust - standard", "metric": "style_shift"}
+        columns |= {"condition": "paired", "scope": "network"}
+        columns |= {"display": STYLIZED, "level": np.nan, "n": int(curves["robust"]["n"].sum())}
+        rows.append(stats.intervals(curves["robust"].head(1).assign(**columns), shift))
+    return pd.concat(rows) if rows else table.head(0)
 
 
 def _shuffled(trials: pd.DataFrame, generator: torch.Generator, draws: int = 500) -> pd.DataFrame:
     """Shape bias and coverage of each network's responses, shuffled over the stimuli."""
     rows = []
-    for names, responses in trials[trials["regime"] != "untrained"].groupby(BY):
-        codes = pd.concat([responses[c] for c in ("object_response", "shape", "texture")])
+    trained = trials[(trials["regime"] != "untrained") & (trials["aggregation"] == "mean")]
+    for names, answers in trained.groupby(BY, dropna=False):
+        codes = pd.concat([answers[c] for c in ("object_response", "shape", "texture")])
         answer, shape, texture = torch.tensor(pd.factorize(codes)[0]).chunk(3)
-        shuffled = answer[torch.rand(draws, len(responses), generator=generator).argsort(1)]
+        shuffled = answer[torch.rand(draws, len(answers), generator=generator).argsort(1)]
         by_shape, by_texture = ((shuffled == cue).sum(1).float() for cue in (shape, texture))
         decided = by_shape + by_texture
-        null = torch.stack([(by_shape / decided).nan_to_num(0.5), decided / len(responses)], 1)
+        null = torch.stack([(by_shape / decided).nan_to_num(0.5), decided / len(answers)], 1)
         low, high = stats.percentile(null, 0.025), stats.percentile(null, 0.975)
         for column, metric in enumerate(("shape_bias", "coverage")):
             rows.append(
                 {
                     **dict(zip(BY, names, strict=True)),
                     "condition": "shuffled",
-                    "category": "all",
+                    "scope": "network",
                     "metric": metric,
                     "value": float(null[:, column].mean()),
                     "low": float(low[column]),
                     "high": float(high[column]),
-                    "n": len(responses),
+                    "n": len(answers),
                 }
             )
     return pd.DataFrame(rows)
 
 
-def _paired(
-    study: Study,
-    trials: pd.DataFrame,
-    overall: pd.DataFrame,
-    boot: stats.Bootstrap,
-    generator: torch.Generator,
-) -> pd.DataFrame:
-    """R minus S of each architecture, by the bootstrap that measured both, and its null."""
-    about = overall.drop(columns=["value", "low", "high"])
-    differences = stats.intervals(*stats.compared(study, about, boot, paired=True))
-    differences = differences[differences["metric"].isin(["shape_bias", "coverage"])]
-    differences["metric"] += "_difference"
-    rows = []
-    both = [pair for pair in pairs(study).values() if len(pair) == 2]
-    for pair, aggregation in itertools.product(both, AGGREGATIONS):
-        names = [pair["robust"].name, pair["standard"].name]
-        these = trials[(trials["aggregation"] == aggregation) & trials["network"].isin(names)]
-        responses = these.pivot(index="stimulus", columns="network", values="decision")[names]
-        null = stats.exchange_null(
-            torch.tensor((responses == "shape").values).float(),
-            torch.tensor((responses != "neither").values).float(),
-            torch.tensor(pd.factorize(pd.Series(map(_shape_image, responses.index)))[0]),
-            generator=generator,
-        )
-        this = (differences["network"] == " - ".join(names)) & (
-            differences["aggregation"] == aggregation
-        )
-        differences.loc[this, "n"] = len(responses)
-        shared = differences[this].iloc[0].to_dict() | {"value": 0.0}
-        ends = {"low": null.low, "high": null.high}
-        rows.append({**shared, "metric": "exchange_null", **ends})
-        ends = {"low": math.nan, "high": math.nan}
-        rows.append({**shared, "metric": "exchange_p", **ends, "value": null.p})
-    table = pd.concat([differences, pd.DataFrame(rows)], ignore_index=True)
-    return table.assign(condition="paired", category="all")
+def deciding_bias(study: Study, *, draws: int = stats.DRAWS) -> pd.DataFrame:
+    """Shape bias of every network trained on both cues, on `deciding`, with intervals."""
+    pixels, conditions = _conditions(study, deciding(study))
+    trials = [
+        _trials(study, _responses(study, load, pixels), conditions).assign(**named)
+        for named, load, _ in networks_with_controls(study, pixels, 0)
+    ]
+    trials = pd.concat(trials, ignore_index=True)
+    generator = torch.Generator().manual_seed(study.seed)
+    options = {"generator": generator, "metrics": ("shape_bias",), "draws": draws}
+    trials = trials[trials["aggregation"] == "mean"]
+    return bias_and_coverage(trials, [*stats.NETWORK], **options)[0]
 
 
-def _shape_image(name: str) -> str:
-    """The image a stimulus took its shape from: dog10 of dog10-bird2."""
-    cue = cues(name)
-    return f"{cue.shape}{cue.shape_design}"
-
-
-COLUMNS = ["study", "network", "architecture", "cue", "metric", "value", "low", "high", "n"]
+COLUMNS = ["study", "network", "architecture", "regime", "cue", "metric"]
+COLUMNS += ["value", "low", "high", "n"]
 
 
 @measure
 def cue_parity(study: Study, *, n_images: int = 800, batch: int = 200) -> pd.DataFrame:
     """Accuracy of networks that learned from one cue alone, on held-out images with that cue alone.
 
-    One row per network (column `cue`: shape | texture), with Wilson's interval; no rows where a
-    study has no such networks.
+    One row per network (columns `cue`: shape | texture, `regime`), with Wilson's interval; no rows
+    where a study has no such networks.
     """
     rows = []
     for entry in study.entries:
@@ -305,3 +432,44 @@ def cue_parity(study: Study, *, n_images: int = 800, batch: int = 200) -> pd.Dat
             named = described(study, entry) | {"cue": entry.cue, "metric": "top1"}
             rows.append(named | interval)
     return tidy(pd.DataFrame(rows, columns=COLUMNS))
+
+
+CONTRAST = "contrast"  # the series of networks trained at other contrasts
+
+
+@measure
+def contrast_sweep(study: Study, *, draws: int = stats.DRAWS) -> pd.DataFrame:
+    """Shape bias of S and R where texture is fainter or stronger than in the study, with intervals.
+
+    Networks of the series `contrast`, and the study's pair of the same architecture, each on cue
+    conflicts with the contrasts that it was trained on. Column `ratio`: texture contrast (standard
+    deviation) over the mean step between object and ground. Metrics of `bias_and_coverage`. No
+    rows where no network of the series is on this machine.
+    """
+    series = [entry for entry in study.entries if entry.series == CONTRAST]
+    architectures = {entry.architecture for entry in series}
+    own = [
+        entry
+        for (name, _), pair in pairs(study).items()
+        if name in architectures
+        for entry in pair.values()
+    ]
+    by = [*stats.NETWORK, "ratio"]
+    rows = [pd.DataFrame(columns=[*by, "metric", "value", "low", "high", "n"])]
+    for entry in [*own, *series]:
+        world = study.entry.world | entry.world
+        source = studies.source(dataclasses.replace(study.entry, world=world), study.device)
+        pixels, conditions = _conditions(study, source.cue_conflict(study.entry.sizes[0]))
+        answers = _responses(study, partial(study.network_named, entry.name), pixels)
+        trials = _trials(study, answers, conditions)
+        step = (world["shape_contrast_low"] + world["shape_contrast_high"]) / 2
+        named = described(study, entry) | {"ratio": round(world["texture_contrast"] / step, 3)}
+        table, _ = bias_and_coverage(
+            trials[trials["aggregation"] == "mean"].assign(**named),
+            by,
+            generator=torch.Generator().manual_seed(study.seed),
+            metrics=METRICS,
+            draws=draws,
+        )
+        rows.append(table)
+    return tidy(pd.concat(rows, ignore_index=True) if series else rows[0])

@@ -29,16 +29,22 @@ def results(metric: str, **conditions: object) -> pd.DataFrame:
 def cue_conflict(categories: tuple[str, ...]) -> pd.DataFrame:
     """Shape bias and coverage of people and ImageNet networks on the stimuli of some categories.
 
-    Columns: model, architecture, regime, category ("all" or the shape's), metric, value, n.
+    Columns: model, architecture, regime, scope (model, or category, that of the shape), category,
+    metric, value, n.
     Everyone chose among all 16 categories, also where only some are counted here.
 
     Source: Geirhos et al. 2019, raw data of rgeirhos/texture-vs-shape.
     """
     counts = _csv("published_cue_conflict.csv")
     counts = matching(counts, shape=categories, texture=categories)
-    both = pd.concat([counts.assign(category="all"), counts.assign(category=counts["shape"])])
-    names = ["model", "architecture", "regime", "category"]
-    sums = both.groupby(names, sort=False)[["n_shape", "n_texture", "n"]].sum().reset_index()
+    by_category = counts.assign(scope="category", category=counts["shape"])
+    both = pd.concat([counts.assign(scope="model"), by_category])
+    names = ["model", "architecture", "regime", "scope", "category"]
+    sums = (
+        both.groupby(names, sort=False, dropna=False)[["n_shape", "n_texture", "n"]]
+        .sum()
+        .reset_index()
+    )
     decided = sums["n_shape"] + sums["n_texture"]
     bias = sums[names].assign(metric="shape_bias", value=sums["n_shape"] / decided, n=decided)
     coverage = sums[names].assign(metric="coverage", value=decided / sums["n"], n=sums["n"])

@@ -2,7 +2,8 @@
 
 import dataclasses
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 
 import pandas as pd
 import torch
@@ -16,13 +17,13 @@ from robustbias.networks import hooks
 from robustbias.networks.zoo import Network
 from robustbias.studies import (
     Study,
+    first_pairs,
     held_out_sample,
     networks_with_controls,
     pair_of,
     paired,
-    pairs,
 )
-from robustbias.tables import measure, tidy
+from robustbias.tables import Part, measure, parts, tidy
 from robustbias.utils import UserError
 
 #     TV(a) = Σ |a[i+1, j] - a[i, j]| + Σ |a[i, j+1] - a[i, j]|          (anisotropic)
@@ -112,7 +113,7 @@ def map_smoothness(
         raise UserError(f"noise levels {sigmas}; expected positive standard deviations.")
     sums: dict[str, dict[str, Tensor]] = {layer: {} for layer in layers}
     with hooks.captured(network, layers) as maps:
-        for pixels, _ in images.batches(batch):
+        for pixels, _ in images.batches(hooks.fitting(network, images.pixels, batch, held=True)):
             network(pixels)
             clean = dict(maps)
             for layer, a in clean.items():
@@ -161,12 +162,13 @@ def smoothness(
 
     `condition` says of what: `filters` (layers are convolutions), `maps` or `noise` (layers are
     the probed ones). Metrics: `tv`, `tv_per_pixel`, `tv_normalised`, `high_frequency_share` (of
-    filters), `noise_gain` (column `sigma`, 0 elsewhere).
+    filters), `noise_gain` (with a `sigma`).
 
-    Rows by `unit`: 0 and up a unit, without interval; -1 the mean over a layer's n live units,
-    with a bootstrap over units; regime `robust / standard` the ratio of two such
-    means, and under layer `all` the geometric mean of that ratio over layers. Units, not images,
-    are resampled: both networks see the same images and the same noise, and which units training
+    Rows of scope `unit` have no interval. Scope `layer`: the mean over a layer's n live units,
+    with a bootstrap over units; regime `robust / standard` the ratio of two such means, and at
+    scope `network` the geometric mean of that ratio over layers; scope `first layer` repeats that
+    of the first, whatever its name, so that architectures can be averaged. Units, not images, are
+    resampled: both networks see the same images and the same noise, and which units training
     happened to make is the larger uncertainty.
 
     Args:
@@ -181,52 +183,63 @@ def smoothness(
     """
     generator = torch.Generator().manual_seed(study.seed)
     images = held_out_sample(study, n_images, generator)
-    units = []
-    for named, network, _ in networks_with_controls(study, images.pixels):
-        by_layer = {
-            ("filters", layer): filter_smoothness(filters, cutoff)
+
+    def measured(load: Callable[[], Network]) -> Part:
+        network = load()
+        values = {
+            f"filters\t{layer}\t{metric}": value
             for layer, filters in spatial_filters(network.body).items()
+            for metric, value in filter_smoothness(filters, cutoff).items()
         }
         noise = torch.Generator(images.pixels.device).manual_seed(study.seed)
         probed = map_smoothness(network, layers or network.layers, images, sigmas, generator=noise)
-        for layer, values in probed.items():
-            gains = {name: v for name, v in values.items() if name.startswith("noise_gain")}
-            by_layer["noise", layer] = gains
-            by_layer["maps", layer] = {k: v for k, v in values.items() if k not in gains}
-        units += [
-            pd.DataFrame({"unit": range(len(value)), "value": value.cpu().double().numpy()}).assign(
-                **named, layer=layer, condition=condition, metric=metric
-            )
-            for (condition, layer), values in by_layer.items()
-            for metric, value in values.items()
-        ]
-    table = pd.concat([*units, _aggregates(study, pd.concat(units), generator, draws)])
+        for layer, metrics in probed.items():
+            for condition, gains in (("noise", True), ("maps", False)):
+                values |= {
+                    f"{condition}\t{layer}\t{metric}": value
+                    for metric, value in metrics.items()
+                    if metric.startswith("noise_gain") == gains
+                }
+        return values
+
+    networks = list(networks_with_controls(study, images.pixels))
+    tasks = {named["network"]: partial(measured, load) for named, load, _ in networks}
+    units = []
+    for (named, *_), part in zip(networks, parts(tasks).values(), strict=True):
+        for place, value in part.items():
+            condition, layer, metric = place.split("\t")
+            rows = {"unit": range(len(value)), "value": value.double().numpy()}
+            about = {"layer": layer, "condition": condition, "metric": metric}
+            units.append(pd.DataFrame(rows).assign(**named, **about))
+    units = pd.concat(units)
+    means = aggregates(study, units, generator, draws)
+    table = pd.concat([units.assign(scope="unit"), means])
     split = table["metric"].str.split(" ")  # noise_gain 0.08 -> metric and sigma
-    sigma = pd.to_numeric(split.str[1]).fillna(0.0)
+    sigma = pd.to_numeric(split.str[1])
     return tidy(table.assign(metric=split.str[0], sigma=sigma).reset_index(drop=True))
 
 
-def _aggregates(
-    study: Study, units: pd.DataFrame, generator: torch.Generator, draws: int
+def aggregates(
+    study: Study, units: pd.DataFrame, generator: torch.Generator, draws: int, by: str = "/"
 ) -> pd.DataFrame:
-    """Means over the units of each layer; R over S by layer, and geometric means over layers."""
+    """Means over the units of each layer; R over S by layer, and geometric means over layers.
+
+    Args:
+        units: One row per unit, layer, condition and metric of each network.
+        by: "-" for R minus S, and arithmetic means over layers.
+    """
     groups = []
     for _, layer in units.groupby(["network", *GROUP], sort=False):
         wide = layer.pivot(index="unit", columns="metric", values="value")
         shared = layer.iloc[0].drop(["unit", "metric", "value"]).to_dict()
         groups.append((shared, wide.columns, torch.tensor(wide.values), None))
     about, boot = stats.over_units(groups, generator=generator, draws=draws, bounds=NO_BOUNDS)
-    by_layer, ratio = stats.compared(study, about, boot, paired=False, by="/")
+    about = about.assign(scope="layer")
+    by_layer, ratio = stats.compared(study, about, boot, paired=False, by=by)
     tables = [stats.intervals(about, boot), stats.intervals(by_layer, ratio)]
-    for _, layers in by_layer.groupby(["network", "condition", "metric"], sort=False):
-        mean = stats.Bootstrap(
-            ratio.value[layers.index].log().mean(0, keepdim=True).exp(),
-            ratio.replicates.T[layers.index].contiguous().log().mean(0).exp()[:, None],
-            NO_BOUNDS,
-        )
-        whole = layers.iloc[:1].assign(layer="all", n=layers["n"].sum())
-        tables.append(stats.intervals(whole, mean))
-    return pd.concat(tables, ignore_index=True).assign(unit=-1)
+    whole = stats.over_layers(study, by_layer, ratio, geometric=by == "/")
+    tables.append(stats.intervals(*whole))
+    return pd.concat(tables, ignore_index=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -251,7 +264,7 @@ def first_filters(study: Study) -> dict[tuple[str, str], Float[Tensor, "u 3 h w"
         (architecture, regime): next(
             iter(spatial_filters(study.network_named(pair[regime].name)).values())
         ).cpu()
-        for architecture, pair in pairs(study).items()
+        for architecture, pair in first_pairs(study).items()
         for regime in ("standard", "robust")
         if regime in pair
     }

@@ -1,4 +1,4 @@
-"""The table of chapter 4, from `measure.smoothness`."""
+"""The tables of chapter 4, from `measure.smoothness` and `visualisation.visualised`."""
 
 import pandas as pd
 
@@ -17,17 +17,35 @@ _COLUMNS = {
 
 def smoothness_table(table: pd.DataFrame) -> pd.DataFrame:
     """R over S, value [95 % interval]: per architecture, the first layer and the mean of all."""
-    ratios = matching(table, regime="robust / standard", sigma=(0.0, SIGMA))
+    ratios = matching(table, regime="robust / standard")
+    ratios = ratios[ratios["sigma"].isna() | (ratios["sigma"] == SIGMA)]
     keys = zip(ratios["condition"], ratios["metric"], strict=True)
     ratios = ratios.assign(column=[_COLUMNS.get(key) for key in keys]).dropna(subset=["column"])
     first = ratios.groupby(["architecture", "condition"])["layer"].transform("first")
     parts = [
         ratios[ratios["layer"] == first].assign(layers="first"),
-        matching(ratios, layer="all").assign(layers="all (geometric mean)"),
+        matching(ratios, scope="network").assign(layers="all (geometric mean)"),
     ]
     rows = pd.concat(parts).sort_values("architecture", kind="stable")
     rows = rows.assign(
         network=rows["architecture"].map(architecture),
-        text=[interval_text(row, 1.0) for row in rows.itertuples()],
+        text=[interval_text(row) for row in rows.itertuples()],
     )
     return pivoted(rows, ["network", "layers"], list(_COLUMNS.values()))
+
+
+def visualisation_table(table: pd.DataFrame) -> pd.DataFrame:
+    """Of all layers, value [95 % interval]: R over S, and likeness R minus S."""
+    names = {
+        "tv_normalised": "TV, R over S",
+        "high_frequency_share": "high frequencies, R over S",
+        "likeness": "likeness, R minus S",
+        "likeness_of_image": "likeness of the strongest image, R minus S",
+    }
+    rows = matching(table, scope="network")
+    rows = rows.assign(
+        network=rows["architecture"].map(architecture).fillna("mean of all"),
+        column=rows["metric"].map(names),
+        text=[interval_text(row, float(" / " in row.regime)) for row in rows.itertuples()],
+    )
+    return pivoted(rows, ["network"], list(names.values()))

@@ -22,6 +22,7 @@ from robustbias.networks.zoo import Network
 from robustbias.smooth_filters.measure import smoothness, spatial_filters
 from robustbias.studies import Study
 from robustbias.unit_explorer import units
+from robustbias.unit_explorer.measure import attacked_units, connections
 from robustbias.units_and_cues.measure import ablation
 from robustbias.utils import UserError
 
@@ -78,7 +79,8 @@ def top_images(
     device = next(network.parameters()).device
     index = torch.arange(len(pixels))
     with hooks.captured(network, layers) as maps:
-        for part, numbers in zip(pixels.split(batch), index.split(batch), strict=True):
+        size = hooks.fitting(network, pixels, batch, held=True)
+        for part, numbers in zip(pixels.split(size), index.split(size), strict=True):
             network(floats(part.to(device)))
             for layer in layers:
                 new = _strongest(maps[layer].cpu(), numbers, m)
@@ -113,6 +115,8 @@ class UnitData:
         concepts: From `units.best_concepts`.
         images: The images that were dissected with.
         layers: Network -> its dissected layers, in their order.
+        reads: From `measure.connections`, or None.
+        attacked: From `measure.attacked_units`, or None.
     """
 
     study: Study
@@ -121,6 +125,8 @@ class UnitData:
     concepts: pd.DataFrame
     images: Concepts
     layers: dict[str, list[str]]
+    reads: pd.DataFrame | None = None
+    attacked: pd.DataFrame | None = None
     _top_images: dict[str, dict[str, TopImages]] = dataclasses.field(default_factory=dict)
 
     def top_images(self, network: str) -> dict[str, TopImages]:
@@ -135,10 +141,6 @@ class UnitData:
     def _by_layer(self) -> dict[tuple[str, str], pd.DataFrame]:
         return dict(list(self.table.groupby(["network", "layer"], sort=False)))
 
-    @functools.cached_property
-    def _by_unit(self) -> dict[tuple[str, str, int], pd.DataFrame]:
-        return dict(list(self.concepts.groupby(units.KEYS, sort=False)))
-
     def shared_layers(self, architecture: str) -> list[str]:
         """Layers that S and R of an architecture were both dissected at, in their order."""
         first, *others = (self.layers[entry.name] for entry in self.pairs[architecture].values())
@@ -147,29 +149,6 @@ class UnitData:
     def layer(self, network: str, layer: str) -> pd.DataFrame:
         """The rows of `table` of one layer."""
         return self._by_layer[network, layer]
-
-    def unit(self, network: str, layer: str, unit: int) -> pd.Series:
-        """The row of `table` of one unit.
-
-        Raises:
-            UserError: The layer has no unit of that number.
-        """
-        table = self.layer(network, layer)
-        rows = table[table["unit"] == unit]
-        if rows.empty:
-            raise UserError(
-                f"layer {layer} of {network} has units {table['unit'].min()} to "
-                f"{table['unit'].max()}; asked for {unit}."
-            )
-        return rows.iloc[0]
-
-    def unit_concepts(self, network: str, layer: str, unit: int) -> pd.DataFrame:
-        """The rows of `concepts` of one unit, highest IoU first."""
-        return self._by_unit[network, layer, unit]
-
-    def views(self) -> list[units.View]:
-        """Orders and selections of a layer's units that a page offers."""
-        return units.views(self.table, self.images.categories)
 
     @functools.cached_property
     def descriptions(self) -> list[str]:
@@ -186,15 +165,13 @@ class UnitData:
                 words[image] += [names[most]] if names[most] else []
         return [" with ".join(each) or "image" for each in words]
 
-    def colour_filter(
-        self, entry: NetworkEntry, layer: str, unit: int
-    ) -> Float[Tensor, "3 a b"] | None:
-        """Weights of a unit of the first layer when they apply to the image, else None."""
+    def colour_filters(self, entry: NetworkEntry, layer: str) -> Float[Tensor, "u 3 a b"] | None:
+        """Weights of the first layer's units when they apply to the image, else None."""
         if layer != self.layers[entry.name][0]:
             return None
         filters = next(iter(spatial_filters(self.study.network_named(entry.name).body).values()))
         fits = filters.shape[1] == 3 and len(filters) == len(self.layer(entry.name, layer))
-        return filters[unit] if fits else None
+        return filters if fits else None
 
 
 def unit_tables(
@@ -223,6 +200,8 @@ def unit_tables(
         "smoothness": smoothness(study, n_images=n_smooth),
         "input_types": input_types(study, n_images=n_tops, concept_images=n_concepts, **about),
         "ablation": ablation(study, n_each=n_each),
+        "connections": connections(study),
+        "attacked_units": attacked_units(study),
     }
 
 
@@ -253,6 +232,8 @@ def unit_data(
         units.best_concepts(dissection, names),
         concepts_measure.concept_set(study, concepts, n_concepts),
         {n: list(rows["layer"].unique()) for n, rows in iou.groupby("network", sort=False)},
+        tables.get("connections"),
+        tables.get("attacked_units"),
     )
 
 
@@ -260,7 +241,7 @@ def complete_pairs(study: Study) -> dict[str, dict[str, NetworkEntry]]:
     """Architecture -> its S and R, of architectures with both on this machine."""
     return {
         name: {regime: pair[regime] for regime in SIDES}
-        for name, pair in studies.pairs(study).items()
+        for name, pair in studies.first_pairs(study).items()
         if len(pair) == 2
     }
 

@@ -1,11 +1,12 @@
-"""Per-unit results of the chapters before, joined to one row per unit, and orders of units."""
+"""Per-unit results of the chapters before, joined to one row per unit."""
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
 
+from robustbias.claims import matching
 from robustbias.concepts.measure import labels
 from robustbias.utils import UserError
 
@@ -22,15 +23,17 @@ class Result:
         column: Its name in the joined table.
         measure: The table that has it.
         where: Values of that table's other columns.
-        title: Its title in a card's list of numbers; empty when it is not in that list.
-        form: The number as text.
+        title: Its title in a card's list of numbers.
+        about: What it is, its unit, and what a low or high value means.
+        digits: Decimals.
     """
 
     column: str
     measure: str
     where: dict[str, Any]
-    title: str = ""
-    form: Callable[[float], str] = "{:.2f}".format
+    title: str
+    about: str
+    digits: int = 2
 
     def rows(self, tables: dict[str, pd.DataFrame], name: str, column: str) -> pd.DataFrame:
         """One row per unit: `KEYS`, and `column` of its table as `name`."""
@@ -40,28 +43,45 @@ class Result:
         return table[[*KEYS, column]].rename(columns={column: name})
 
 
-def _score(cue: str) -> Result:
-    where = {"metric": f"{cue}_score"}
-    return Result(f"{cue}_score", "ablation", where, f"{cue} score", "{:.0f}".format)
+def _score(cue: str, decisions: str) -> Result:
+    about = f"{decisions} that change when the unit is silenced; higher: more is lost without it"
+    return Result(f"{cue}_score", "ablation", {"metric": f"{cue}_score"}, f"{cue} score", about, 0)
 
 
 def _tv(column: str, condition: str, title: str) -> Result:
+    about = f"total variation over magnitude of its {condition}; lower is smoother"
     where = {"condition": condition, "metric": "tv_normalised"}
-    return Result(column, "smoothness", where, title)
+    return Result(column, "smoothness", where, title, about)
+
+
+def _met(column: str, metric: str, title: str, about: str, digits: int = 2) -> Result:
+    return Result(column, "input_types", {"metric": metric}, title, about, digits)
 
 
 RESULTS = (
-    Result("threshold", "dissection", {"metric": "activation_threshold"}),
+    Result(
+        "threshold", "dissection", {"metric": "activation_threshold"}, "threshold",
+        "activation that 0.5 % of its activations exceed; its region is where it is above",
+    ),
     _tv("tv", "maps", "TV of maps"),
     _tv("filter_tv", "filters", "TV of filter"),
-    Result("concepts_met", "input_types", {"metric": "concepts"}, "concepts met", "{:.0f}".format),
-    Result("effective_classes", "input_types", {"metric": "effective_classes"}, "eff. classes"),
-    Result("distance", "input_types", {"metric": "distance"}, "distance"),
-    Result("noise_gain", "smoothness", {"condition": "noise", "sigma": 0.08}, "noise gain"),
-    _score("shape"),
-    _score("texture"),
-    _score("clean"),
-)
+    _met("concepts_met", "concepts", "concepts met", "concepts it detects; lower is simpler", 0),
+    _met(
+        "effective_classes", "effective_classes", "effective classes",
+        "classes among its maximally activating images; lower is simpler",
+    ),
+    _met(
+        "distance", "distance", "distance",
+        "mean distance between its maximally activating images; lower: they are more alike",
+    ),
+    Result(
+        "noise_gain", "smoothness", {"condition": "noise", "sigma": 0.08}, "noise gain",
+        "change of its maps by pixel noise of 0.08 over their size; lower: noise is blocked",
+    ),
+    _score("shape", "decisions by shape"),
+    _score("texture", "decisions by texture"),
+    _score("clean", "right answers on clean images"),
+)  # fmt: skip
 
 
 def joined(tables: dict[str, pd.DataFrame], networks: Iterable[str]) -> pd.DataFrame:
@@ -77,10 +97,7 @@ def joined(tables: dict[str, pd.DataFrame], networks: Iterable[str]) -> pd.DataF
     Raises:
         UserError: A table has two values of one result for one unit.
     """
-    tables = {
-        name: table[table["network"].isin(list(networks)) & (table["unit"] >= 0)]
-        for name, table in tables.items()
-    }
+    tables = {name: _units(table, networks) for name, table in tables.items()}
     if "smoothness" in tables:
         tables["smoothness"] = _first_filters(tables["smoothness"])
     units = labels(tables["dissection"])
@@ -92,6 +109,12 @@ def joined(tables: dict[str, pd.DataFrame], networks: Iterable[str]) -> pd.DataF
         units = _merged(units, RESULTS[-1].rows(tables, "n_decisions", "n"))
         units["shape_minus_texture"] = units["shape_score"] - units["texture_score"]
     return units.sort_values(KEYS).reset_index(drop=True)
+
+
+def _units(table: pd.DataFrame, networks: Iterable[str]) -> pd.DataFrame:
+    """The rows about units of these networks; all of them have a number."""
+    rows = matching(table, scope="unit", network=tuple(networks))
+    return rows.astype({"unit": int})
 
 
 def _first_filters(table: pd.DataFrame) -> pd.DataFrame:
@@ -124,7 +147,7 @@ def best_concepts(dissection: pd.DataFrame, networks: Iterable[str]) -> pd.DataF
 
     Columns: network, layer, unit, category, concept, iou, null (null IoU of that concept).
     """
-    units = dissection[dissection["network"].isin(list(networks)) & (dissection["unit"] >= 0)]
+    units = _units(dissection, networks)
     keys = [*KEYS, "category", "concept"]
     iou, null = (
         units.loc[units["metric"] == metric, [*keys, "value"]].rename(columns={"value": name})
@@ -133,52 +156,3 @@ def best_concepts(dissection: pd.DataFrame, networks: Iterable[str]) -> pd.DataF
     both = iou.merge(null, on=keys, validate="one_to_one")
     both = both.sort_values("iou", ascending=False, kind="stable")
     return both.groupby(KEYS, sort=False).head(N_BEST)
-
-
-@dataclasses.dataclass(frozen=True)
-class View:
-    """Some units of a layer in some order.
-
-    Args:
-        title: What a reader chooses.
-        by: Column whose largest (`descending`) or smallest values come first.
-        detects: Only units that detect concepts of this category; "" for all.
-    """
-
-    title: str
-    by: str
-    descending: bool = True
-    detects: str = ""
-
-    def ranked(self, units: pd.DataFrame) -> list[int]:
-        """The numbers of a layer's units in this order; equal ones by number.
-
-        A unit without a value (one that is never active has no TV) is left out.
-        """
-        chosen = units[units["detects"] == self.detects] if self.detects else units
-        chosen = chosen.dropna(subset=[self.by]).sort_values("unit")
-        key = -chosen[self.by] if self.descending else chosen[self.by]
-        return chosen["unit"].iloc[key.argsort(kind="stable")].tolist()
-
-
-ORDERS = (
-    View("IoU, highest first", "iou"),
-    View("shape minus texture score, highest first", "shape_minus_texture"),
-    View("shape minus texture score, lowest first", "shape_minus_texture", descending=False),
-    View("TV of maps, smoothest first", "tv", descending=False),
-    View("TV of maps, roughest first", "tv"),
-)
-
-
-def orders(units: pd.DataFrame) -> list[View]:
-    """The ORDERS whose column the table has."""
-    return [order for order in ORDERS if order.by in units]
-
-
-def views(units: pd.DataFrame, categories: Iterable[str]) -> list[View]:
-    """All orders of all units, then the detectors of each category by IoU."""
-    detectors = [
-        View(f"{category} detectors, by IoU", "iou", detects=category) for category in categories
-    ]
-    first, *others = orders(units)
-    return [first, *detectors, *others]

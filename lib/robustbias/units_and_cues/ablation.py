@@ -17,6 +17,7 @@ from torch import Tensor
 
 from robustbias.images import CueConflict, Images, floats
 from robustbias.images.cue_conflict import cues
+from robustbias.manifest import NetworkEntry
 from robustbias.networks import hooks, zoo
 from robustbias.networks.zoo import Network
 from robustbias.shape_bias.measure import entry_level
@@ -24,6 +25,7 @@ from robustbias.studies import Study
 from robustbias.utils import UserError
 
 CHUNK = 256  # pairs of a unit and an image in one forward pass
+LINEAR_CHUNK = 16_384  # the same where only logits are computed
 
 
 @torch.no_grad()
@@ -57,9 +59,20 @@ def unit_answers(
         )
     units = units.to(activations.device)
     start = torch.zeros_like(activations[:1]) if alone else activations
+    active = activations.ne(0).flatten(2).any(2).T[units]
+    if linear := hooks.linear_head(network, layer):
+        # logits = bias + Σ_u weight[u] mean(a[u]): no pass through the network
+        chunk, means = LINEAR_CHUNK, activations.mean((2, 3))
+        logits = linear.bias.expand(n, -1) if alone else linear(means)
+        answers = answer(logits).repeat(len(units), 1)
+        for pairs in active.nonzero().split(chunk):
+            row, image = pairs.T
+            change = linear.weight.T[units[row]] * means[image, units[row], None]
+            answers[row, image] = answer(logits[image] + (change if alone else -change))
+        return answers
+    chunk = hooks.fitting(network, activations[:1], chunk, layer=layer)
     plain = [answer(hooks.resumed(network, layer, part)) for part in start.split(chunk)]
     answers = torch.cat(plain).expand(n).repeat(len(units), 1)
-    active = activations.ne(0).flatten(2).any(2).T[units]
     for pairs in active.nonzero().split(chunk):
         row, image = pairs.T
         a, line, unit = activations[image], torch.arange(len(row), device=row.device), units[row]
@@ -130,15 +143,32 @@ class Kind(NamedTuple):
     margin: Float[Tensor, " m"]  # of the chosen category over the next, mean probability
 
 
+def decisions(
+    study: Study, entry: NetworkEntry, stimuli: CueConflict, held_out: Images
+) -> dict[str, Tensor]:
+    """What `images_by_decision` needs of a network: its answers and their margins."""
+    network = study.network_named(entry.name)
+    chosen, margin = _answers(study, network, stimuli.pixels)
+    clean, clean_margin = _answers(study, network, held_out.pixels)
+    return {"chosen": chosen, "margin": margin, "clean": clean, "clean_margin": clean_margin}
+
+
 def images_by_decision(
-    study: Study, network: zoo.Network, stimuli: CueConflict, held_out: Images
+    study: Study,
+    network: zoo.Network,
+    stimuli: CueConflict,
+    held_out: Images,
+    answers: dict[str, Tensor],
 ) -> dict[str, Kind]:
-    """The images of each kind: decided by shape, by texture, or clean and correct."""
-    membership = study.membership(network)
+    """The images of each kind: decided by shape, by texture, or clean and correct.
+
+    Args:
+        answers: From `decisions`.
+    """
+    membership = study.membership(network).cpu()
     labels = torch.where(membership.any(1), membership.argmax(1), -1)[held_out.labels.cpu()]
     conflict = (stimuli.shape != stimuli.texture).cpu()
-    chosen, margin = _answers(study, network, stimuli.pixels)
-    clean_answers, clean_margin = _answers(study, network, held_out.pixels)
+    chosen, margin, clean_answers, clean_margin = answers.values()
     kinds = {
         "shape": (stimuli.pixels, conflict & (chosen == stimuli.shape.cpu()), margin),
         "texture": (stimuli.pixels, conflict & (chosen == stimuli.texture.cpu()), margin),
@@ -157,7 +187,7 @@ def _answers(
     """The category of each image, and its margin over the next in mean probability."""
     membership = study.membership(network).to(study.device)
     batches = []
-    for part in pixels.split(200):
+    for part in pixels.split(hooks.fitting(network, pixels, 200)):
         probabilities = network(floats(part.to(study.device))).softmax(1)
         first = (probabilities @ membership / membership.sum(0)).topk(2, dim=1)
         margin = first.values[:, 0] - first.values[:, 1]

@@ -272,12 +272,12 @@ def _rows(
         shared = described(study, entry) | {"method": method}
         shares = (parts * map_).sum((2, 3)).div(map_.sum((1, 2))).nan_to_num().cpu()
         for i, region in enumerate(REGIONS):
-            rows.append(shared | {"region": region, "metric": "share"})
-            rows.append(shared | {"region": region, "metric": "concentration"})
+            row = shared | {"scope": "region", "region": region}
+            rows += [row | {"metric": "share"}, row | {"metric": "concentration"}]
             over += [shares[i], shares[i]]
             under += [torch.ones_like(area[i]), area[i]]
         if gap is not None:
-            rows.append(shared | {"region": "all", "metric": "completeness_error"})
+            rows.append(shared | {"scope": "method", "metric": "completeness_error"})
             over.append(gap[0].cpu())
             under.append(gap[1].cpu())
     boot = stats.ratios(

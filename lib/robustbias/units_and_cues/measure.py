@@ -1,28 +1,31 @@
 """What every unit is needed for: decisions by shape, by texture, and about clean images."""
 
-from collections.abc import Callable
+from functools import partial
 
 import pandas as pd
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from robustbias import stats
 from robustbias.concepts.measure import UNIT
 from robustbias.images import floats
 from robustbias.networks import hooks, zoo
-from robustbias.studies import Study, described, paired, pairs
-from robustbias.tables import measure, tidy
+from robustbias.studies import Study, described, held_out_sample, paired, pairs
+from robustbias.tables import Part, measure, parts, tidy
 from robustbias.units_and_cues.ablation import (
     KINDS,
     Kind,
     decision_rule,
+    decisions,
     generality,
     images_by_decision,
     sample,
     unit_answers,
 )
 from robustbias.utils import UserError
+
+CANDIDATES = 40  # held-out images per clean one that is wanted
 
 
 @measure(of=paired)
@@ -38,30 +41,33 @@ def ablation(
     """Every unit of every probed layer silenced, and kept alone, in S and R.
 
     Each network sees three kinds of images, equally many of each and as many to R as to S:
-    cue conflicts it decides by shape, cue conflicts it decides by texture, and clean held-out
-    images it names correctly. At most `n_each`; fewer where S or R has fewer decisions of a kind.
+    cue conflicts it decides by shape, cue conflicts it decides by texture, and clean images, of
+    CANDIDATES * n_each held-out ones at most, that it names correctly. At most `n_each`; fewer
+    where S or R has fewer decisions of a kind.
     Deciding is by the entry-level category of the largest mean probability, in full precision.
 
     Decisions by a network's rarer cue tend to be narrow, and narrow decisions change at the loss
     of any unit. So those by its rarer cue are drawn with the study's seed, spread over shape
     images, and each is matched with the decision by the other cue whose margin is nearest.
 
-    Rows of `unit` 0 and up, without interval; n is the number of images of the kind:
+    Rows of scope `unit`, without interval; n is the number of images of the kind:
     - `shape_score`, `texture_score`, `clean_score`: decisions that change when the unit is
       silenced; `shape_share`, ... the same over n.
     - `generality`: 1 - |s - t| / (s + t) of the shape and texture score, NaN where both are 0, and
       `generality_null`, its mean under the permutation null (as many changes of random images).
     - `shape_alone`, `texture_alone`: share of decisions that stay when all other units of the
-      layer are silenced (of `unit` -1: when all are).
+      layer are silenced.
 
-    Rows of `unit` -1:
-    - means over the units of a layer, or of layer `all`, with intervals over units and differences
-      of R and S: see `unit_means`. Relative generality is 1 where changes fall on the images
-      at random, whichever cue decides them.
-    - `shape_margin`, ... (layer `all`): mean margin of the network's decisions on the images of the
-      kind, with an interval over images.
+    Rows of scope `layer` and `network`:
+    - `shape_all_silenced`, `texture_all_silenced`: share that stays when all units of a layer are.
+    - means over units, with intervals over units and differences of R and S: see `unit_means`.
+      Relative generality is 1 where changes fall on the images at random, whichever cue decides
+      them.
+    - `shape_margin`, ... (of a network): mean margin of its decisions on the images of the kind,
+      with an interval over images.
 
-    Cost: 5 n_each images through what follows each layer, for every unit of it.
+    Cost: 5 n_each images through what follows each layer, for every unit of it; next to nothing
+    for a layer that only a spatial mean and a linear map follow.
 
     Args:
         n_each: Images of each kind, at most.
@@ -79,12 +85,27 @@ def ablation(
         raise UserError(f"n_each is {n_each}: give at least 1 image of each kind")
     stimuli = study.source.cue_conflict(size or min(study.entry.sizes))
     held_out = study.source.val()
-    rows, margins = [], []
+    if len(held_out) > CANDIDATES * n_each:
+        held_out = held_out_sample(
+            study, CANDIDATES * n_each, torch.Generator().manual_seed(study.seed)
+        )
+    answered = {
+        f"decisions {entry.name}": partial(decisions, study, entry, stimuli, held_out)
+        for pair in pairs(study).values()
+        for entry in pair.values()
+    }
+    answers = parts(answered)
+    rows, margins, tasks, abouts = [], [], {}, []
     for pair in pairs(study).values():
-        named = {name: study.network_named(entry.name) for name, entry in pair.items()}
         by_regime = {
-            regime: images_by_decision(study, network, stimuli, held_out)
-            for regime, network in named.items()
+            regime: images_by_decision(
+                study,
+                study.network_named(entry.name),
+                stimuli,
+                held_out,
+                answers[f"decisions {entry.name}"],
+            )
+            for regime, entry in pair.items()
         }
         sizes = [len(kind.index) for kinds in by_regime.values() for kind in kinds.values()]
         n = min([n_each, *sizes])
@@ -93,19 +114,20 @@ def ablation(
                 f"{' or '.join(entry.name for entry in pair.values())} decides no image by one of "
                 f"{', '.join(KINDS)}: there is nothing a unit could change. Use more stimuli."
             )
-        for regime, network in named.items():
+        for regime, entry in pair.items():
+            network, columns = study.network_named(entry.name), described(study, entry)
             chosen = sample(study, stimuli, by_regime[regime], n, matched)
-            pixels = torch.cat(
-                [floats(kind.pixels[kind.index.to(kind.pixels.device)]) for kind in chosen.values()]
-            ).to(study.device)
-            answer = decision_rule(study, network)
-            columns = described(study, pair[regime])
+            images = [kind.pixels[kind.index.to(kind.pixels.device)] for kind in chosen.values()]
+            images = torch.cat([part.to(study.device) for part in images])
             margins.append(_margins(study, chosen).assign(**columns))
             for layer in layers or network.layers:
-                scores = _unit_table(network, layer, pixels, answer)
-                rows.append(scores.assign(**columns, layer=layer))
+                task = partial(_unit_scores, study, network, layer, images)
+                tasks[f"{entry.name} {layer}"] = task
+                abouts.append(columns | {"layer": layer, "n": n})
+    for about, scores in zip(abouts, parts(tasks).values(), strict=True):
+        rows.append(_unit_table(scores).assign(**about))
     units = pd.concat(rows, ignore_index=True)
-    means = unit_means(study, units[units["unit"] >= 0], "layer", draws).assign(unit=-1)
+    means = unit_means(study, units[units["scope"] == "unit"], "layer", draws)
     return tidy(pd.concat([units, *margins, means], ignore_index=True))
 
 
@@ -119,23 +141,22 @@ def _margins(study: Study, chosen: dict[str, Kind]) -> pd.DataFrame:
         generator=torch.Generator().manual_seed(study.seed),
     )
     about = pd.DataFrame({"metric": [f"{kind}_margin" for kind in KINDS], "n": len(margin)})
-    return stats.intervals(about.assign(layer="all", unit=-1), boot)
+    return stats.intervals(about.assign(scope="network"), boot)
 
 
-def _unit_table(
-    network: zoo.Network,
-    layer: str,
-    pixels: Float[Tensor, "m 3 h w"],
-    answer: Callable,
-) -> pd.DataFrame:
-    """Scores of every unit of one layer, and what is left when all are silenced."""
-    n = len(pixels) // len(KINDS)
-    with torch.no_grad():
-        activations = torch.cat([hooks.prefix(network, layer, part) for part in pixels.split(128)])
-        before = torch.cat(
-            [answer(hooks.resumed(network, layer, part)) for part in activations.split(128)]
-        )
-        silent = answer(hooks.resumed(network, layer, torch.zeros_like(activations[:1])))
+@torch.no_grad()
+def _unit_scores(
+    study: Study, network: zoo.Network, layer: str, images: UInt8[Tensor, "m 3 h w"]
+) -> Part:
+    """Scores of every unit of one layer, and what stays when all are silenced, by metric."""
+    n, answer = len(images) // len(KINDS), decision_rule(study, network)
+    pixels = floats(images)
+    size = hooks.fitting(network, pixels, 128)
+    activations = torch.cat([hooks.prefix(network, layer, part) for part in pixels.split(size)])
+    before = torch.cat(
+        [answer(hooks.resumed(network, layer, part)) for part in activations.split(size)]
+    )
+    silent = answer(hooks.resumed(network, layer, torch.zeros_like(activations[:1])))
     silenced = unit_answers(network, layer, activations, answer)
     conflicts = activations[: 2 * n]
     alone = unit_answers(network, layer, conflicts, answer, alone=True)
@@ -144,26 +165,25 @@ def _unit_table(
         score = (silenced[:, at] != before[at]).sum(1).cpu()
         columns |= {f"{kind}_score": score, f"{kind}_share": score / n}
         if kind != "clean":
-            stays = torch.cat([silent.expand(1, n), alone[:, at]]) == before[at]
-            columns[f"{kind}_alone"] = stays.float().mean(1).cpu()
+            columns[f"{kind}_all_silenced"] = (silent == before[at]).float().mean().cpu()
+            columns[f"{kind}_alone"] = (alone[:, at] == before[at]).float().mean(1).cpu()
     general, null = generality(columns["shape_score"], columns["texture_score"], n)
-    columns |= {"generality": general, "generality_null": null}
-    return pd.concat(
-        pd.DataFrame(
-            {
-                # the row of unit -1 (all silenced) stands first, where there is one
-                "unit": range(len(silenced) - len(value), len(silenced)),
-                "metric": name,
-                "value": value.double().numpy(),
-                "n": n,
-            }
-        )
-        for name, value in columns.items()
-    )
+    return columns | {"generality": general, "generality_null": null}
+
+
+def _unit_table(columns: Part) -> pd.DataFrame:
+    """Rows of one layer from `_unit_scores`; what has no unit is of the layer."""
+    tables = []
+    for name, value in columns.items():
+        scope = {"scope": "unit", "unit": range(len(value))} if value.ndim else {"scope": "layer"}
+        values = value.double().reshape(-1).numpy()
+        tables.append(pd.DataFrame({"value": values}).assign(**scope, metric=name))
+    return pd.concat(tables)
 
 
 SHARES = ("shape_share", "texture_share", "clean_share", "serves_shape", "serves_texture")
 MEANS = (*SHARES, "generality", "relative_generality", "shape_part")
+ALL = "all"  # groups all units of a network, until the table is made
 
 
 def unit_means(study: Study, units: pd.DataFrame, by: str, draws: int = 2000) -> pd.DataFrame:
@@ -177,12 +197,13 @@ def unit_means(study: Study, units: pd.DataFrame, by: str, draws: int = 2000) ->
     Shares of units that serve a cue have Wilson's interval, all others the bootstrap's.
 
     Args:
-        units: Rows of `ablation` of unit 0 and up, and a column `by`.
-        by: The column whose values are the groups; "all" is added. A group of one unit has no
-            interval to speak of and is left out.
+        units: Rows of `ablation` of scope `unit`, and a column `by`.
+        by: The column whose values are the groups, and the scope of their rows. All units of a
+            network are a group of scope `network`. A group of one unit has no interval to speak
+            of and is left out.
     """
     units = units.assign(at=units["layer"])  # `by` may be the layer itself
-    units = pd.concat([units, units.assign(**{by: "all"})])
+    units = pd.concat([units, units.assign(**{by: ALL})])
     wide = units.pivot(index=["network", by, "at", "unit"], columns="metric", values="value")
     named = {e.name: described(study, e) for pair in pairs(study).values() for e in pair.values()}
     groups = [
@@ -192,6 +213,9 @@ def unit_means(study: Study, units: pd.DataFrame, by: str, draws: int = 2000) ->
     ]
     generator = torch.Generator().manual_seed(study.seed)
     about, boot = stats.over_units(groups, generator=generator, draws=draws)
+    whole = about[by] == ALL
+    about = about.assign(scope=whole.map({True: "network", False: by}))
+    about[by] = about[by].mask(whole)
     table = stats.aggregate(study, about, boot, paired=False).dropna(subset=["value"])
     serves = table["metric"].str.startswith("serves_") & table["network"].isin(named)
     for at, row in table[serves].iterrows():  # few units, all alike, would have no width at all
@@ -225,9 +249,10 @@ def cue_units(
 ) -> pd.DataFrame:
     """Means of ablation scores over the units that detect a category of concepts.
 
-    Rows as from `unit_means`, one per network and metric for every `detects`: "all", a category of
-    concepts (object, texture, ...) or "no concept", with intervals over units and differences of R
-    and S. `serves_shape` is the share of units without which a decision by shape changes.
+    Rows as from `unit_means`, one per network and metric, for all units (scope `network`) and for
+    every `detects`: a category of concepts (object, texture, ...) or "no concept". Intervals are
+    over units; regime `robust - standard` is the difference. `serves_shape` is the share of units
+    without which a decision by shape changes.
 
     Args:
         scores: From `ablation`.
@@ -246,7 +271,7 @@ def labelled(scores: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
     Raises:
         UserError: Units that were silenced but not dissected.
     """
-    units = scores[scores["unit"] >= 0]
+    units = scores[scores["scope"] == "unit"]
     labels = labels.assign(detects=labels["category"].where(labels["detector"].astype(bool), NONE))
     units = units.merge(labels[[*UNIT, "detects"]], on=UNIT, how="left", validate="many_to_one")
     if units["detects"].isna().any():

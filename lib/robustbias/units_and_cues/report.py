@@ -3,7 +3,7 @@
 import pandas as pd
 
 from robustbias.claims import matching
-from robustbias.plotting import pivoted, reader_table
+from robustbias.plotting import reader_table
 from robustbias.units_and_cues.measure import NONE
 from robustbias.utils import REGIMES, Prose, architecture
 
@@ -19,36 +19,16 @@ def margins(table: pd.DataFrame) -> pd.DataFrame:
     return reader_table(rows.assign(column=rows["metric"].map(words)), list(words.values()), "n")
 
 
-def kept_alone(table: pd.DataFrame) -> pd.DataFrame:
-    """Share of decisions that a single unit keeps when the rest of its layer is silenced.
-
-    By layer, as percentages: the best unit, the mean unit, and with all units silenced.
-    """
-    rows = matching(table, metric=("shape_alone", "texture_alone"))
-    names = ["architecture", "layer", "regime", "metric"]
-    units = rows[rows["unit"] >= 0].groupby(names, sort=False)["value"].agg(["max", "mean"])
-    units["none"] = rows[rows["unit"] < 0].set_index(names)["value"]
-    units = (100 * units).reset_index()
-    cues = units["metric"].str.removesuffix("_alone")
-    units = units.assign(
-        network=units["architecture"].map(architecture),
-        column=units["regime"].map(REGIMES).str[0] + ", by " + cues,
-        text=[f"{row.max:.0f} / {row.mean:.0f} / {row.none:.0f}" for row in units.itertuples()],
-    )
-    return pivoted(units, ["network", "layer"])
-
-
 def cue_unit_table(table: pd.DataFrame) -> pd.DataFrame:
     """Units by what they detect: how many, how many serve each cue, and their generality."""
     words = {
         "serves_shape": "serve shape",
         "serves_texture": "serve texture",
-        "shape_share": "shape score / n",
-        "texture_share": "texture score / n",
         "shape_part": "shape's part",
         "relative_generality": "relative generality",
     }
     rows = matching(table, regime=("standard", "robust"), metric=tuple(words))
+    rows = rows.assign(detects=rows["detects"].fillna("all"))
     last = {NONE: 1, "all": 2}
     rows = rows.sort_values("detects").sort_values(
         "detects", key=lambda detects: detects.map(last).fillna(0), kind="stable"

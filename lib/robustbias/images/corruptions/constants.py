@@ -17,6 +17,7 @@ GROUPS = {
 NAMES = tuple(name for names in GROUPS.values() for name in names)
 SEVERITIES = (1, 2, 3, 4, 5)
 
+# `elastic_transform` is that of hendrycks/robustness; the package imagecorruptions has another.
 # Elastic distances are shares of a side; the table for 224 says 244 where 224 was meant, and the
 # published images were made with 244.
 _WIDE, _SMALL = 244, 64

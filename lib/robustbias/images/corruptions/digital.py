@@ -149,6 +149,11 @@ def jpeg_compression(
 ) -> Float[Tensor, "n 3 h w"]:
     """Images as they come back from a JPEG file. Sides are multiples of 16.
 
+    Where many coefficients lie halfway between two steps, as in images that were JPEG files before,
+    they may round to the other one than in libjpeg's integers. On 200 images of Tiny-ImageNet the
+    mean difference from Pillow was 0.2, 2.7 and 1.2 levels of 255 at qualities 65, 50 and 25; on
+    drawn images it is below 0.4.
+
     Args:
         quality: 1 to 100, libjpeg's scale.
     """

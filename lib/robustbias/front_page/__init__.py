@@ -1,0 +1,1 @@
+"""The front page: what the book found, in three sentences and one figure."""
