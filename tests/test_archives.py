@@ -162,6 +162,30 @@ def test_a_name_that_no_file_can_have_is_an_error(tmp_path, name):
         unpacked(tarred(tmp_path / "a.tgz", members), tmp_path / "out")
 
 
+def test_a_file_with_holes_is_refused(tmp_path):
+    """A GNU sparse member: 512 bytes in the archive are any number of bytes on the disk."""
+    member = tarfile.TarInfo("a")
+    member.size, member.type = 0, tarfile.GNUTYPE_SPARSE
+    header = bytearray(member.tobuf(tarfile.GNU_FORMAT))
+    header[386:410] = b"%011o\0%011o\0" % (2**40 >> 7, 0)  # one hole, and no byte of data
+    header[483:495] = b"%011o\0" % (2**33 - 1)  # the size on the disk, 8 GB
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    path = tmp_path / "a.tar"
+    path.write_bytes(bytes(header) + bytes(1024))
+    with pytest.raises(UserError, match=r"a.tar holds 'a' with holes; refused"):
+        unpacked(path, tmp_path / "out")
+
+
+def test_a_zip_of_an_unknown_compression_is_an_error(tmp_path):
+    path = zipped(tmp_path / "a.zip", {"a": b"1"})
+    content = bytearray(path.read_bytes())
+    content[8] = content[content.index(b"PK\x01\x02") + 10] = 98
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="damaged or encrypted"):
+        unpacked(path, tmp_path / "out")
+
+
 def test_an_encrypted_zip_is_an_error(tmp_path):
     path = zipped(tmp_path / "a.zip", {"a": b"1"})
     content = bytearray(path.read_bytes())

@@ -165,6 +165,112 @@ def test_no_images_are_refused():
         )
 
 
+# -- the evaluation ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("norm", attacks.NORMS)
+def test_on_a_linear_network_apgd_finds_the_best_perturbation(images, norm):
+    class Sure(Linear):  # of class 0, so that every path goes to its end
+        def forward(self, pixels):
+            return super().forward(pixels) + torch.tensor([100.0, 0.0])
+
+    weight, eps = torch.randn(2, 192, generator=generator()), 0.05
+    found = attacks.apgd(
+        Sure(weight), images, torch.zeros(12, dtype=torch.long), norm=norm, eps=eps, steps=40,
+        loss=lambda logits, *_: logits[:, 1] - logits[:, 0], generator=generator(),
+    )  # fmt: skip
+    away = weight[1] - weight[0]
+    best = away / away.norm() if norm == "l2" else away.sign()
+    torch.testing.assert_close(
+        (found - images).flatten(1), (eps * best).expand(12, -1), atol=2e-4, rtol=0
+    )
+
+
+def test_checkpoints_come_ever_closer():
+    assert sorted(attacks._checkpoints(100)) == [22, 41, 57, 70, 80, 87, 93, 99]
+
+
+@pytest.mark.parametrize("work", ["worst_case", "random_search"])
+@pytest.mark.parametrize("norm", attacks.NORMS)
+@pytest.mark.parametrize("eps", [0.1, 2.0])
+def test_evaluation_stays_in_the_ball_and_in_the_box_and_says_who_is_fooled(
+    images, work, norm, eps
+):
+    network, labels = small(), torch.arange(12) % 4
+    steps = {"steps": 4} if work == "worst_case" else {"queries": 20}
+    found = getattr(attacks, work)(
+        network, images, labels, norm=norm, eps=eps, generator=generator(), **steps
+    )
+    assert found.norm.max() <= eps * (1 + 1e-5)
+    assert found.pixels.min() >= 0
+    assert found.pixels.max() <= 1
+    with torch.no_grad():
+        assert torch.equal(found.fooled, network(found.pixels).argmax(1) != labels)
+    assert not any(module.training for module in network.modules())
+
+
+def test_evaluation_costs_at_most_five_times_pgd_on_two_losses_and_leaves_who_is_fooled(images):
+    """An image that nothing fools pays for everything; one that is fooled at once, for little."""
+
+    class Counted(nn.Module):
+        seen = 0
+
+        def forward(self, pixels):
+            self.seen += len(pixels)
+            logits = torch.zeros(len(pixels), 16) + 1e-6 * pixels.mean((1, 2, 3))[:, None]
+            return logits + torch.eye(16)[0] * self.lead
+
+    cost, labels, steps = Counted(), torch.zeros(12, dtype=torch.long), 20
+    for cost.lead, most in ((1.0, 5 * 2.25 * steps + 20), (-1.0, 2)):
+        cost.seen = 0
+        found = attacks.worst_case(cost, images, labels, norm="l2", eps=0.5, steps=steps)
+        assert cost.seen / len(images) <= most
+        assert found.fooled.all() == (cost.lead < 0)
+
+
+def test_the_worst_case_of_a_restart_is_no_better_for_the_defender(trained):
+    network, images, labels = trained
+    how = {"norm": "l2", "eps": 0.3, "steps": 4}
+    once, often = (
+        attacks.worst_case(
+            network, images[:80], labels[:80], generator=generator(), restarts=n, **how
+        ).fooled
+        for n in (1, 3)
+    )
+    assert (often | ~once).all()
+
+
+@pytest.mark.parametrize(("norm", "eps"), [("l2", 0.3), ("linf", 0.02)])
+def test_the_union_of_independent_attacks_takes_no_more_than_one_image_in_a_hundred(
+    trained, norm, eps
+):
+    import torchattacks
+
+    network, images, labels = trained
+    images, labels = images[:200], labels[:200]
+    ours = ~attacks.worst_case(
+        network, images, labels, norm=norm, eps=eps, steps=20, generator=generator()
+    ).fooled
+    kind, left = {"l2": "L2", "linf": "Linf"}[norm], ours.clone()
+    how = {"eps": eps, "norm": kind, "seed": 0}
+    others = [
+        torchattacks.APGD(network, steps=20, loss="ce", **how),
+        torchattacks.APGDT(network, steps=20, n_classes=4, **how),
+        torchattacks.FAB(network, steps=10, n_classes=4, **how),
+        torchattacks.Square(network, n_queries=100, **how),
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for other in others:
+            found = other(images, labels).detach()
+            near = (found - images).flatten(1).norm(2 if norm == "l2" else torch.inf, dim=1)
+            with torch.no_grad():
+                wrong = network(found).argmax(1) != labels
+            left &= ~(wrong & (near <= eps * (1 + 1e-4)))
+    assert 0 < ours.float().mean() < 0.99
+    assert (ours.sum() - left.sum()) / len(images) <= 0.01
+
+
 # -- independent libraries ---------------------------------------------------------------------
 
 

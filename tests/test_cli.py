@@ -51,6 +51,10 @@ def test_every_verb_explains_itself(verb):
         (["measure", "accuracy", "--set", "n_images"], "expected NAME=VALUE"),
         (["measure", "accuracy", "--set", "images=3"], "parameters of accuracy: no 'images'"),
         (["run", "99_end"], "unknown chapter '99_end'; known: "),
+        (["run", "02_shape_bias", "--set", "study=moon"], "contradicts --study iconworld; choose"),
+        (["run", "09_findings", "--set", "sizes=[64]"], "parameters of 09_findings: no 'sizes'"),
+        (["measure", "shape_bias", "--set", "sizes=64"], "sizes = 64 is not list of int"),
+        (["verify", "--tolerance", "nan"], "--tolerance nan: expected a share"),
         (["shape-bias", "nowhere.csv"], "nowhere.csv: no such file"),
         (["measure", "accuracy", "--out", "data_manifest/x.csv"], "which is only read; write to"),
         (["decisions", "iconworld", "--out", "checkpoints"], "which is only read; write to"),
@@ -72,6 +76,30 @@ def test_a_users_error_is_one_line_and_status_2(words, message, capsys, monkeypa
     assert error.startswith("error: ")
     assert message in error
     assert "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["measure", "accuracy", "--seed", str(10**23)],
+        ["measure", "accuracy", "--seed", "-1"],
+        ["verify", "iconworld", "--jobs", "0"],
+        ["explorer", "--port", "99999999"],
+    ],
+)
+def test_a_number_out_of_range_is_refused_before_anything_is_done(words):
+    result = CliRunner().invoke(cli.app, words)
+    assert result.exit_code == 2
+    assert "Invalid value" in result.output
+
+
+def test_a_study_without_any_weights_is_an_error_and_not_an_empty_table(monkeypatch, capsys):
+    monkeypatch.setattr("robustbias.networks.zoo.weights_path", lambda entry: Path("nowhere"))
+    monkeypatch.setattr(sys, "argv", ["robustbias", "measure", "accuracy"])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == 2
+    assert "study iconworld has no network whose weights are on this" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("to", ["group", "process"])

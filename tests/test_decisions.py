@@ -143,11 +143,13 @@ def test_missing_columns_are_named(tmp_path):
 
 def test_files_that_are_no_csv_are_an_error(tmp_path):
     (tmp_path / "empty.csv").touch()
+    written(tmp_path / "twice.csv", "a,1,1,1,dog,dog,0,x.png,2", header=f"{HEADER},trial")
     (tmp_path / "binary.csv").write_bytes(bytes(range(256)) * 4)
     for name, message in {
         "empty.csv": "not a readable CSV",
         "binary.csv": "not a readable CSV",
         "absent.csv": "no such file",
+        "twice.csv": "not a readable CSV|twice",
         ".": "not a readable CSV",
     }.items():
         with pytest.raises(UserError, match=message):

@@ -1,5 +1,7 @@
 """Folders in the layouts of ImageNet-A, -R, -Sketch and -C, made small."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -163,6 +165,16 @@ def test_the_table_of_a_folder_changes_with_the_folder(data):
     assert before["n"].max() == 10
     assert after["n"].max() == 11
     assert (after["value"] != before["value"]).any()
+
+
+def test_the_digest_of_a_folder_is_of_its_content(data):
+    """Trap: images exchanged with their size and time kept."""
+    folder = data / "imagenet-r"
+    one = min(path for path in folder.glob("*/*") if path.parent.name in WNIDS)
+    before, content, status = imagenet.contents(folder, WNIDS), one.read_bytes(), one.stat()
+    one.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    os.utime(one, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert imagenet.contents(folder, WNIDS) != before
 
 
 def test_cells_with_other_photographs_and_sets_of_other_kinds_are_refused(data):

@@ -1,17 +1,21 @@
 """Generated garbage for every reader: one clear error or a result, nothing written elsewhere."""
 
 import contextlib
+import io
+import sys
 import tempfile
 from pathlib import Path
 
+import papermill
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from robustbias import manifest
-from robustbias.images import tiny_imagenet_files
+from robustbias import cli, manifest, tables, training
+from robustbias.book import edition, verify
+from robustbias.images import download, tiny_imagenet_files
 from robustbias.images.download import unpacked
-from robustbias.networks import checkpoints
+from robustbias.networks import checkpoints, zoo
 from robustbias.shape_bias import decisions
 from robustbias.utils import UserError
 from test_archives import tarred, zipped
@@ -109,3 +113,79 @@ def test_parameters(name, text):
     with contextlib.suppress(UserError):
         values = manifest.settings([f"{name}={text}"])
         manifest.checked("a measure", DEFAULTS, values, {"eps_grid": [0.0]})
+
+
+# words of a command line, good ones and others; a name may be followed by an option with a value
+WORDS = {
+    "fetch": ("edges", "imagenet-val", "iconworld", "torchvision-alexnet"),
+    "train": ("iconworld", "tiny-imagenet", "--network", "iconworld-alexnet-r"),
+    "measure": ("accuracy", "shape_bias", "dissection", "ood", "--study", "iconworld"),
+    "run": ("02_shape_bias", "09_findings", "GIVEN.ipynb", "--study", "iconworld"),
+    "publish": ("GIVEN", "moon"),
+    "verify": ("moon", "--against", "GIVEN", "--tolerance", "-1"),
+    "decisions": ("moon", "GIVEN"),
+    "shape-bias": ("GIVEN.csv", "GIVEN"),
+}
+ANYTHING = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
+SETTINGS = st.sampled_from([*DEFAULTS, "n_images", "sizes", "study", "batch"])
+VALUES = st.sampled_from(["0", "-1", "1e23", "nan", "[nan]", "[64]", "None", "'a'", "{}", "moon"])
+
+
+@st.composite
+def command_lines(draw):
+    verb = draw(st.sampled_from(sorted(WORDS)))
+    options = st.tuples(
+        st.sampled_from(["--set", "--out", "--seed", "--study", "--device"]),
+        st.builds("{}={}".format, SETTINGS, VALUES | ANYTHING) | VALUES | ANYTHING,
+    )
+    words = draw(st.lists(st.sampled_from(WORDS[verb]) | ANYTHING, max_size=4))
+    return [verb, *words, *(word for pair in draw(st.lists(options, max_size=2)) for word in pair)]
+
+
+@pytest.fixture(scope="module")
+def harmless():
+    """The verbs without what takes minutes: downloads, epochs, kernels; no weights are here."""
+
+    def refused(*_, **__):
+        raise UserError("not in this test")
+
+    tables.measures()  # imported before the clock runs
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(download, "downloaded", refused)
+        patch.setattr(training, "train", refused)
+        patch.setattr(papermill, "execute_notebook", refused)
+        patch.setattr(verify, "recomputed", refused)
+        patch.setattr(zoo, "weights_path", lambda entry: Path("nowhere"))
+        with tempfile.TemporaryDirectory() as place:
+            patch.setattr(edition, "BUILD", Path(place) / "build")
+            patch.setenv("ROBUSTBIAS_DATA", str(Path(place) / "data"))
+            yield patch
+
+
+SOURCES = ("chapters", "checkpoints", "data_manifest", "book", "lib")
+
+
+def sources():
+    files = [path for name in SOURCES for path in (manifest.ROOT / name).rglob("*")]
+    return {
+        path: path.stat().st_mtime_ns
+        for path in [*manifest.ROOT.iterdir(), *files]
+        if path.is_file() and path.suffix != ".pyc"
+    }
+
+
+@settings(slow, max_examples=400, deadline=30_000)
+@given(command_lines(), damaged(WHOLE["csv"], b'{"cells": [], "metadata": {}, "nbformat": 4}'))
+def test_command_line(harmless, words, content):
+    before, out = sources(), io.StringIO()
+    with tempfile.TemporaryDirectory() as place, contextlib.chdir(place):
+        for name in ("GIVEN", "GIVEN.csv", "GIVEN.ipynb"):
+            Path(name).write_bytes(content)
+        harmless.setattr(sys, "argv", ["robustbias", *words])
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+            try:
+                cli.main()
+            except SystemExit as stop:
+                assert stop.code in (0, 1, 2), (words, stop.code)  # noqa: PT017
+    assert "Traceback" not in out.getvalue()
+    assert sources() == before

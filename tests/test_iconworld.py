@@ -176,3 +176,11 @@ def test_wrong_requests_are_refused(world):
         world.cue_conflict(96)
     with pytest.raises(UserError, match="n = -1"):
         world.val(-1)
+    for n in (10**8, 10**9):
+        with pytest.raises(
+            UserError, match=rf"{n} images of 64 .* do not fit .* at most \d+\."
+        ) as e:
+            world.concepts(n)
+        most = int(str(e.value).split()[-1].rstrip("."))
+        world._check_memory(most)
+        assert 1000 < most < n

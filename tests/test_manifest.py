@@ -1,5 +1,6 @@
 """Every entry of the manifest is complete, and a wrong one is refused with one clear error."""
 
+import math
 import os
 import subprocess
 import sys
@@ -103,6 +104,37 @@ def test_a_wrong_entry_is_refused(written, change, message):
     written(NETWORK.replace(*change))
     with pytest.raises(UserError, match=message):
         manifest.network("n")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"categories": ["cat", "cat"]}, "categories lists a value twice"),
+        ({"sizes": [64, 64]}, "sizes lists a value twice"),
+        (
+            {"threat": {"norm": "l2", "eps": -1.0, "steps": 3}},
+            "expected eps and steps of 0 or more",
+        ),
+        (
+            {"threat": {"norm": "l2", "eps": 1.0, "steps": -3}},
+            "expected eps and steps of 0 or more",
+        ),
+        ({"threat": {"norm": "l3", "eps": 1.0, "steps": 3}}, "norm is 'l3'; expected one of l2"),
+        ({"attack_grid": [0.5, -0.5]}, "attack_grid is .*expected 0 or more"),
+        ({"attack_grid": [math.nan]}, "expected a finite number"),
+    ],
+)
+def test_a_wrong_study_is_refused(change, message):
+    table = manifest._table(manifest.ROOT / "data_manifest/studies/iconworld.toml")
+    with pytest.raises(UserError, match=message):
+        manifest.filled(manifest.StudyEntry, {"name": "mine", **table, **change}, "mine")
+
+
+def test_a_file_of_another_encoding_is_refused(written):
+    path = written(NETWORK)
+    path.write_bytes(b'title = "\xff"')
+    with pytest.raises(UserError, match="mine.toml is not valid TOML"):
+        manifest.networks()
 
 
 def test_a_hash_is_written_into_its_own_entry_alone(written):

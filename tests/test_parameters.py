@@ -7,6 +7,7 @@ from robustbias.manifest import checked
 from robustbias.utils import UserError
 
 KNOWN = {"study": "first", "n": 3, "scale": 1.0, "grid": [1, 2], "sizes": None, "names": []}
+COUNTS = {"null_seeds": 3, "seed": 0, "eps_grid": None}
 
 
 @pytest.mark.parametrize(
@@ -26,6 +27,35 @@ def test_a_wrong_parameter_is_an_error_that_lists_the_valid_ones(given, complain
         checked("01", KNOWN, given)
     assert complaint in str(error.value)
     assert "Valid: study: str = 'first', n: int = 3, scale: float = 1.0" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        ({"n": 0}, "n = 0 is not positive"),
+        ({"n": 10**23}, "n = 1" + "0" * 23 + " is not a number of 64 bits"),
+        ({"seed": -(10**23)}, "is not a number of 64 bits"),
+        ({"null_seeds": -1}, "null_seeds = -1 is not 0 or more"),
+        ({"scale": float("nan")}, "scale = nan is not finite"),
+        ({"eps_grid": [0.5, float("inf")]}, r"eps_grid = [0.5, inf] is not finite"),
+        ({"eps_grid": 0.5}, "eps_grid = 0.5 is not list of float"),
+    ],
+)
+def test_an_impossible_number_is_an_error(given, complaint):
+    with pytest.raises(UserError) as error:
+        checked("01", KNOWN | COUNTS, given, {"eps_grid": [1.0]})
+    assert complaint in str(error.value)
+    assert "eps_grid: list of float = None" in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["sizes", "anything"])
+def test_a_parameter_where_there_are_none_is_an_error(name):
+    with pytest.raises(UserError, match=f"parameters of 09: no '{name}'. Valid: none."):
+        checked("09", {}, {name: [64]})
+
+
+def test_counts_that_may_be_zero_may():
+    assert checked("01", COUNTS, {"null_seeds": 0, "seed": -1}) == {"null_seeds": 0, "seed": -1}
 
 
 def test_a_whole_number_stands_for_a_float_and_a_tuple_for_a_list():

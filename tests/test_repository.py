@@ -96,6 +96,14 @@ def test_pictures_enter_only_as_outputs_of_published_chapters(tracked):
     ] == []
 
 
+def test_every_text_gives_the_drawings_of_openmoji_one_licence():
+    for name in ("README.md", "book/methods.md", "data_manifest/datasets/iconworld.toml"):
+        said = re.findall(r"OpenMoji.{,60}?CC BY[-\w]* [\d.]+|CC BY[-\w]* [\d.]+ \(OpenMoji",
+                          " ".join((ROOT / name).read_text().split()))  # fmt: skip
+        assert said, name
+        assert all("CC BY-SA 4.0" in sentence for sentence in said), (name, said)
+
+
 def test_no_file_is_large(tracked):
     assert {path.name: path.stat().st_size for path in tracked if path.stat().st_size > 8e6} == {}
 

@@ -141,7 +141,7 @@ def test_the_numbers_are_those_of_the_displays_that_decide(bias):
 
 def test_accuracy_is_clean_and_at_the_radius_of_training():
     numbers = adversarial_training_report.headlines(accuracy(toy_study.study(), n_images=20))
-    assert {row["number"] for row in numbers} == {"top-1, clean", "top-1, PGD-10, eps 0.5"}
+    assert {row["number"] for row in numbers} == {"top-1, clean", "top-1 under attack, eps 0.5"}
     assert {row["regime"] for row in numbers} == {"standard", "robust"}
 
 

@@ -1,4 +1,5 @@
 import io
+import os
 
 import numpy as np
 import pyarrow as pa
@@ -139,6 +140,27 @@ def test_images_are_decoded_once(sharded, image_cache, monkeypatch):
     assert len(list(image_cache.rglob("*.npy"))) == 1
 
 
+@pytest.mark.parametrize("layout", ["sharded", "official"])
+def test_a_changed_image_is_decoded_again_though_size_and_time_are_kept(layout, images, request):
+    """Trap: new images under an old digest, from the pixels decoded before."""
+    directory = request.getfixturevalue(layout)
+    jpeg = next(content for split, wnid, _, content in images if (split, wnid) == ("val", CATS[0]))
+    for shard in directory.rglob("*.parquet"):  # as it is, so that the image is in the file
+        pq.write_table(pq.read_table(shard), shard, compression="none", use_dictionary=False)
+    before = TinyImageNet(directory=directory)
+    old = before.digest
+    (path,) = [p for p in directory.rglob("*") if p.is_file() and jpeg in p.read_bytes()]
+    status = path.stat()
+    at = jpeg.index(b"\xff\xdb") + 5  # the first number of the quantisation, by which all is scaled
+    other = jpeg[:at] + bytes([2 * jpeg[at]]) + jpeg[at + 1 :]
+    path.write_bytes(path.read_bytes().replace(jpeg, other))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    after = TinyImageNet(directory=directory)
+    assert path.stat().st_size == status.st_size
+    assert (after.val().pixels != before.val().pixels).any()
+    assert after.digest != old
+
+
 def test_counts_need_no_decoding(sharded, official):
     for directory, split, expected in ((sharded, "train", 800), (official, "val", 400)):
         assert tiny_imagenet_files.count(directory / "tiny-imagenet", split) == expected
@@ -179,6 +201,19 @@ def test_shards_that_name_classes_in_another_order_are_an_error(sharded, images)
     shard = sharded / "tiny-imagenet" / "valid-00000-of-00001.parquet"
     parquet(shard, images[-3:], metadata={"huggingface": about})
     with pytest.raises(UserError, match=r"not the 200 sorted WNIDs .*labels would be misread"):
+        TinyImageNet(directory=sharded).val()
+
+
+def test_notes_that_are_none_and_rows_without_a_label_are_errors(sharded, images):
+    shard = sharded / "tiny-imagenet" / "valid-00000-of-00001.parquet"
+    whole = pq.read_table(shard)
+    for about in (b"[", b"[1]", b'{"info": 3}', b"\xff"):
+        pq.write_table(whole.replace_schema_metadata({b"huggingface": about}), shard)
+        with pytest.raises(UserError, match="readable notes on its columns"):
+            TinyImageNet(directory=sharded).val()
+    labels = pa.array([None, *whole["label"].to_pylist()[1:]], pa.int64())
+    pq.write_table(whole.set_column(1, "label", labels), shard)
+    with pytest.raises(UserError, match="a row without a label or an image"):
         TinyImageNet(directory=sharded).val()
 
 

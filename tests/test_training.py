@@ -122,6 +122,9 @@ def test_a_plateau_is_three_robust_accuracies_within_one_standard_error(accuraci
         {"epoch": k + 1, "clean": 0.9, "adversarial": value} for k, value in enumerate(accuracies)
     ]
     assert training.plateau(rows, how) is still
+    ending = training.ending(rows, how)
+    assert ("robust accuracy stood still" in ending) is still
+    assert f"{accuracies[-1]:.3f})" in ending
 
 
 def test_training_stops_when_robust_accuracy_stands_still(monkeypatch):

@@ -4,11 +4,15 @@
 
 The norms differ only in `random_start`, `_direction` and `_project`, each batched over images.
 Pixels are in [0, 1] and eps is in pixel units. Source: Madry et al. 2018 (arXiv 1706.06083).
+`perturbed` is what training runs. `worst_case` is the evaluation: several losses, step-size
+schedules and targets, after Croce and Hein 2020 (arXiv 2003.01690). `random_search` sees logits
+alone, and tells whether gradients hid something from the others.
 """
 
 import contextlib
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -157,6 +161,237 @@ def perturbed(
             delta = delta + step * _direction[norm](gradient)
             delta = _inside(pixels, _project[norm](delta, eps))
     return pixels + delta
+
+
+# Evaluation: the worst case over losses, step-size schedules, targets and restarts
+
+
+def _difference(
+    logits: Float[Tensor, "n k"], labels: Int64[Tensor, " n"], targets: Int64[Tensor, " n"] | None
+) -> Float[Tensor, " n"]:
+    """Difference of logits ratio: (target, or largest other, - label) / spread of the largest.
+
+    It does not change when all logits are scaled, so that its gradient never vanishes.
+    """
+    top = logits.topk(min(4, logits.shape[1]), 1).values
+    third, fourth = top[:, min(2, top.shape[1] - 1)], top[:, -1]
+    if targets is None:
+        return -_margin(logits, labels) / (top[:, 0] - third).clamp_min(1e-12)
+    gap = (logits.gather(1, targets[:, None]) - logits.gather(1, labels[:, None]))[:, 0]
+    return gap / (top[:, 0] - (third + fourth) / 2).clamp_min(1e-12)
+
+
+def _entropy(logits: Tensor, labels: Tensor, _: Tensor | None) -> Float[Tensor, " n"]:
+    return F.cross_entropy(logits, labels, reduction="none")
+
+
+def apgd(
+    network: nn.Module,
+    pixels: Float[Tensor, "n 3 h w"],
+    labels: Int64[Tensor, " n"],
+    *,
+    norm: str,
+    eps: float,
+    steps: int,
+    loss: Callable[[Tensor, Tensor, Tensor | None], Tensor] = _difference,
+    targets: Int64[Tensor, " n"] | None = None,
+    generator: torch.Generator | None = None,
+    bfloat16: bool = False,
+) -> Float[Tensor, "n 3 h w"]:
+    """The image of the smallest margin on each path of PGD with momentum and halved steps.
+
+        z     = project(x_k + size * direction(gradient))
+        x_k+1 = project(x_k + 0.75 (z - x_k) + 0.25 (x_k - x_k-1))
+
+    `size`, one an image, starts at 2 eps. At checkpoints that come ever closer it is halved, and
+    the path goes on from its best point, where fewer than 3 of 4 steps raised the loss or nothing
+    better was found with an unhalved size. Fooled images leave the batch at checkpoints.
+
+    Args:
+        loss: Of logits, labels and targets, one value an image; it grows along the path.
+
+    Source: Croce and Hein 2020, arXiv 2003.01690, algorithm 1.
+    """
+    strongest, worst = pixels.clone(), pixels.new_full((len(pixels),), torch.inf)
+    delta = _inside(pixels, random_start(norm, pixels.shape, eps, generator, pixels.device))
+    low = pixels.new_full((len(pixels),), -torch.inf)
+    live = torch.arange(len(pixels), device=pixels.device)
+    x, y, before, best, ascent = pixels, labels, delta, delta, torch.zeros_like(delta)
+    size, top, marked, value = torch.full_like(low, 2 * eps), low, low, -low
+    rises, halved = torch.zeros_like(low), torch.zeros_like(low, dtype=torch.bool)
+    marks, last = _checkpoints(steps), 0
+    with _attacked(network, pixels.device, bfloat16):
+        for step in range(steps + 1):
+            images = (x + delta).requires_grad_()
+            logits = network(images).float()
+            values = loss(logits, y, targets)
+            (gradient,) = torch.autograd.grad(values.sum(), images)
+            values, margin = values.detach(), _margin(logits.detach(), y)
+            stronger = margin < worst[live]
+            worst[live[stronger]] = margin[stronger]
+            strongest[live[stronger]] = images.detach()[stronger]
+            rises, value = rises + (values > value), values
+            up = (values > top)[:, None, None, None]
+            best, ascent = torch.where(up, delta, best), torch.where(up, gradient, ascent)
+            top = top.maximum(values)
+            if step in marks:
+                halve = (rises < 0.75 * (step - last)) | (~halved & (top <= marked))
+                back = halve[:, None, None, None]
+                size = torch.where(halve, size / 2, size)
+                delta, gradient = (
+                    torch.where(back, best, delta),
+                    torch.where(back, ascent, gradient),
+                )
+                before = torch.where(back, best, before)
+                marked, halved, last, rises = top, halve, step, torch.zeros_like(rises)
+                keep = worst[live] >= 0
+                if not keep.any():
+                    break
+                live, x, y, delta, gradient = (
+                    live[keep],
+                    x[keep],
+                    y[keep],
+                    delta[keep],
+                    gradient[keep],
+                )
+                before, best, ascent = before[keep], best[keep], ascent[keep]
+                size, top, marked, value = size[keep], top[keep], marked[keep], value[keep]
+                rises, halved = rises[keep], halved[keep]
+                targets = None if targets is None else targets[keep]
+            ahead = delta + size[:, None, None, None] * _direction[norm](gradient)
+            ahead = _inside(x, _project[norm](ahead, eps))
+            if step:
+                ahead = delta + 0.75 * (ahead - delta) + 0.25 * (delta - before)
+                ahead = _inside(x, _project[norm](ahead, eps))
+            before, delta = delta, ahead
+    return strongest
+
+
+def _checkpoints(steps: int) -> set[int]:
+    """Steps after which step sizes are looked at: at .22, .41, .57, .70, ... of the path."""
+    shares = [0.0, 0.22]
+    while shares[-1] < 1:
+        shares.append(shares[-1] + max(shares[-1] - shares[-2] - 0.03, 0.06))
+    return {math.ceil(round(share * steps, 6)) for share in shares[1:] if share < 1}
+
+
+MOST_TARGETS = 15  # all others of 16 classes are tried as targets, of more classes the 9 likeliest
+
+
+def worst_case(
+    network: nn.Module,
+    pixels: Float[Tensor, "n 3 h w"],
+    labels: Int64[Tensor, " n"],
+    *,
+    norm: str,
+    eps: float,
+    steps: int,
+    restarts: int = 1,
+    generator: torch.Generator | None = None,
+    bfloat16: bool = False,
+) -> Attack:
+    """Images that any of several attacks fooled the network with; the originals where none did.
+
+    In turn, each on the images that still stand: PGD of steps / 4 steps on the margin, `apgd` on
+    the cross-entropy and on the difference of logits, then targeted at every other class, the
+    likeliest first (all of up to 16 classes, else 9), with half the steps. No loss, schedule or
+    target is the strongest for every network, so each has its turn. Whether an image is fooled is
+    read off logits in full precision, whatever the gradients are in.
+
+    Cost: at most restarts * steps * (2.25 + targets / 2) forward and backward passes an image.
+
+    Args:
+        eps, restarts: As for `pgd`.
+
+    Raises:
+        UserError: As `pgd`.
+    """
+    check(norm, eps, steps)
+    if len(pixels) == 0 or restarts < 1:
+        raise UserError(
+            f"{len(pixels)} images and {restarts} restarts; expected at least 1 of each."
+        )
+    found = pixels.clone()
+    with _attacked(network, pixels.device, False), torch.no_grad():
+        clean = network(pixels).float()
+    standing = clean.argmax(1) == labels
+    ranked = clean.scatter(1, labels[:, None], -torch.inf).argsort(1, descending=True)[:, :-1]
+    ranked = ranked[:, : ranked.shape[1] if ranked.shape[1] <= MOST_TARGETS else 9]
+    how = {"norm": norm, "eps": eps, "generator": generator, "bfloat16": bfloat16}
+    plan = [(pgd, math.ceil(steps / 4), {}), (apgd, steps, {"loss": _entropy}), (apgd, steps, {})]
+    plan += [(apgd, math.ceil(steps / 2), {"targets": target}) for target in ranked.T]
+    for attack, count, more in plan * restarts if eps > 0 else ():
+        index = standing.nonzero()[:, 0]
+        if not len(index):
+            break
+        more = {name: v[index] if name == "targets" else v for name, v in more.items()}
+        images = attack(network, pixels[index], labels[index], steps=count, **how, **more)
+        images = images.pixels if isinstance(images, Attack) else images
+        with _attacked(network, pixels.device, False), torch.no_grad():
+            fooled = network(images).argmax(1) != labels[index]
+        found[index[fooled]] = images[fooled]
+        standing[index[fooled]] = False
+    distance = (found - pixels).flatten(1).norm(p=2 if norm == "l2" else torch.inf, dim=1)
+    return Attack(found, distance, ~standing)
+
+
+@torch.no_grad()
+def random_search(
+    network: nn.Module,
+    pixels: Float[Tensor, "n 3 h w"],
+    labels: Int64[Tensor, " n"],
+    *,
+    norm: str,
+    eps: float,
+    queries: int,
+    generator: torch.Generator | None = None,
+) -> Attack:
+    """An attack without gradients: squares of random place and colour, kept if the margin falls.
+
+    The side of a square falls from about half the image's to a tenth. Where this fools a network
+    that `worst_case` does not, the network's gradients are masked. A plain form of Square.
+
+    Source: Andriushchenko et al. 2020, arXiv 1912.00049.
+    """
+    check(norm, eps, queries)
+    n, _, height, width = pixels.shape
+    rows = torch.arange(height, device=pixels.device)[None, :, None]
+    columns = torch.arange(width, device=pixels.device)[None, None, :]
+
+    def drawn(*size: int) -> Tensor:
+        return torch.rand(size, generator=generator, device=pixels.device)
+
+    def colours() -> Tensor:
+        return torch.where(drawn(n, 3) < 0.5, -1.0, 1.0)[:, :, None, None]
+
+    stripes = torch.where(drawn(n, 3, 1, width) < 0.5, -1.0, 1.0).expand_as(pixels)
+    delta = _inside(pixels, _project[norm](stripes * eps, eps))
+    with _attacked(network, pixels.device, False):
+        margin = _margin(network(pixels + delta).float(), labels)
+        for query in range(queries):
+            standing = margin >= 0
+            if not standing.any():
+                break
+            side = max(1, round(min(height, width) * 0.5 * 0.2 ** (query / queries)))
+            top = (drawn(n) * (height - side + 1)).long()[:, None, None]
+            left = (drawn(n) * (width - side + 1)).long()[:, None, None]
+            square = (
+                (rows >= top) & (rows < top + side) & (columns >= left) & (columns < left + side)
+            )
+            square = square[:, None]
+            if norm == "l2":  # as long as the rest is when the square takes its share of the ball
+                bright = eps / side * (0.2 + 0.8 * drawn(n))[:, None, None, None] / 3**0.5
+                trial = torch.where(square, delta + bright * colours(), delta)
+            else:
+                trial = torch.where(square, eps * colours(), delta)
+            trial = _inside(pixels, _project[norm](trial, eps))
+            index = standing.nonzero()[:, 0]
+            now = _margin(network(pixels[index] + trial[index]).float(), labels[index])
+            better = index[now < margin[index]]
+            delta[better] = trial[better]
+            margin[index] = torch.minimum(margin[index], now)
+    distance = delta.flatten(1).norm(p=2 if norm == "l2" else torch.inf, dim=1)
+    return Attack(pixels + delta, distance, margin < 0)
 
 
 def check(norm: str, eps: float, steps: int) -> None:

@@ -256,6 +256,15 @@ def plateau(rows: pd.DataFrame | list[dict], how: Recipe) -> bool:
     return bool(max(last) - min(last) <= _standard_error(last[-1], how))
 
 
+def ending(rows: pd.DataFrame | list[dict], how: Recipe) -> str:
+    """One sentence on how a training ended: whether its accuracy stood still."""
+    what = "robust accuracy" if how.eps else "accuracy"
+    last = ", ".join(f"{value:.3f}" for value in _tests(rows, how)[-PLATEAU:]) or "none"
+    if plateau(rows, how):
+        return f"{what} stood still (last tests: {last})."
+    return f"{what} had not yet stood still (last tests: {last}); more epochs may change it."
+
+
 def stalled(rows: pd.DataFrame | list[dict], how: Recipe) -> bool:
     """Whether the last `patience` tests under the full radius brought no better robust accuracy."""
     tested = _tests(rows, how)
@@ -568,6 +577,7 @@ def train_study(
         if leads():
             publish(network, record(network, how, rows, source.digest))
             (STATES / f"{entry.name}.state.safetensors").unlink()
+            print(f"{entry.name}: {ending(rows, how)}")
     return records(networks or ours).groupby("network").tail(1)
 
 

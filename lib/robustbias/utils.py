@@ -8,6 +8,7 @@ import platform
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -145,9 +146,15 @@ def digest(path: Path, kind: str) -> str:
 
 
 def stamp(path: Path) -> str:
-    """Name, size and time of a file: changes when the file does."""
+    """Name, size and time of a file, for what is too large to be read: shards for training."""
     status = path.stat()
     return f"{path.name} {status.st_size} {status.st_mtime_ns}"
+
+
+def fingerprints(paths: Iterable[Path]) -> list[str]:
+    """Name and SHA-256 of each file: content tells, since size and time may be kept."""
+    with ThreadPoolExecutor() as pool:  # hashing releases the interpreter's lock
+        return list(pool.map(lambda path: f"{path.name} {sha256(path)}", paths))
 
 
 # MIME types of what a notebook carries for programs

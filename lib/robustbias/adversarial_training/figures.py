@@ -45,13 +45,8 @@ def accuracy_curve(table: pd.DataFrame) -> Described:
         table: From `measure.accuracy`; the dotted line marks the radius R was trained at.
     """
     attacked = set(table.loc[table["steps"] > 0, "network"])
-    steps = table.loc[table["steps"] > 0, "steps"].min()
     table = plotting.per_architecture(table)
-    rows = table[
-        (table["metric"] == "top1")
-        & table["network"].isin(attacked)
-        & table["steps"].isin([0, steps])
-    ]
+    rows = table[(table["metric"] == "top1") & table["network"].isin(attacked)]
     labels = ["top-1 accuracy\n(higher is more robust)"]
     figure, panels = plotting.architecture_panels(rows, labels, panel=(2.3, 2.4), sharey=True)
     words = []

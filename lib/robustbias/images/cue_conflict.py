@@ -22,7 +22,7 @@ from torchvision.transforms.v2 import functional as F
 
 from robustbias.images import CueConflict, Images, cached_pixels, opened
 from robustbias.manifest import ROOT
-from robustbias.utils import MissingData, UserError, sha256
+from robustbias.utils import MissingData, UserError, fingerprints, sha256
 
 # -- --------------------------------------------------------------------------------------------
 # Entry-level categories and the classes each of them gathers.
@@ -234,8 +234,7 @@ def _pixels(files: tuple[Path, ...], size: int) -> UInt8[Tensor, "n 3 h w"]:
     """The files' pixels at one side, from the cache when they were read before."""
     if size < 1:
         raise UserError(f"stimulus size {size}; expected a side of 1 pixel or more.")
-    with ThreadPoolExecutor() as pool:  # by content, as `digest`: times and sizes may be kept
-        key = [str(size), *pool.map(sha256, files)]
+    key = [str(size), *fingerprints(files)]
     return cached_pixels("stimuli", key, lambda: _resized(files, size))
 
 

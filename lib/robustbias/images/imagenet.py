@@ -30,7 +30,7 @@ from robustbias.images.cue_conflict import CATEGORIES, class_names, entry_level,
 from robustbias.images.source import StimulusFolders
 from robustbias.images.streams import Stream
 from robustbias.manifest import DatasetEntry
-from robustbias.utils import MissingData, UserError, stamp
+from robustbias.utils import MissingData, UserError, fingerprints
 
 SUFFIXES = (".jpeg", ".jpg", ".png")
 
@@ -79,12 +79,13 @@ def corrupted(
 
 
 def contents(folder: Path, classes: tuple[str, ...], n: int | None = None, seed: int = 0) -> str:
-    """Hash of the names, sizes and times of the images that `labelled` would read."""
-    return _stamps(_chosen(folder, classes, n, seed)[0])
+    """Hash of the names and contents of the images that `labelled` would read."""
+    return _hashed(_chosen(folder, classes, n, seed)[0])
 
 
-def _stamps(paths: list[Path]) -> str:
-    text = "\n".join(f"{path.parent.name} {stamp(path)}" for path in paths)
+def _hashed(paths: list[Path]) -> str:
+    folders = (path.parent.name for path in paths)
+    text = "\n".join(map(" ".join, zip(folders, fingerprints(paths), strict=True)))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -266,7 +267,7 @@ class ImageNet(StimulusFolders):
         paths, wnids = self._files
         pixels = cached_pixels(
             "imagenet",
-            (str(self.side), _stamps(paths)),
+            (str(self.side), _hashed(paths)),
             lambda: decoded(paths, self.side, _cropped),
         )
         index = {wnid: label for label, wnid in enumerate(self.classes)}
@@ -302,7 +303,7 @@ class ImageNet(StimulusFolders):
     def digest(self) -> str:
         """Hash of the classes, of the photographs' names, sizes and times, and of the stimuli."""
         paths, _ = self._files
-        parts = (*self.classes, *self.categories, str(self.side), _stamps(paths))
+        parts = (*self.classes, *self.categories, str(self.side), _hashed(paths))
         total = hashlib.blake2b(" ".join(parts).encode(), digest_size=8)
         total.update(self.stimuli_digest(("stylized",)))
         return total.hexdigest()

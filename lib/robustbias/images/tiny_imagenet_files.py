@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from jaxtyping import Int64
 
-from robustbias.utils import MissingData, UserError, reading, stamp
+from robustbias.utils import MissingData, UserError, fingerprints, reading
 
 # -- --------------------------------------------------------------------------------------------
 # Encoded images of one split, as a reader of some layout found them.
@@ -22,7 +22,7 @@ from robustbias.utils import MissingData, UserError, reading, stamp
 class Encoded:
     """JPEG images that have not been decoded yet.
 
-    `labels` index a data set's classes; `key` names the content (files, sizes, times), so that
+    `labels` index a data set's classes; `key` names the content (files and their hashes), so that
     decoded pixels can be kept under it; `content` hands out the bytes in the order of the names.
     """
 
@@ -98,7 +98,7 @@ def from_shards(shards: list[Path], wnids: tuple[str, ...], wanted: tuple[str, .
     return Encoded(
         labels=rows["label"].to_numpy().astype(np.int64),
         names=tuple(path or f"image_{row}.JPEG" for row, path in enumerate(paths)),
-        key=tuple(stamp(shard) for shard in shards),
+        key=tuple(fingerprints(shards)),
         content=lambda: (
             content
             for shard in shards
@@ -188,7 +188,7 @@ def from_folders(
     return Encoded(
         labels=np.array([wnids.index(wnid) for wnid, _ in labelled], dtype=np.int64),
         names=tuple(path.name for path in files),
-        key=tuple(stamp(path) for path in files),
+        key=tuple(fingerprints(files)),
         content=lambda: (path.read_bytes() for path in files),
     )
 
