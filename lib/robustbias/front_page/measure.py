@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from robustbias.images import floats
-from robustbias.shape_bias.measure import entry_level, softmax
+from robustbias.shape_bias.measure import entry_level, responses
 from robustbias.studies import Study, pair_of
 
 
@@ -35,7 +35,7 @@ def conflicts(study: Study, *, architecture: str, n: int = 5) -> Conflicts:
     for regime, entry in pair_of(study, architecture).items():
         network = study.network_named(entry.name)
         membership = study.membership(network).to(study.device)
-        chosen = entry_level(softmax(network, pixels), membership)
+        chosen = entry_level(responses(network, pixels).softmax(1), membership)
         decisions[regime] = [stimuli.categories[i] for i in chosen.tolist()]
     shapes, textures = (
         [stimuli.categories[i] for i in cue.cpu()[index].tolist()]
