@@ -81,6 +81,8 @@ def test_the_dose_response_is_scaled_to_the_side_of_imagenet(bias):
     (reference,) = [ln for ln in figure.axes[0].lines if "published" in str(ln.get_label())]
     expected = published.results("shape_bias", norm="l2", architecture="resnet50")["value"].max()
     assert max(reference.get_ydata()) == expected == pytest.approx(0.694981)
+    alone = shape_bias_figures.dose_response(bias, **series | {"networks": []})
+    assert [ln.get_label() for ln in alone.axes[0].lines] == [reference.get_label()]
 
 
 @pytest.mark.parametrize("show", [True, False])

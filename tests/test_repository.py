@@ -18,7 +18,7 @@ from robustbias.training import Recipe
 TOP = {
     "README.md", "LICENSE", "CITATION.cff", "CHANGELOG.md", "SECURITY.md", "Makefile", "Snakefile",
     "_config.yml", "requirements.txt", "requirements.lock", "pyproject.toml", "book", "chapters",
-    "lib", "data_manifest", "checkpoints", "tests", "benchmarks",
+    "lib", "profiles", "data_manifest", "checkpoints", "tests", "benchmarks",
 }  # fmt: skip
 HOME = re.compile(r"(?<![\w.])/(?:home|root|Users|work|tmp)/\w")
 TEXT = {

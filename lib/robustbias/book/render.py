@@ -180,10 +180,11 @@ def _toc(template: Path, contents: Contents, conclusions: list[Path]) -> dict:
     for study, paths in contents.items():
         # A chapter has the number of its file in every study; the study's own page has none.
         chapters = [{"file": f"{study}/{path.stem}"} for path in paths]
-        parts += [
-            {"caption": manifest.study(study).title, "chapters": [{"file": f"{study}/study"}]},
-            {"numbered": True, "restart_numbering": True, "chapters": chapters},
-        ]
+        parts.append(
+            {"caption": manifest.study(study).title, "chapters": [{"file": f"{study}/study"}]}
+        )
+        if chapters:
+            parts.append({"numbered": True, "restart_numbering": True, "chapters": chapters})
     closing = [{"file": path.stem} for path in conclusions if path != edition.front_page()]
     parts += [{"caption": "All studies", "chapters": closing}] if closing else []
     toc["parts"][-1:-1] = parts

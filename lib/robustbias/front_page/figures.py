@@ -133,7 +133,9 @@ def _attack(ax: Axes, table: pd.DataFrame) -> None:
         curve = matching(rows, regime=regime).sort_values("attack_eps")
         look = {"kind": regime, "label": REGIMES[regime], "ls": "-", "ms": 4}
         plotting.interval_points(ax, curve["attack_eps"], curve, **look)
-    ax.set(xlabel="attack radius (L2)\n ", ylabel="accuracy", ylim=(-0.02, 1.05))
+    ax.set(
+        xlabel="attack radius (L2)\n ", ylabel="accuracy", ylim=(-0.02, 1.45), yticks=(0, 0.5, 1)
+    )
     ax.tick_params(labelsize="x-small")
     ax.legend(frameon=False, fontsize="x-small", loc="upper right")
 

@@ -21,6 +21,7 @@ class Conflicts:
     decisions: dict[str, list[str]]
 
 
+@torch.no_grad()
 def conflicts(study: Study, *, architecture: str, n: int = 5) -> Conflicts:
     """n cue conflicts at equal steps through the set, and what S and R of an architecture decide.
 

@@ -258,7 +258,8 @@ def dose_response(
     ].sort_values("eps")
     displays = one_of_each_kind(group)
     several = len(displays) > 1
-    colours = sns.color_palette("flare", len(displays)) if several else [PALETTE["robust"]]
+    palette = sns.color_palette("flare", len(displays)) if several else [PALETTE["robust"]]
+    colours = palette[: len(displays)]  # none, where no network of the series is here
     figure, axes = plotting.canvas(1, 2, panel=(3.8, 3.1), sharex=True)
     for ax, metric in zip(axes[0], ("shape_bias", "coverage"), strict=True):
         for display, colour in zip(displays, colours, strict=False):
