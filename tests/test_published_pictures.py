@@ -22,17 +22,18 @@ ALIKE = 0.5  # r of a panel and a photograph that it shows, in grey values and i
 # largest is 0.09, and in a figure of 120 filters 0.19. Of first-layer maps it is 0.2 to 0.4.
 MARGIN = 0.25
 PANEL = 24  # the smallest side of a panel, in pixels of the picture
-EMBEDDED = re.compile(r"data:image/(?:png|jpeg);base64,([A-Za-z0-9+/=]+)")
+EMBEDDED = re.compile(r"data:image/(?:png|jpeg|webp|avif);base64,([A-Za-z0-9+/=\s]+)")
 
 
 def pictures(path):
-    """Every PNG and JPEG among a notebook's outputs, also those inside HTML and widgets."""
+    """Every picture among a notebook's outputs, also those inside SVG, HTML and widgets."""
     found = []
     for cell in nbformat.read(path, as_version=4).cells:
         for output in cell.get("outputs", []):
             data = output.get("data", {})
             found += [data[kind] for kind in ("image/png", "image/jpeg") if kind in data]
-            found += EMBEDDED.findall(str(data.get("text/html", "")))
+            for kind in ("text/html", "image/svg+xml"):
+                found += EMBEDDED.findall(str(data.get(kind, "")))
     found += EMBEDDED.findall(path.read_text(encoding="utf-8").replace("\\n", ""))
     return [Image.open(io.BytesIO(base64.b64decode(text))).convert("L") for text in set(found)]
 
@@ -46,10 +47,10 @@ def runs(flags):
 def panels(picture):
     """Parts of a figure between its white rows and columns, frames cut off, SIDE a side.
 
-    Only nearly square parts are kept, as photographs are.
+    Only nearly square parts are kept, as photographs are. A panel of an SVG is a picture of its own.
     """
     pixels = np.asarray(picture)
-    parts = []
+    parts = [pixels] if 0.8 < pixels.shape[0] / pixels.shape[1] < 1.25 else []
     for top, bottom in runs((pixels < 250).mean(1) > 0.05):
         row = pixels[top:bottom]
         for left, right in runs((row < 250).mean(0) > 0.5):
