@@ -47,7 +47,7 @@ def runs(flags):
 def panels(picture):
     """Parts of a figure between its white rows and columns, frames cut off, SIDE a side.
 
-    Only nearly square parts are kept, as photographs are. A panel of an SVG is a picture of its own.
+    Only nearly square parts are kept, as photographs are. A panel of an SVG is a picture itself.
     """
     pixels = np.asarray(picture)
     parts = [pixels] if 0.8 < pixels.shape[0] / pixels.shape[1] < 1.25 else []
