@@ -448,7 +448,7 @@ def contrast_sweep(study: Study, *, draws: int = stats.DRAWS) -> pd.DataFrame:
     """
     series = [entry for entry in study.entries if entry.series == CONTRAST]
     architectures = {entry.architecture for entry in series}
-    own = [
+    pair = [
         entry
         for (name, _), pair in pairs(study).items()
         if name in architectures
@@ -456,7 +456,7 @@ def contrast_sweep(study: Study, *, draws: int = stats.DRAWS) -> pd.DataFrame:
     ]
     by = [*stats.NETWORK, "ratio"]
     rows = [pd.DataFrame(columns=[*by, "metric", "value", "low", "high", "n"])]
-    for entry in [*own, *series]:
+    for entry in [*pair, *series]:
         world = study.entry.world | entry.world
         source = studies.source(dataclasses.replace(study.entry, world=world), study.device)
         pixels, conditions = _conditions(study, source.cue_conflict(study.entry.sizes[0]))
