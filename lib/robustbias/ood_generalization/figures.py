@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from robustbias import plotting
+from robustbias.claims import SHORT, Verdicts
 from robustbias.images.corruptions.constants import NAMES, SEVERITIES
 from robustbias.images.distortions import removed
 from robustbias.ood_generalization.corruption_error import READINGS
@@ -45,6 +46,51 @@ def distortion_examples(examples: dict[str, Float[Tensor, "n 3 h w"]]) -> Figure
         plotting.picture(
             ax, np.concatenate(list(plotting.channels_last(images)), axis=1), name + words
         )
+    return figure
+
+
+def effects(judged: Verdicts) -> Figure:
+    """R minus S of every statement: over architectures with the 95 % interval, and per pair.
+
+    Accuracy above, mCE below. The grey band holds effects below the smallest effect of interest.
+
+    Args:
+        judged: Statements C2 and C2c, from `claims.tested`.
+    """
+    tested = [claim for claim in judged if claim.primary and not claim.untestable]
+    parts = [[c for c in tested if c.superiority == side] for side in (True, False)]
+    parts = [part for part in parts if part]
+    heights = [len(part) + 0.6 for part in parts]
+    figure, axes = plotting.canvas(
+        len(parts), 1, panel=(plotting.WIDTH, 0.6 + 0.26 * sum(heights) / len(parts)),
+        height_ratios=heights,
+    )  # fmt: skip
+    names = list(dict.fromkeys(c.architecture for c in judged if c.architecture))
+    for ax, part in zip(axes[:, 0], parts, strict=True):
+        ax.axvspan(-part[0].smallest, part[0].smallest, color="#e9e9e9", zorder=0)
+        ax.axvline(0, color="#777777", lw=1, zorder=0)
+        for y, claim in enumerate(part):
+            interval = claim.interval
+            ax.plot([interval.low, interval.high], [y, y], color="black", lw=1.5)
+            ax.plot(interval.value, y, "D", color="black", ms=5, label="all architectures")
+            pairs = [c for c in judged if c.id == claim.id and c.condition == claim.condition]
+            for other in pairs:
+                if other.architecture and not (other.primary or other.replicate):
+                    mark = "os^vP"[names.index(other.architecture) % 5]
+                    look = {"color": "#888888", "ms": 5, "mfc": "white", "ls": ""}
+                    look["label"] = architecture(other.architecture)
+                    ax.plot(other.interval.value, y, mark, **look)
+            place = {"transform": ax.get_yaxis_transform(), "va": "center", "size": "small"}
+            ax.text(1.02, y, claim.verdict, **place)
+        ax.set_yticks(range(len(part)), [SHORT[claim.id] for claim in part])
+        ax.set(ylim=(len(part) - 0.5, -0.5))
+        superior = part[0].superiority
+        ax.set_xlabel(
+            "← S better    accuracy, R minus S    R better →" if superior else
+            "← R better    mCE, R minus S    S better →"
+        )  # fmt: skip
+        ax.grid(axis="y", visible=False)
+    plotting.legend_below(figure)
     return figure
 
 

@@ -2,10 +2,12 @@
 
 import pandas as pd
 
+from robustbias import manifest
 from robustbias.claims import Headlines, matching
 from robustbias.images.distortions import STIMULI
 from robustbias.plotting import interval_text, per_architecture, pivoted, reader_table
 from robustbias.shape_bias import published
+from robustbias.studies import Study
 from robustbias.utils import REGIMES, Prose, architecture
 
 SETS = {
@@ -111,26 +113,39 @@ def corruption_table(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def reference(table: pd.DataFrame) -> Prose:
-    """Which network's errors the mCE is in per cent of."""
+    """How many images the mCE is measured on, and which network's errors it is in per cent of."""
     errors = matching(table, metric="mce").dropna(subset="architecture")
     id = matching(errors, network=errors["reference"].iloc[0])["architecture"].iloc[0]
+    clean = matching(table, condition="clean", metric="top1")["n"].max()
     note = " This study has no AlexNet here, so its mCE cannot be compared with those of others."
     return Prose(
-        f"Errors are in per cent of those of this study's {architecture(id)}-S, whose mCE is 100."
-        + note * (id != "alexnet")
+        f"The mCE and accuracies under corruptions are measured on {errors['n'].max():,} of the "
+        f"{clean:,} held-out images, each in every cell of 15 corruptions and 5 severities. Errors "
+        f"are in per cent of those of this study's {architecture(id)}-S, whose mCE is 100."
+        + note
+        * (id != "alexnet")
     )
 
 
-def absent(table: pd.DataFrame) -> Prose:
-    """Which kinds of stimuli this study lacks."""
+def stylized(study: Study) -> Prose:
+    """How the stylized images of a study of photographs were made."""
+    painters = study.entry.painting.get("painters", ())
+    if not painters:
+        return Prose("The stylized photographs are published ones (Geirhos et al. 2019).")
+    return Prose(
+        "Stylized photographs are made by style transfer (Gatys et al. 2016) with a "
+        f"{manifest.network(painters[0]).regime} painter, a network in no comparison: each "
+        "photograph is rendered in one of four textures that belong to no category, background "
+        "included."
+    )
+
+
+def absent(table: pd.DataFrame) -> Prose | None:
+    """Which kinds of stimuli a study lacks, if any, so that nothing was tested on them."""
     missing = [name for name in STIMULI if name not in set(table["condition"])]
     if not missing:
-        return Prose(f"This study has all of them: {', '.join(STIMULI)}.")
-    return Prose(
-        f"This study has no images of these kinds, so nothing is said about them here: "
-        f"{', '.join(missing)}. Where the object of a photograph is, and what lies under its "
-        "texture, is unknown."
-    )
+        return None
+    return Prose(f"Not tested, since this study has no such images: {', '.join(missing)}.")
 
 
 def wins(table: pd.DataFrame) -> Prose:
