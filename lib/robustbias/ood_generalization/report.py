@@ -120,15 +120,17 @@ def reference(table: pd.DataFrame) -> Prose:
     note = " This study has no AlexNet here, so its mCE cannot be compared with those of others."
     return Prose(
         f"The mCE and accuracies under corruptions are measured on {errors['n'].max():,} of the "
-        f"{clean:,} held-out images, each in every cell of 15 corruptions and 5 severities. Errors "
-        f"are in per cent of those of this study's {architecture(id)}-S, whose mCE is 100."
+        f"{clean:,} held-out images tested here, each under 15 corruptions at 5 severities. "
+        f"Errors are in per cent of those of this study's {architecture(id)}-S, whose mCE is 100."
         + note
         * (id != "alexnet")
     )
 
 
-def stylized(study: Study) -> Prose:
-    """How the stylized images of a study of photographs were made."""
+def stylized(study: Study) -> Prose | None:
+    """How the stylized images of a study of photographs were made; None for drawn images."""
+    if study.entry.world:
+        return None
     painters = study.entry.painting.get("painters", ())
     if not painters:
         return Prose("The stylized photographs are published ones (Geirhos et al. 2019).")

@@ -229,13 +229,13 @@ def cue_parity(table: pd.DataFrame) -> Prose:
         if set(rows["cue"]) != {"shape", "texture"}:
             continue
         text = {row.cue: interval_text(row) for row in rows.itertuples()}
-        low, high = rows["value"].min(), rows["value"].max()
+        low, high = (row for _, row in rows.sort_values("value").iterrows())
         verdict = (
-            "Both cues can be learned about equally well, so what a network follows is its choice."
-            if low >= 0.85 and high - low <= 0.1
-            else "The cues are not on a par (at least 0.85 each, within 0.1): read biases with "
-            "care."
+            "The cues are not on a par (at least 0.85 each, within 0.1): read biases with care."
         )
+        if low["value"] >= 0.85 and high["value"] - low["value"] <= 0.1:
+            verdict = "Both cues can be learned about equally well (at least 0.85 each, within 0.1)"
+            verdict += f", but {high['cue']} is easier." if low["high"] < high["low"] else "."
         sentences.append(
             f"Trained {words} an adversary, a network that learns from shape alone reaches "
             f"{text['shape']} on held-out designs, one that learns from texture alone "
