@@ -98,7 +98,7 @@ def accuracy_by_distortion(table: pd.DataFrame) -> Figure:
     """Accuracy of S and R under every distortion (absolute), one panel per architecture.
 
     Each condition in the reading that its statement uses (`judged`). Dotted lines: the same
-    networks on clean images, top-1.
+    networks on clean images, in that reading.
 
     Args:
         table: From `measure.ood`.
@@ -247,12 +247,13 @@ def corruption_heat(table: pd.DataFrame) -> Figure:
 
 
 def judged(table: pd.DataFrame, reading: str = "") -> pd.DataFrame:
-    """Rows in the finest reading that each condition has: top-1, or entry-level accuracy.
+    """Rows in the reading that statements use: entry-level accuracy where there is one, else top-1.
 
-    Statements use this reading too: entry-level accuracy is for stimuli labelled by category.
+    Where every class is its category there is top-1 alone; an attack leaves the class, and is read
+    as top-1 too.
     """
     top1, entry_level = (table[table["metric"] == f"{m}{reading}"] for m in ("top1", "entry_level"))
-    return pd.concat([top1, entry_level[~entry_level["condition"].isin(top1["condition"])]])
+    return pd.concat([entry_level, top1[~top1["condition"].isin(entry_level["condition"])]])
 
 
 def conditions(table: pd.DataFrame) -> list[str]:

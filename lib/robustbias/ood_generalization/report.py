@@ -24,12 +24,12 @@ SETS = {
 def headlines(table: pd.DataFrame) -> Headlines:
     """Accuracy on stimuli without texture, and the mCE.
 
-    Where stimuli have no labels finer than categories, it is entry-level accuracy, and so named.
+    In the reading of the verdicts, which is named: entry-level accuracy where there is one.
     """
     numbers = {}
     for name in ("stylized", "silhouettes", "edges"):
         rows = matching(table, condition=name)
-        for metric, words in (("top1", "top-1"), ("entry_level", "entry-level")):
+        for metric, words in (("entry_level", "entry-level"), ("top1", "top-1")):
             if metric in set(rows["metric"]):
                 numbers[f"{words}, {name}"] = matching(rows, metric=metric)
                 break
@@ -40,7 +40,7 @@ def headlines(table: pd.DataFrame) -> Headlines:
 def texture_less(table: pd.DataFrame) -> pd.DataFrame:
     """Accuracy of S and R on clean images and on every texture-less set, in both readings.
 
-    Statements use top-1 where images are labelled by class, else entry-level accuracy.
+    Statements use entry-level accuracy where there is one, else top-1.
     """
     names = ["clean", *(name for name, (_, lost) in STIMULI.items() if lost == "texture")]
     words = {"top1": "top-1", "entry_level": "entry-level"}
