@@ -18,7 +18,7 @@ import typer
 from robustbias import stats
 from robustbias.ood_generalization.corruption_error import mean_corruption_error
 from robustbias.ood_generalization.measure import NOISES, channel
-from robustbias.shape_bias.measure import style_shift
+from robustbias.shape_bias.measure import shifted
 
 DRAWS = 1000
 
@@ -159,10 +159,7 @@ def shifts(images: int, generator: torch.Generator) -> tuple[float, float, float
     boot = stats.crossed_ratios(
         shape.float(), torch.ones(len(a), 8), a, b, generator=generator, draws=DRAWS
     )
-    value, resamples = (
-        style_shift(each[:, :4], each[:, 4:], styles) for each in (boot.value[None], boot.resamples)
-    )
-    return (1.0, *_ends(stats.Bootstrap(value, resamples[:, None], None)))
+    return (1.0, *_ends(shifted(boot, [0, 1, 2, 3], [4, 5, 6, 7], styles)))
 
 
 def channels(n: int, generator: torch.Generator) -> tuple[float, float, float]:

@@ -226,7 +226,7 @@ def test_code_is_folded_and_a_figure_has_the_alternative_text_of_its_result():
     page = for_readers(executed(cell, empty, table, long), study_of("drawn"), "01_x").cells
     assert len(page) == 5  # without the figure that has no output
     assert page[3].metadata.tags == ["hide-cell"]
-    assert page[3].metadata.mystnb.code_prompt_show == "All rows"
+    assert page[3].metadata.mystnb["code_prompt_show"] == "All rows"
     assert page[1].metadata.tags == ["hide-input"]
     assert page[1].metadata.mystnb.image.alt == "the line rises"
     html = page[2].outputs[0].data["text/html"]

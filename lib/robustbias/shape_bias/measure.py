@@ -359,6 +359,22 @@ def style_shift(
     return (curves[1] - curves[0]).mean(1) / -slope
 
 
+def shifted(
+    boot: stats.Bootstrap, standard: list[int], robust: list[int], styles: Float[Tensor, " l"]
+) -> stats.Bootstrap:
+    """`style_shift` with its resamples; widened or narrowed as the biases' intervals are.
+
+    Args:
+        standard, robust: Columns of `boot` with the shape biases at each style weight.
+    """
+    value, resamples = (
+        style_shift(each[:, standard], each[:, robust], styles)
+        for each in (boot.value[None], boot.resamples)
+    )
+    stretch = None if boot.stretch is None else boot.stretch[standard + robust].max()[None]
+    return stats.Bootstrap(value, resamples[:, None], None, stretch)
+
+
 def _shifts(study: Study, overall: pd.DataFrame, boot: stats.Bootstrap) -> pd.DataFrame:
     """One row per architecture and painter, `style_shift` of R against S; none without several
     weights."""
@@ -375,9 +391,7 @@ def _shifts(study: Study, overall: pd.DataFrame, boot: stats.Bootstrap) -> pd.Da
             continue
         styles = torch.tensor(curves["robust"]["level"].to_numpy())
         at = [curves[regime].index.tolist() for regime in ("standard", "robust")]
-        value = style_shift(*(boot.value[None, index] for index in at), styles)
-        replicates = style_shift(*(boot.resamples[:, index] for index in at), styles)
-        shift = stats.Bootstrap(value, replicates[:, None], None)
+        shift = shifted(boot, *at, styles)
         columns = {"network": f"{pair['robust'].name} - {pair['standard'].name}"}
         columns |= {"regime": "robust - standard", "metric": "style_shift"}
         columns |= {"condition": "paired", "scope": "network"}
