@@ -222,8 +222,11 @@ def test_code_is_folded_and_a_figure_has_the_alternative_text_of_its_result():
     empty = new_code_cell("f()", metadata={"mystnb": dict(figure)})
     table = new_code_cell("t()", outputs=[new_output("display_data")])
     table.outputs[0].data = {"text/html": "<td>0.30 [-0.1, 0.5]</td>"}
-    page = for_readers(executed(cell, empty, table), study_of("drawn"), "01_x").cells
-    assert len(page) == 4  # without the figure that has no output
+    long = new_code_cell("long()", metadata={"robustbias": {"folded": "All rows"}})
+    page = for_readers(executed(cell, empty, table, long), study_of("drawn"), "01_x").cells
+    assert len(page) == 5  # without the figure that has no output
+    assert page[3].metadata.tags == ["hide-cell"]
+    assert page[3].metadata.mystnb["code_prompt_show"] == "All rows"
     assert page[1].metadata.tags == ["hide-input"]
     assert page[1].metadata.mystnb.image.alt == "the line rises"
     html = page[2].outputs[0].data["text/html"]

@@ -75,6 +75,39 @@ def test_a_chapters_figures_are_numbered_and_described(chapter):
             assert figure["caption"].endswith(".")
 
 
+@pytest.mark.parametrize("name", ["02_shape_bias", "03_ood_generalization"])
+@pytest.mark.parametrize(
+    ("kind", "absent"),
+    [
+        ("drawn", ("painter", "collage", "stylized conflict", "Silhouettes and edge drawings are")),
+        ("photographs", ("icon", "drawn stimulus", "object's colours", "fig-contrast")),
+    ],
+)
+def test_a_chapter_does_not_speak_of_images_that_a_kind_of_study_lacks(name, kind, absent):
+    texts = [
+        cell.source
+        for cell in cells(edition.chapter(name), "markdown")
+        if cell.metadata.get("robustbias", {}).get("only", kind) == kind
+    ]
+    assert len(texts) > 10
+    assert not [word for word in absent for text in texts if word in text]
+
+
+@pytest.mark.parametrize("name", ["01", "02", "03", "04", "05", "06", "07"])
+def test_a_chapter_that_tests_a_claim_opens_with_the_answer_and_its_figure(name):
+    (chapter,) = (path for path in OF_STUDIES if path.stem.startswith(name))
+    opening = notebook(chapter).cells[:6]
+    assert "**Question.**" in opening[0].source
+    tags = [cell.metadata.get("tags", []) for cell in opening]
+    assert tags[1] == ["parameters"]
+    assert tags[3] == ["answer"]
+    assert opening[3].source == "claims.answer(verdicts)"
+    assert "figure" in opening[4].metadata["mystnb"]
+    assert opening[5].source.startswith("**Tested claim")
+    text = "".join(cell.source for cell in notebook(chapter).cells)
+    assert text.index("## Every measurement") < text.index("**What would change the verdict.**")
+
+
 def test_no_label_is_defined_twice():
     found = [label for path in CHAPTERS for label in sorted(render.labels([notebook(path)]))]
     assert len(found) == len(set(found))

@@ -200,6 +200,16 @@ def test_displays_that_a_study_does_not_rest_on_are_secondary_and_named():
     assert "- Not judged: AlexNet, 64 px -0.40 [-0.50, -0.30]." in text
 
 
+def test_a_finding_counts_secondary_displays_when_there_are_many_and_the_table_has_them():
+    sizes = tuple(f"{size} px" for size in range(1, 7))
+    verdicts = claims.tested(shape_rows(sizes, decides="3 px"), "C1")
+    text = str(verdicts.finding())
+    assert "- Not judged: 5 other conditions, in the table of every statement." in text
+    assert " px " not in text.replace("(3 px,", "")
+    table = verdicts._repr_mimebundle_()["text/html"]
+    assert all(size in table for size in sizes)
+
+
 def test_a_verdict_rests_on_the_reading_of_the_figures_and_names_it():
     shared = {
         "study": "toy", "architecture": "alexnet", "network": "r - s", "condition": "stylized",

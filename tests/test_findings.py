@@ -88,6 +88,9 @@ def test_a_study_page_says_what_each_training_took_and_how_to_repeat_it():
 
 def test_the_page_of_verdicts_counts_them_by_chapter_and_lists_every_statement(contents):
     counts, _, listed = pages.verdicts_page(contents).partition("## Statement by statement")
+    first, _, counts = counts.partition("\n\n")
+    assert first.startswith("Icon world: 6 primary verdicts (2 supported, ")
+    assert "that Holm's correction makes undetermined: 1 (accuracy under attack)" in first
     lines = counts.splitlines()
     assert lines[0] == "| chapter | claim | Icon world | Tiny-ImageNet |"
     assert lines[2].startswith("| 2 | R pays with clean accuracy")

@@ -289,7 +289,8 @@ def test_the_claims_read_the_absolute_differences(table):
     assert found["C2.silhouettes"].interval.n == 30
     (general,) = claims.tested(table, "C2c").claims
     assert general.interval.value == rows(table, metric="mce_difference")["value"].item()
-    assert "toy-s" in general.statistic
+    n = int(rows(table, metric="mce", network="toy-s")["n"].item())
+    assert general.statistic == f"mCE on {n} images, R minus S"
 
 
 def test_where_stimuli_carry_a_category_alone_c2_is_judged_at_that_level(table):
@@ -403,14 +404,14 @@ def test_the_figures_and_tables_take_the_measures_table(table):
         .startswith("100.00")
     )
     assert set(ood_generalization_figures.judged(table)["metric"]) == {"top1"}
-    some = table.assign(
-        metric=table["metric"].where(table["condition"] != "silhouettes", "entry_level")
-    )
-    finest = ood_generalization_figures.judged(
-        pd.concat([table[table["condition"] == "clean"], some])
-    )
-    assert set(finest.loc[finest["condition"] == "silhouettes", "metric"]) == {"entry_level"}
-    assert set(finest.loc[finest["condition"] == "clean", "metric"]) == {"top1"}
+    entry = table[table["condition"].isin(["clean", "silhouettes"]) & (table["metric"] == "top1")]
+    both = pd.concat([table, entry.assign(metric="entry_level", value=0.123)])
+    read = ood_generalization_figures.judged(both).set_index("condition")["metric"]
+    assert set(read[["clean", "silhouettes"]]) == {"entry_level"}
+    assert set(read.drop(["clean", "silhouettes"])) == {"top1"}
+    ax = ood_generalization_figures.accuracy_by_distortion(both).axes[0]
+    clean = [line.get_xdata()[0] for line in ax.lines if line.get_linestyle() == ":"]
+    assert clean == [0.123, 0.123]
     assert "toy" not in ood_generalization_report.reference(table)
     assert list(ood_generalization_report.texture_less(table).columns) == [
         "clean",
@@ -419,6 +420,33 @@ def test_the_figures_and_tables_take_the_measures_table(table):
     ]
     assert ood_generalization_report.imagenet().loc["ResNet-50, L2 eps 3", "mCE"] == "83.6"
     assert "of 15" in ood_generalization_report.wins(table)
+
+
+def test_the_answer_is_drawn_from_the_statements_and_the_mce_says_on_how_many_images(table):
+    judged = claims.tested(table, "C2", "C2c")
+    figure = ood_generalization_figures.effects(judged)
+    accuracy, mce = figure.axes
+    labels = [label.get_text() for label in accuracy.get_yticklabels()]
+    assert labels[0] == "better on stylized images"
+    assert [label.get_text() for label in mce.get_yticklabels()] == ["not better under corruptions"]
+    centres = [line.get_xdata()[0] for line in accuracy.lines if line.get_marker() == "D"]
+    assert centres == [c.interval.value for c in judged if c.primary and c.superiority]
+    words = [text.get_text() for ax in figure.axes for text in ax.texts]
+    assert words == [claim.verdict for claim in judged if claim.primary]
+    clean = rows(table, condition="clean", metric="top1")["n"].max()
+    corrupted = rows(table, metric="mce")["n"].max()
+    assert f"on {corrupted} of the {clean} held-out" in ood_generalization_report.reference(table)
+
+
+def test_what_a_study_lacks_is_named_and_drawn_images_have_no_painter(table):
+    assert ood_generalization_report.absent(table).endswith("edges, texture only.")
+    assert "stylized" not in ood_generalization_report.absent(table)
+    entry = toy_study.study().entry
+    how = dataclasses.replace(entry, painting={"painters": ["tiny-imagenet-painter"]})
+    assert "with a robust painter" in ood_generalization_report.stylized(toy_study.study(entry=how))
+    assert "published" in ood_generalization_report.stylized(toy_study.study(entry=entry))
+    drawn = dataclasses.replace(entry, world={"side": 8})
+    assert ood_generalization_report.stylized(toy_study.study(entry=drawn)) is None
 
 
 def test_wrong_requests_are_refused(tmp_path, monkeypatch):

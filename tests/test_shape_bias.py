@@ -1,6 +1,7 @@
 """Shape bias against hand counts, published decisions, and the traps others fell into."""
 
 import dataclasses
+import types
 
 import pandas as pd
 import pytest
@@ -11,6 +12,7 @@ import toy_study
 from robustbias import studies
 from robustbias.networks import zoo
 from robustbias.shape_bias import figures, published, report
+from robustbias.shape_bias import measure as measured
 from robustbias.shape_bias.measure import (
     bias_and_coverage,
     conflict_trials,
@@ -155,10 +157,77 @@ def test_every_display_of_the_entry_is_measured_and_one_decides():
     figure = figures.display_curves(table)
     assert len(figure.axes) == 2  # stylized and collage have several levels
     shown = figures.one_of_each_kind(table)
-    assert shown == ["8 px", "stylized, robust painter, weight 1", "collage"]
+    assert shown == ["collage", "8 px", "stylized, robust painter, weight 1"]
+    text = report.displays(table)
+    assert "The primary display is *collage*" in text
+    assert "are 1 and 4, and they are by a robust painter." in text
+    text = report.secondary(table)
+    assert "on 4 secondary displays" in text
+    assert "- Stylized by a robust painter, 2 levels: 1.00 [1.00, 1.00] (stylized, robust" in text
+    escaped = report.critiques(table)
+    assert list(escaped) == ["published stimuli", "stylized conflicts", "collages"]
+    assert escaped.loc["Kim et al. 2026", "collages"].startswith("escapes")
     entry = dataclasses.replace(study.entry, decides="painted")
     with pytest.raises(UserError, match="decided by 'painted'"):
         displays(toy_study.study(source=Displayed(), entry=entry))
+
+
+class TwoPainters(Displayed):
+    """The standard painter puts each cue where the robust one puts the other."""
+
+    def stylized_conflict(self, painter, style):
+        stimuli = self.cue_conflict(toy_study.SIDE)
+        flipped = stimuli.pixels.flip(-1) if painter == "standard" else stimuli.pixels
+        return dataclasses.replace(stimuli, pixels=flipped)
+
+
+def painted(monkeypatch, *painters: str, **changes):
+    monkeypatch.setattr(
+        measured.manifest, "network", lambda name: types.SimpleNamespace(regime=name.strip("2"))
+    )
+    painting = {"painters": list(painters), "styles": [1.0, 4.0]}
+    entry = dataclasses.replace(toy_study.study().entry, painting=painting, **changes)
+    return toy_study.study(source=TwoPainters(), entry=entry)
+
+
+def test_two_painters_are_named_in_words_and_their_part_is_measured(monkeypatch):
+    """R follows shape for one painter and texture for the other: R - S is 1 and -1."""
+    study = painted(monkeypatch, "robust", "standard", decides="8 px")
+    table = shape_bias(study, draws=50)
+    assert rows(table, metric="painter_difference")["value"].tolist() == [2.0]
+    assert rows(table, metric="painter_difference")["n"].tolist() == [12]
+    assert set(rows(table, metric="style_shift")["painter"]) == {"robust", "standard"}
+    text = report.displays(table)
+    assert "by a robust painter and a standard painter." in text
+    assert "those of each painter separately" in text
+    text = report.secondary(table)
+    assert "above 0 with the whole interval on 2, below 0 on 2" in text
+    assert "- Stylized by a standard painter, 2 levels: -1.00 [-1.00, -1.00]" in text
+    text = report.style_shifts(table)
+    assert text.count("- Conflicts by a ") == 2
+    assert "than on those by a standard painter by 2.00 [2.00, 2.00]" in text
+    assert figures.one_of_each_kind(table) == [
+        "8 px", "stylized, robust painter, weight 1", "stylized, standard painter, weight 1"
+    ]  # fmt: skip
+    labels = {ax.get_ylabel() for ax in figures.display_curves(table).axes}
+    assert labels == {"stylized by a\nrobust painter", "stylized by a\nstandard painter"}
+    with pytest.raises(UserError, match="several painters of regime 'robust'"):
+        displays(painted(monkeypatch, "robust", "robust2"))
+
+
+def test_drawn_conflicts_have_no_painter_and_no_marks_of_people():
+    entry = dataclasses.replace(toy_study.study().entry, world={"side": 8})
+    table = shape_bias(toy_study.study(entry=entry), draws=50)
+    assert set(table["kind"]) == {"drawn"}
+    text = report.displays(table) + report.secondary(table)
+    assert "drawn" in text
+    assert not any(word in text for word in ("painter", "collage", "tylized", "primary"))
+    assert report.style_shifts(table) is None
+    assert figures.display_curves(table) is None
+    assert list(report.critiques(table)) == ["drawn conflicts"]
+    for figure in (figures.shape_bias_summary(table), figures.shape_bias_by_category(table)):
+        words = {text.get_text() for legend in figure.legends for text in legend.get_texts()}
+        assert not words & {"humans", "same network, ImageNet"}
 
 
 def contrasts(*values: tuple[float, float, float]) -> pd.DataFrame:
@@ -177,6 +246,7 @@ def test_the_ratio_at_which_r_changes_its_cue_is_interpolated():
     assert "lies above 0.5 at every ratio tested" in above
     assert "is not tested" in report.contrast_sweep(contrasts((1.0, 0.7, 0.1)))
     assert len(figures.contrast_sweep(contrasts((0.5, 0.9, 0.05), (1.0, 0.7, 0.1))).axes) == 2
+    assert figures.contrast_sweep(contrasts()) is None
 
 
 def test_networks_of_other_contrasts_are_tested_on_conflicts_of_theirs(monkeypatch):

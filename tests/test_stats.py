@@ -168,6 +168,8 @@ def simulated(name: str, studies: int = 300) -> float:
         "5 trainings, 1 architecture(s), sd 0.1",
         "3 trainings, 3 architecture(s), sd 0.1",
         "20 units",
+        "R minus S, 20 units each",
+        "R minus S of shape bias, 110 x 33",
     ],
 )
 def test_intervals_cover_the_truth_as_often_as_they_say(name):

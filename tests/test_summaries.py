@@ -56,7 +56,8 @@ def test_checks_name_what_fails():
 @pytest.mark.parametrize(
     ("shape", "texture", "words"),
     [
-        (0.90, 0.95, "is its choice"),
+        (0.90, 0.95, "within 0.1), but texture is easier."),
+        (0.90, 0.92, "within 0.1)."),
         (0.80, 0.85, "not on a par"),
         (0.87, 0.99, "not on a par"),
     ],

@@ -30,6 +30,7 @@ from robustbias.utils import CLAIMS, HEADLINES, Prose, UserError, architecture
 
 VERDICTS = ("supported", "contradicted", "no relevant effect", "undetermined")
 UNTESTABLE = "not testable here"
+FEW = 4  # other conditions of a statement that a finding names; beyond, they are counted
 
 
 @dataclass(frozen=True)
@@ -267,19 +268,25 @@ class Verdicts:
         for claim in self.claims:
             if claim.primary:
                 lines += [f"**{claim.statement}** Verdict: {claim.sentence}", ""]
-                others = [c for c in self.claims if c.id == claim.id and not c.primary]
-                words = [
-                    f"{', '.join(filter(None, [c.network, c.condition]))} {c.measured}"
-                    for c in others
-                    if not c.replicate
-                ]
-                if words:
-                    lines += [f"- Not judged: {'; '.join(words)}.", ""]
+                lines += self._not_judged(claim)
         lines += [
             "These verdicts are not corrected for multiple tests; those of the chapter on what "
             "replicates are."
         ]
         return Prose("\n".join(lines))
+
+    def _not_judged(self, primary: Claim) -> list[str]:
+        """The pairs under the condition of the verdict; pooled, the other conditions if few."""
+        others = [c for c in self.claims if c.id == primary.id and not (c.primary or c.replicate)]
+        pairs = [c for c in others if c.condition == primary.condition]
+        rest = [c for c in others if c.condition != primary.condition]
+        pooled = [c for c in rest if c.architecture == primary.architecture]
+        named = pooled if len(pooled) <= FEW else []
+        words = [f"{c.network} {c.measured}" for c in pairs]
+        words += [f"{c.network}, {c.condition} {c.measured}" for c in named]
+        if len(pooled) > len(named):
+            words.append(f"{len(pooled)} other conditions, in the table of every statement")
+        return [f"- Not judged: {'; '.join(words)}.", ""] if words else []
 
     def glue(self) -> None:
         """Values and verdicts for other pages to quote, under each claim's key."""
@@ -533,7 +540,7 @@ STATEMENTS = (
         "C2c", "not better under corruptions",
         "R networks are not better than S networks by more than 5 points of mCE under ImageNet-C's "
         "corruptions (non-superiority).",
-        _GAVRIKOV, "mCE (in per cent of {reference}), R minus S", {"metric": "mce_difference"},
+        _GAVRIKOV, "mCE on {n:.0f} images, R minus S", {"metric": "mce_difference"},
         ERROR, superiority=False,
     ),
     Statement(

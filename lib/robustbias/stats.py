@@ -361,8 +361,8 @@ def over_units(
 ) -> tuple[pd.DataFrame, Bootstrap]:
     """Means over the units of each group, units resampled separately per group.
 
-    Units are the population here: which ones training happened to make is what another training
-    run would change. S and R have no units in common.
+    The interval is about units like those of these networks, not about other trainings, which
+    replicates show. S and R have no units in common.
 
     Args:
         groups: Per group the columns that describe it, the m metrics, their values (u x m, NaN

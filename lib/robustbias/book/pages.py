@@ -17,6 +17,7 @@ from robustbias.book import edition
 from robustbias.book.edition import Contents
 from robustbias.claims import TITLES, UNTESTABLE, VERDICTS, matching
 from robustbias.findings.measure import primary, read, records
+from robustbias.findings.report import summary
 from robustbias.front_page.report import answer
 from robustbias.manifest import NetworkEntry, StudyEntry
 from robustbias.utils import PROVENANCE, REGIMES, UserError, architecture, atomic, locked
@@ -30,10 +31,11 @@ def table(header: list[str], rows: list[list[Any]]) -> str:
 
 
 def verdicts_page(contents: Contents) -> str:
-    """How many verdicts of each kind a claim has, then every statement with its pooled effect."""
+    """How many verdicts there are and how many the correction changes; each claim's; every one."""
     claims = read(contents)
     if claims.empty:
         return "*No claim has been tested yet.*"
+    counted = summary(claims)
     claims = primary(claims)
     titles = list(dict.fromkeys(claims["title"]))
     counts, lines = [], []
@@ -51,6 +53,7 @@ def verdicts_page(contents: Contents) -> str:
         lines.append([number, statement, *(cells.get(title, "–") for title in titles)])
     return "\n\n".join(
         [
+            counted,
             table(["chapter", "claim", *titles], counts),
             "## Statement by statement",
             _with_intervals(table(["chapter", "statement", *titles], lines)),

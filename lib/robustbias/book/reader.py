@@ -20,7 +20,8 @@ def for_readers(notebook: NotebookNode, study: StudyEntry | None, name: str) -> 
     """The notebook as its page shows it.
 
     Cells whose metadata say `"robustbias": {"only": "drawn"}` (or `"photographs"`) are left out
-    on studies of the other kind. Provenance is on a page of its own.
+    on studies of the other kind; `"folded": "words"` hides a cell's output too, under these words.
+    Provenance is on a page of its own.
 
     Args:
         study: None for a closing chapter.
@@ -49,8 +50,10 @@ def for_readers(notebook: NotebookNode, study: StudyEntry | None, name: str) -> 
 
 def _fold(cell: NotebookNode, tags: list[str]) -> None:
     """Code is hidden until the reader asks for it; so is the table of all claims."""
-    folded = "hide-cell" if "claims" in tags else "hide-input"
-    words = "Every statement with its verdict" if folded == "hide-cell" else "Code"
+    words = "Every statement with its verdict" if "claims" in tags else ""
+    words = cell.metadata.get("robustbias", {}).get("folded", words)
+    folded = "hide-cell" if words else "hide-input"
+    words = words or "Code"
     kept = [tag for tag in tags if tag not in ("hide-input", "hide-cell")]
     cell.metadata["tags"] = [*kept, *([] if "remove-input" in kept else [folded])]
     if "this = studies.load(" in cell.source and "figure" not in cell.metadata.get("mystnb", {}):

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from robustbias import plotting
+from robustbias.claims import SHORT, Verdicts
 from robustbias.images.corruptions.constants import NAMES, SEVERITIES
 from robustbias.images.distortions import removed
 from robustbias.ood_generalization.corruption_error import READINGS
@@ -48,11 +49,56 @@ def distortion_examples(examples: dict[str, Float[Tensor, "n 3 h w"]]) -> Figure
     return figure
 
 
+def effects(judged: Verdicts) -> Figure:
+    """R minus S of every statement: over architectures with the 95 % interval, and per pair.
+
+    Accuracy above, mCE below. The grey band holds effects below the smallest effect of interest.
+
+    Args:
+        judged: Statements C2 and C2c, from `claims.tested`.
+    """
+    tested = [claim for claim in judged if claim.primary and not claim.untestable]
+    parts = [[c for c in tested if c.superiority == side] for side in (True, False)]
+    parts = [part for part in parts if part]
+    heights = [len(part) + 0.6 for part in parts]
+    figure, axes = plotting.canvas(
+        len(parts), 1, panel=(plotting.WIDTH, 0.6 + 0.26 * sum(heights) / len(parts)),
+        height_ratios=heights,
+    )  # fmt: skip
+    names = list(dict.fromkeys(c.architecture for c in judged if c.architecture))
+    for ax, part in zip(axes[:, 0], parts, strict=True):
+        ax.axvspan(-part[0].smallest, part[0].smallest, color="#e9e9e9", zorder=0)
+        ax.axvline(0, color="#777777", lw=1, zorder=0)
+        for y, claim in enumerate(part):
+            interval = claim.interval
+            ax.plot([interval.low, interval.high], [y, y], color="black", lw=1.5)
+            ax.plot(interval.value, y, "D", color="black", ms=5, label="all architectures")
+            pairs = [c for c in judged if c.id == claim.id and c.condition == claim.condition]
+            for other in pairs:
+                if other.architecture and not (other.primary or other.replicate):
+                    mark = "os^vP"[names.index(other.architecture) % 5]
+                    look = {"color": "#888888", "ms": 5, "mfc": "white", "ls": ""}
+                    look["label"] = architecture(other.architecture)
+                    ax.plot(other.interval.value, y, mark, **look)
+            place = {"transform": ax.get_yaxis_transform(), "va": "center", "size": "small"}
+            ax.text(1.02, y, claim.verdict, **place)
+        ax.set_yticks(range(len(part)), [SHORT[claim.id] for claim in part])
+        ax.set(ylim=(len(part) - 0.5, -0.5))
+        superior = part[0].superiority
+        ax.set_xlabel(
+            "← S better    accuracy, R minus S    R better →" if superior else
+            "← R better    mCE, R minus S    S better →"
+        )  # fmt: skip
+        ax.grid(axis="y", visible=False)
+    plotting.legend_below(figure)
+    return figure
+
+
 def accuracy_by_distortion(table: pd.DataFrame) -> Figure:
     """Accuracy of S and R under every distortion (absolute), one panel per architecture.
 
     Each condition in the reading that its statement uses (`judged`). Dotted lines: the same
-    networks on clean images, top-1.
+    networks on clean images, in that reading.
 
     Args:
         table: From `measure.ood`.
@@ -201,12 +247,13 @@ def corruption_heat(table: pd.DataFrame) -> Figure:
 
 
 def judged(table: pd.DataFrame, reading: str = "") -> pd.DataFrame:
-    """Rows in the finest reading that each condition has: top-1, or entry-level accuracy.
+    """Rows in the reading that statements use: entry-level accuracy where there is one, else top-1.
 
-    Statements use this reading too: entry-level accuracy is for stimuli labelled by category.
+    Where every class is its category there is top-1 alone; an attack leaves the class, and is read
+    as top-1 too.
     """
     top1, entry_level = (table[table["metric"] == f"{m}{reading}"] for m in ("top1", "entry_level"))
-    return pd.concat([top1, entry_level[~entry_level["condition"].isin(top1["condition"])]])
+    return pd.concat([entry_level, top1[~top1["condition"].isin(entry_level["condition"])]])
 
 
 def conditions(table: pd.DataFrame) -> list[str]:

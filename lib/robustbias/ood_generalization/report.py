@@ -2,10 +2,12 @@
 
 import pandas as pd
 
+from robustbias import manifest
 from robustbias.claims import Headlines, matching
 from robustbias.images.distortions import STIMULI
 from robustbias.plotting import interval_text, per_architecture, pivoted, reader_table
 from robustbias.shape_bias import published
+from robustbias.studies import Study
 from robustbias.utils import REGIMES, Prose, architecture
 
 SETS = {
@@ -22,12 +24,12 @@ SETS = {
 def headlines(table: pd.DataFrame) -> Headlines:
     """Accuracy on stimuli without texture, and the mCE.
 
-    Where stimuli have no labels finer than categories, it is entry-level accuracy, and so named.
+    In the reading of the verdicts, which is named: entry-level accuracy where there is one.
     """
     numbers = {}
     for name in ("stylized", "silhouettes", "edges"):
         rows = matching(table, condition=name)
-        for metric, words in (("top1", "top-1"), ("entry_level", "entry-level")):
+        for metric, words in (("entry_level", "entry-level"), ("top1", "top-1")):
             if metric in set(rows["metric"]):
                 numbers[f"{words}, {name}"] = matching(rows, metric=metric)
                 break
@@ -38,7 +40,7 @@ def headlines(table: pd.DataFrame) -> Headlines:
 def texture_less(table: pd.DataFrame) -> pd.DataFrame:
     """Accuracy of S and R on clean images and on every texture-less set, in both readings.
 
-    Statements use top-1 where images are labelled by class, else entry-level accuracy.
+    Statements use entry-level accuracy where there is one, else top-1.
     """
     names = ["clean", *(name for name, (_, lost) in STIMULI.items() if lost == "texture")]
     words = {"top1": "top-1", "entry_level": "entry-level"}
@@ -111,26 +113,41 @@ def corruption_table(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def reference(table: pd.DataFrame) -> Prose:
-    """Which network's errors the mCE is in per cent of."""
+    """How many images the mCE is measured on, and which network's errors it is in per cent of."""
     errors = matching(table, metric="mce").dropna(subset="architecture")
     id = matching(errors, network=errors["reference"].iloc[0])["architecture"].iloc[0]
+    clean = matching(table, condition="clean", metric="top1")["n"].max()
     note = " This study has no AlexNet here, so its mCE cannot be compared with those of others."
     return Prose(
+        f"The mCE and accuracies under corruptions are measured on {errors['n'].max():,} of the "
+        f"{clean:,} held-out images tested here, each under 15 corruptions at 5 severities. "
         f"Errors are in per cent of those of this study's {architecture(id)}-S, whose mCE is 100."
-        + note * (id != "alexnet")
+        + note
+        * (id != "alexnet")
     )
 
 
-def absent(table: pd.DataFrame) -> Prose:
-    """Which kinds of stimuli this study lacks."""
+def stylized(study: Study) -> Prose | None:
+    """How the stylized images of a study of photographs were made; None for drawn images."""
+    if study.entry.world:
+        return None
+    painters = study.entry.painting.get("painters", ())
+    if not painters:
+        return Prose("The stylized photographs are published ones (Geirhos et al. 2019).")
+    return Prose(
+        "Stylized photographs are made by style transfer (Gatys et al. 2016) with a "
+        f"{manifest.network(painters[0]).regime} painter, a network in no comparison: each "
+        "photograph is rendered in one of four textures that belong to no category, background "
+        "included."
+    )
+
+
+def absent(table: pd.DataFrame) -> Prose | None:
+    """Which kinds of stimuli a study lacks, if any, so that nothing was tested on them."""
     missing = [name for name in STIMULI if name not in set(table["condition"])]
     if not missing:
-        return Prose(f"This study has all of them: {', '.join(STIMULI)}.")
-    return Prose(
-        f"This study has no images of these kinds, so nothing is said about them here: "
-        f"{', '.join(missing)}. Where the object of a photograph is, and what lies under its "
-        "texture, is unknown."
-    )
+        return None
+    return Prose(f"Not tested, since this study has no such images: {', '.join(missing)}.")
 
 
 def wins(table: pd.DataFrame) -> Prose:

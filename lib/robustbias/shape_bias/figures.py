@@ -13,19 +13,19 @@ from robustbias import plotting
 from robustbias.claims import matching
 from robustbias.plotting import CUES, MARKERS, PAIR, PALETTE
 from robustbias.shape_bias import published
-from robustbias.shape_bias.measure import STIMULI, STYLIZED, Display
+from robustbias.shape_bias.measure import COLLAGE, DRAWN, STIMULI, STYLIZED, Display
 from robustbias.utils import REGIMES
 from robustbias.utils import architecture as architecture_name
 
 
 def one_of_each_kind(table: pd.DataFrame) -> list[str]:
-    """Displays, one of each kind: the one that decides, else that of the middle level."""
+    """Displays, one of each kind and painter, the primary one first, else that of middle level."""
     levels = table[["kind", "painter", "display", "level", "decides"]].dropna().drop_duplicates()
     chosen = []
     for _, group in levels.groupby(["kind", "painter"], sort=False):
         deciding, ordered = group[group["decides"]], group.sort_values("level")
         chosen.append(ordered.iloc[(len(group) - 1) // 2] if deciding.empty else deciding.iloc[0])
-    return [row["display"] for row in chosen]
+    return [row["display"] for row in sorted(chosen, key=lambda row: not row["decides"])]
 
 
 def stimuli_with_decisions(
@@ -79,7 +79,7 @@ def _cues_and_answers(ax: Axes, decisions: pd.DataFrame) -> None:
 def shape_bias_by_category(table: pd.DataFrame) -> Figure:
     """Shape bias by category of the shape, S and R, without intervals; one panel per architecture.
 
-    Where the display that decides is one that people and ImageNet networks have seen, theirs too.
+    Where people and ImageNet networks have seen the primary display, theirs too.
 
     Args:
         table: From `measure.shape_bias`.
@@ -112,14 +112,19 @@ def shape_bias_by_category(table: pd.DataFrame) -> Figure:
     return figure
 
 
-LEVELS = {STIMULI: "side, pixels", STYLIZED: "weight of style", "collage": "scale of texture"}
+LEVELS = {
+    DRAWN: "side, pixels",
+    STIMULI: "side, pixels",
+    STYLIZED: "weight of style",
+    COLLAGE: "scale of texture",
+}
 
 
-def display_curves(table: pd.DataFrame, metric: str = "shape_bias") -> Figure:
+def display_curves(table: pd.DataFrame, metric: str = "shape_bias") -> Figure | None:
     """A metric of S and R against the level of each kind of display, with 95 % intervals.
 
-    One column of panels per architecture, one row per kind (and painter) of several levels. The
-    vertical line marks the display that decides.
+    One column of panels per architecture, one row per kind and painter of several levels; None
+    where no kind has several. The vertical line marks the primary display.
 
     Args:
         table: From `measure.shape_bias`.
@@ -131,8 +136,8 @@ def display_curves(table: pd.DataFrame, metric: str = "shape_bias") -> Figure:
     kinds = rows.groupby(["kind", "painter"], sort=False)["level"].nunique()
     kinds = [kind for kind, levels in kinds.items() if levels > 1]
     if not kinds:
-        return plotting.canvas()[0]
-    labels = [f"{kind}\n{painter} painter" if painter else kind for kind, painter in kinds]
+        return None
+    labels = [f"{kind} by a\n{painter} painter" if painter else kind for kind, painter in kinds]
     figure, panels = plotting.architecture_panels(
         rows, labels, panel=(2.4, 2.0), sharex="row", sharey=True
     )
@@ -154,12 +159,14 @@ def display_curves(table: pd.DataFrame, metric: str = "shape_bias") -> Figure:
     return figure
 
 
-def contrast_sweep(table: pd.DataFrame) -> Figure:
+def contrast_sweep(table: pd.DataFrame) -> Figure | None:
     """Shape bias of S and R (left), and both cues' shares of R's answers, against the contrasts.
 
     Args:
-        table: From `measure.contrast_sweep`; an empty one gives an empty figure.
+        table: From `measure.contrast_sweep`; an empty one gives no figure.
     """
+    if table.empty:
+        return None
     figure, axes = plotting.canvas(1, 2, panel=(3.4, 2.8), sharex=True, sharey=True)
     for regime in PAIR:
         curve = table[(table["regime"] == regime) & (table["metric"] == "shape_bias")]
@@ -224,7 +231,8 @@ def shape_bias_summary(table: pd.DataFrame) -> Figure:
             for paper in published.results("shape_bias", architecture="all").itertuples():
                 label = f"{paper.regime[0].upper()}, paper"
                 ax.axhline(paper.value, color=PALETTE[paper.regime], ls=":", lw=1.2, label=label)
-            ax.set_title(display.replace(", ", ",\n") if len(displays) > 1 else "")
+            primary = "\n(primary)" if group["decides"].any() else ""
+            ax.set_title(display.replace(", ", ",\n") + primary if len(displays) > 1 else "")
     axes[0, 0].set_ylabel("shape bias")
     axes[1, 0].set_ylabel("coverage")
     plotting.legend_below(figure)

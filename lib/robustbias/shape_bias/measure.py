@@ -12,6 +12,7 @@ Source: Geirhos et al. 2019, arXiv 1811.12231; ranks: Kim et al. 2026, arXiv 260
 import dataclasses
 from collections.abc import Callable
 from functools import partial
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -30,7 +31,8 @@ from robustbias.tables import Part, measure, parts, stored, tidy
 from robustbias.utils import UserError
 
 AGGREGATIONS = ("mean", "sum")
-STIMULI, STYLIZED, COLLAGE = "stimuli", "stylized", "collage"  # kinds of displays
+# kinds of displays: drawn by the study's source, published, made by a painter, and of silhouettes
+DRAWN, STIMULI, STYLIZED, COLLAGE = "drawn", "stimuli", "stylized", "collage"
 METRICS = ("shape_bias", "coverage", "shape", "texture", "neither", "shape_mrr", "texture_mrr")
 BY = [*stats.NETWORK, "display", "kind", "painter", "level", "decides", "aggregation"]
 
@@ -77,8 +79,9 @@ def responses(
 class Display(NamedTuple):
     """Cue conflicts as they are presented.
 
-    `kind` is `STIMULI` (level: side in pixels), `STYLIZED` (level: weight of the texture;
-    `painter`: how the network was trained that made them) or `COLLAGE` (level: scale of texture).
+    `kind` is `DRAWN` or `STIMULI` (level: side in pixels), `STYLIZED` (level: weight of the
+    texture; `painter`: how the network was trained that made them) or `COLLAGE` (level: scale of
+    texture).
     """
 
     kind: str
@@ -92,8 +95,9 @@ def _listed(
 ) -> dict[str, tuple[str, float, str, Callable[[], CueConflict]]]:
     """Kind, level, painter of each display of the study's entry, and what makes its stimuli."""
     source, entry = study.source, study.entry
+    kind = DRAWN if entry.world else STIMULI
     listed = {
-        f"{size} px": (STIMULI, float(size), "", partial(source.cue_conflict, size))
+        f"{size} px": (kind, float(size), "", partial(source.cue_conflict, size))
         for size in sizes or entry.sizes
     }
     for name in entry.painting.get("painters", ()):
@@ -101,6 +105,11 @@ def _listed(
         for style in entry.painting["styles"]:
             label = f"stylized, {painter} painter, weight {style:g}"
             make = partial(source.stylized_conflict, name, style)
+            if label in listed:
+                raise UserError(
+                    f"study {study.name} has several painters of regime {painter!r}; expected one "
+                    "of each regime in [painting], since displays are named by it."
+                )
             listed[label] = (STYLIZED, style, painter, make)
     for scale in entry.collage:
         label = COLLAGE if scale == 1 else f"{COLLAGE}, tiles x {scale:g}"
@@ -117,7 +126,8 @@ def displays(study: Study, sizes: tuple[int, ...] | list[int] | None = None) -> 
     """The study's cue conflicts by display, all that its entry lists.
 
     Raises:
-        UserError: The study is decided by a display it does not have.
+        UserError: The study is decided by a display it does not have, or has two painters of one
+            regime.
     """
     listed = _listed(study, sizes)
     return {name: Display(*about, make()) for name, (*about, make) in listed.items()}
@@ -287,7 +297,8 @@ def shape_bias(
     - `shuffled`: shape bias and coverage of the same responses shuffled over the stimuli (mean
       and middle 95 %), the null of a network that ignores the image; for the displays that decide.
     - `paired`: each metric (..._difference), R minus S of one architecture under the same
-      resampled images; and for stylized displays `style_shift` (`_shifts`).
+      resampled images; and for stylized displays `style_shift` (`_shifts`) and, with two
+      painters, `painter_difference` (`_painters`).
 
     Args:
         sizes: Sides of the displayed stimuli, in pixels; the study's when None.
@@ -297,7 +308,7 @@ def shape_bias(
     trials = conflict_trials(study, sizes=sizes, null_seeds=null_seeds)
     generator = torch.Generator().manual_seed(study.seed)
     rows = []
-    for _, group in trials.groupby(["kind", "painter"], sort=False):
+    for _, group in trials.groupby("kind", sort=False):  # painters share the resampled images
         options = {"generator": generator, "metrics": METRICS, "draws": draws}
         overall, boot = bias_and_coverage(group, BY, **options)
         about = overall.drop(columns=["value", "low", "high"])
@@ -306,7 +317,8 @@ def shape_bias(
         table.loc[paired, "n"] = group["stimulus"].nunique()
         table["condition"] = np.where(paired, "paired", "cue-conflict")
         rows.append(table.assign(scope="network"))
-        rows.append(_shifts(study, overall, boot))
+        painters = _painters(study, about, boot).assign(n=group["stimulus"].nunique())
+        rows += [_shifts(study, overall, boot), painters]
         if not (deciding := group[group["decides"]]).empty:
             rows.append(_by_category(deciding[deciding["aggregation"] == "mean"]))
             rows.append(_shuffled(deciding, generator))
@@ -347,27 +359,70 @@ def style_shift(
     return (curves[1] - curves[0]).mean(1) / -slope
 
 
+def shifted(
+    boot: stats.Bootstrap, standard: list[int], robust: list[int], styles: Float[Tensor, " l"]
+) -> stats.Bootstrap:
+    """`style_shift` with its resamples; widened or narrowed as the biases' intervals are.
+
+    Args:
+        standard, robust: Columns of `boot` with the shape biases at each style weight.
+    """
+    value, resamples = (
+        style_shift(each[:, standard], each[:, robust], styles)
+        for each in (boot.value[None], boot.resamples)
+    )
+    stretch = None if boot.stretch is None else boot.stretch[standard + robust].max()[None]
+    return stats.Bootstrap(value, resamples[:, None], None, stretch)
+
+
 def _shifts(study: Study, overall: pd.DataFrame, boot: stats.Bootstrap) -> pd.DataFrame:
-    """One row per architecture, `style_shift` of R against S; none without several weights."""
+    """One row per architecture and painter, `style_shift` of R against S; none without several
+    weights."""
     table = overall.reset_index(drop=True)
     table = table[(table["metric"] == "shape_bias") & (table["kind"] == STYLIZED)]
     table = table[table["aggregation"] == "mean"].sort_values("level")
     rows = []
-    for pair in pairs(study).values():
-        curves = {regime: table[table["network"] == entry.name] for regime, entry in pair.items()}
+    for (_, by_painter), pair in product(table.groupby("painter"), pairs(study).values()):
+        curves = {
+            regime: by_painter[by_painter["network"] == entry.name]
+            for regime, entry in pair.items()
+        }
         if len(pair) < 2 or len(curves["robust"]) < 2:
             continue
         styles = torch.tensor(curves["robust"]["level"].to_numpy())
         at = [curves[regime].index.tolist() for regime in ("standard", "robust")]
-        value = style_shift(*(boot.value[None, index] for index in at), styles)
-        replicates = style_shift(*(boot.resamples[:, index] for index in at), styles)
-        shift = stats.Bootstrap(value, replicates[:, None], None)
+        shift = shifted(boot, *at, styles)
         columns = {"network": f"{pair['robust'].name} - {pair['standard'].name}"}
         columns |= {"regime": "robust - standard", "metric": "style_shift"}
         columns |= {"condition": "paired", "scope": "network"}
         columns |= {"display": STYLIZED, "level": np.nan, "n": int(curves["robust"]["n"].sum())}
         rows.append(stats.intervals(curves["robust"].head(1).assign(**columns), shift))
     return pd.concat(rows) if rows else table.head(0)
+
+
+def _painters(study: Study, about: pd.DataFrame, boot: stats.Bootstrap) -> pd.DataFrame:
+    """The painters' part: R minus S on conflicts of the robust painter less that of the standard.
+
+    Shape bias, mean over the style weights, with the means over replicates and architectures; no
+    rows without two painters.
+    """
+    table = about.reset_index(drop=True)
+    table = table[(table["metric"] == "shape_bias") & (table["kind"] == STYLIZED)]
+    table = table[table["aggregation"] == "mean"]
+    sides = [table[table["painter"] == painter] for painter in ("robust", "standard")]
+    if min(map(len, sides)) == 0:
+        return about.head(0)
+    groups = [
+        [group.index.tolist() for _, group in side.groupby("network", sort=False)] for side in sides
+    ]
+    means = boot.mean([*groups[0], *groups[1]], trainings=False)
+    first = list(range(len(groups[0])))
+    effect = means.difference(first, [i + len(first) for i in first])
+    columns = {"metric": "painter", "painter": "robust - standard", "level": np.nan}
+    named = table.loc[[group[0] for group in groups[0]]].assign(display=STYLIZED, **columns)
+    rows = stats.aggregate(study, named, effect, paired=True, suffix="_difference")
+    rows = rows[rows["metric"] == "painter_difference"]
+    return rows.assign(condition="paired", scope="network")
 
 
 def _shuffled(trials: pd.DataFrame, generator: torch.Generator, draws: int = 500) -> pd.DataFrame:
