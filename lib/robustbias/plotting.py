@@ -262,6 +262,20 @@ def interval_points(
         ax.errorbar(at, value, yerr=reach, **look)
 
 
+def trainings(ax: Axes, table: pd.DataFrame, at: pd.Series, regime: str) -> None:
+    """A small dot per training of an architecture that has replicates, next to their mean.
+
+    Args:
+        table: Rows of single networks and of their means.
+        at: Position of each row of the table along x.
+    """
+    if "mean_over" not in table or not (table["mean_over"] == "replicates").any():
+        return
+    rows = table[table["mean_over"].isna() & (table["regime"] == regime)]
+    look = {"color": PALETTE[regime], "s": 7, "alpha": 0.55, "lw": 0}
+    ax.scatter(at[rows.index], rows["value"], label="single trainings", **look)
+
+
 def channels_last(images: Tensor) -> np.ndarray:
     """Images (... c h w) as arrays (... h w c) for matplotlib."""
     return np.moveaxis(images.cpu().numpy(), -3, -1)

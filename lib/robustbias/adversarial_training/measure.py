@@ -101,8 +101,9 @@ def accuracy(
 
     An image that a smaller radius fools is fooled at every larger one, which includes it.
 
-    Metrics: `top1` (Wilson interval; condition `clean` or `pgd-NORM-EPS`), `achieved_norm` (of the
-    images fooled: the mean, with the smallest and largest value as low and high),
+    Metrics: `top1` (Wilson interval, which the interval of a mean over replicates contains;
+    condition `clean` or `pgd-NORM-EPS`), `achieved_norm` (of the images fooled: the mean, with the
+    smallest and largest value as low and high),
     `top1_difference` (robust minus standard of one architecture on the same images, paired
     bootstrap), and at the study's training radius `black_box` and `zero_gradient` (`masking`).
     Networks outside the pairs are only tested clean.
@@ -168,9 +169,15 @@ def accuracy(
         torch.arange(len(correctness)),
         generator=generator,
     )
-    about = pd.DataFrame(columns).assign(metric="top1_difference", n=len(correctness))
+    about = pd.DataFrame(columns).assign(metric="top1", n=len(correctness))
+    means = stats.intervals(*stats.averaged(study, about, boot, paired=True))
+    means = means[means["mean_over"].notna()]  # single networks have Wilson's interval
+    for at, row in means.iterrows():  # resampling cannot widen images that are all wrong
+        exact = stats.wilson(row["value"] * row["n"], row["n"])
+        means.loc[at, ["low", "high"]] = min(row["low"], exact.low), max(row["high"], exact.high)
+    about = about.assign(metric="top1_difference")
     differences = stats.intervals(*stats.compared(study, about, boot, paired=True))
-    return tidy(pd.concat([pd.DataFrame(rows), differences], ignore_index=True))
+    return tidy(pd.concat([pd.DataFrame(rows), means, differences], ignore_index=True))
 
 
 def _top1(correct: Bool[Tensor, " n"]) -> dict[str, Any]:
@@ -190,18 +197,19 @@ def _spread(norms: Float[Tensor, " m"]) -> dict[str, Any]:
 def accuracy_checks(table: pd.DataFrame) -> pd.DataFrame:
     """Checks that a table of `accuracy` is not from a weak attack, one row per network and check.
 
-    Columns: network, architecture, regime, check, worst (the largest violation seen), allowed,
-    holds.
+    Columns: network, architecture, replicate, regime, check, worst (the largest violation seen),
+    allowed, holds.
 
     Source: Carlini et al. 2019, arXiv 1902.06705, section 5; Croce and Hein 2020.
     """
     rows = []
     attacked = table[(table["steps"] > 0) & (table["metric"] != "top1_difference")]
+    attacked = attacked[attacked["mean_over"].isna()]
     for _, own in attacked.groupby("network", sort=False):
         by_metric = dict(list(own.groupby("metric")))
         reached = by_metric.get("achieved_norm", own.head(0))
         strongest = by_metric["top1"].nlargest(1, "attack_eps")["value"]
-        about = own[["network", "architecture", "regime"]].iloc[0].to_dict()
+        about = own[["network", "architecture", "replicate", "regime"]].iloc[0].to_dict()
         worst = {
             "an attack without gradients fools no more images": ("black_box", TOLERANCE),
             "no gradient is zero": ("zero_gradient", TOLERANCE),
@@ -222,7 +230,7 @@ def accuracy_checks(table: pd.DataFrame) -> pd.DataFrame:
             for check, (value, allowed) in worst.items()
             if not pd.isna(value)
         ]
-    columns = ["network", "architecture", "regime", "check", "worst", "allowed"]
+    columns = ["network", "architecture", "replicate", "regime", "check", "worst", "allowed"]
     checks = pd.DataFrame(rows, columns=columns)
     # shares of images are compared as such: two images of 200 are one in a hundred, not more
     checks["holds"] = checks["worst"] <= checks["allowed"] + 1e-9
@@ -234,7 +242,7 @@ def robustness(table: pd.DataFrame) -> pd.DataFrame:
 
     Columns: network, eps, n, clean, robust (worst case), warnings (checks that fail, "" if none).
     """
-    top1 = table[table["metric"] == "top1"].set_index("network")
+    top1 = table[(table["metric"] == "top1") & table["mean_over"].isna()].set_index("network")
     checks = accuracy_checks(table)
     failed = checks[~checks["holds"]].groupby("network")["check"].agg("; ".join)
     radius = top1.loc[top1["pair"].astype(bool), "eps"].max()

@@ -174,6 +174,7 @@ def corruption_heat(table: pd.DataFrame) -> Figure:
         & (table["group"] == "corruption")
         & (table["scope"] == "severity")
     ]
+    cells = plotting.per_architecture(cells)
     panels = {
         architecture(name): group.pivot(index="condition", columns="severity", values="value")
         for name, group in cells.groupby("architecture", sort=False)

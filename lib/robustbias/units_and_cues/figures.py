@@ -65,6 +65,7 @@ def attribution_regions(table: pd.DataFrame) -> Described:
     Args:
         table: From `attribution.attribution`.
     """
+    table = plotting.per_architecture(table)
     methods = list(dict.fromkeys(table["method"]))
     labels = [method.replace(" ", "\n", 1) for method in methods]
     figure, panels = plotting.architecture_panels(
