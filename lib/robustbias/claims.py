@@ -690,3 +690,9 @@ class Headlines(list):
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         text = f"{len(self)} numbers for other pages"
         return {"text/plain": text, HEADLINES: json.loads(json.dumps(self, default=float))}
+
+
+def headline_means(records: pd.DataFrame) -> pd.DataFrame:
+    """Of each headline number the mean over replicates, or its row where there is one training."""
+    parts = [per_architecture(part) for _, part in records.groupby("number", sort=False)]
+    return pd.concat(parts) if parts else records

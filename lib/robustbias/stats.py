@@ -41,7 +41,7 @@ class Interval:
         return f"{self.value:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
 
 
-def wilson(successes: float, n: int, level: float = LEVEL) -> Interval:
+def wilson(successes: int | float, n: int, level: float = LEVEL) -> Interval:
     """Proportion of n independent trials with Wilson's score interval.
 
         (p + z²/2n ± z √(p(1-p)/n + z²/4n²)) / (1 + z²/n)

@@ -17,7 +17,7 @@ from nbformat.v4 import new_code_cell
 from robustbias import manifest, training
 from robustbias.book import edition
 from robustbias.book.edition import Contents
-from robustbias.claims import FIELDS, TITLES, UNTESTABLE, VERDICTS, matching, per_architecture
+from robustbias.claims import FIELDS, TITLES, UNTESTABLE, VERDICTS, headline_means, matching
 from robustbias.findings.measure import primary, read, records
 from robustbias.front_page.report import answer
 from robustbias.manifest import NetworkEntry, StudyEntry
@@ -141,7 +141,7 @@ def pairs_section(numbers: pd.DataFrame) -> list[str]:
         each = ", ".join(f"{architecture(name)} {n}" for name, n in counts.nunique().items())
         covers = f"the choice of test images and of trainings (trainings of S and of R: {each})"
     tested = int(rows.loc[rows["column"] == "under attack", "n"].max())
-    means = per_architecture(rows).set_index(["architecture", "regime", "column"])
+    means = headline_means(rows).set_index(["architecture", "regime", "column"])
     lines = []
     for name, side in itertools.product(sorted(rows["architecture"].unique()), _SIDES):
         cells = [

@@ -7,9 +7,9 @@ from robustbias.claims import (
     UNTESTABLE,
     VERDICTS,
     Claim,
+    headline_means,
     matching,
     p_text,
-    per_architecture,
 )
 from robustbias.findings.measure import primary
 from robustbias.plotting import pivoted
@@ -151,7 +151,7 @@ def numbers_table(records: list[dict], study: str) -> pd.DataFrame:
     Args:
         records: From the notebooks, as `Headlines`.
     """
-    rows = per_architecture(matching(pd.DataFrame(records, columns=FIELDS), study=study))
+    rows = headline_means(matching(pd.DataFrame(records, columns=FIELDS), study=study))
     rows = matching(rows, regime=("standard", "robust"))
     text = [
         f"{row.value:.0f} [{row.low:.0f}, {row.high:.0f}]"

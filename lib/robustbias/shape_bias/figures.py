@@ -14,6 +14,7 @@ from robustbias.claims import matching
 from robustbias.plotting import CUES, MARKERS, PAIR, PALETTE
 from robustbias.shape_bias import published
 from robustbias.shape_bias.measure import STIMULI, STYLIZED, Display
+from robustbias.stats import common_name
 from robustbias.utils import REGIMES
 from robustbias.utils import architecture as architecture_name
 
@@ -253,15 +254,18 @@ def dose_response(
     Args:
         table: From `measure.shape_bias`.
         architecture: The one trained at several radii.
-        networks: Those that differ in the radius alone.
+        networks: Those that differ in the radius alone; means over replicates stand for those that
+            have some.
         side: Side of its training images, in pixels.
     """
+    means = {common_name([name, name]) for name in networks}  # of replicates
     group = table[
-        table["network"].isin(networks)
+        table["network"].isin({*networks, *means})
         & (table["condition"] == "cue-conflict")
         & (table["aggregation"] == "mean")
         & (table["scope"] == "network")
-    ].sort_values("eps")
+    ]
+    group = plotting.per_architecture(group).sort_values("eps")
     displays = one_of_each_kind(group)
     several = len(displays) > 1
     palette = sns.color_palette("flare", len(displays)) if several else [PALETTE["robust"]]
