@@ -198,7 +198,22 @@ def layer_panels(
         for ax, (rows, _) in zip(row, columns, strict=True):
             mine = table[table["architecture"] == rows["architecture"].iloc[0]]
             layer_lines(ax, mine, positions, align=align, **(style or {}))
+            near_values(ax, table if options.get("sharey") else mine)
     return figure, axes
+
+
+def near_values(ax: Axes, rows: pd.DataFrame) -> None:
+    """Ends the vertical axis at most once the values' range above and below them.
+
+    Means of few trainings may have intervals many times as long, which would flatten all else;
+    such an interval leaves the panel.
+    """
+    if not (values := rows["value"].dropna()).empty:
+        low, high = values.min(), values.max()
+        reach = max(high - low, 0.1 * abs(high))
+        bottom, top = ax.get_ylim()
+        if reach:
+            ax.set_ylim(max(bottom, low - reach), min(top, high + reach))
 
 
 def layer_lines(

@@ -149,6 +149,7 @@ def noise_channels(table: pd.DataFrame) -> Figure:
     for ax, name in zip(axes[0], names, strict=False):
         group = bands[bands["architecture"] == name]
         plotting.regime_points(ax, group, "octave", octaves, plotting.offsets(PAIR, 0.1), ls="-")
+        plotting.near_values(ax, group)
         ax.set_xticks(range(len(octaves)), [f"{2**octave:.2g}" for octave in octaves])
         ax.set(title=architecture(name), xlabel="cycles per image")
     axes[0, 0].set_ylabel("sensitivity to noise")
