@@ -99,7 +99,9 @@ def accuracy(
 ) -> pd.DataFrame:
     """Top-1 on held-out images, clean and under the worst of several attacks over a grid of radii.
 
-    An image that a smaller radius fools is fooled at every larger one, which includes it.
+    An image that a smaller radius fools is fooled at every larger one, which includes it. The
+    study's training radius is attacked first, then larger ones, then smaller ones, each on the
+    images that the others leave open: what stands at a radius stands at every smaller one.
 
     Metrics: `top1` (Wilson interval, which the interval of a mean over replicates contains;
     condition `clean` or `pgd-NORM-EPS`), `achieved_norm` (of the images fooled: the mean, with the
@@ -108,8 +110,9 @@ def accuracy(
     bootstrap), and at the study's training radius `black_box` and `zero_gradient` (`masking`).
     Networks outside the pairs are only tested clean.
 
-    Cost: at most n_images * restarts * steps * (2.25 + targets / 2) forward and backward passes a
-    radius and network (`attacks.worst_case`); next to nothing for networks that are easily fooled.
+    Cost: restarts * steps * (2.25 + targets / 2) forward and backward passes (`attacks.worst_case`)
+    for each image that is correct within the training radius, and again at each radius next to
+    the largest that it withstands; little for images that are easily fooled.
 
     Args:
         n_images: Held-out images, drawn with the study's seed; at most all of them.
@@ -126,6 +129,8 @@ def accuracy(
     grid = sorted(set(study.entry.attack_grid if eps_grid is None else eps_grid) - {0.0})
     if not grid or grid[0] <= 0:
         raise UserError(f"attack radii must be positive, got {grid}: 0 alone is `clean`")
+    outwards = [eps for eps in grid if eps >= threat.eps]
+    outwards += [eps for eps in reversed(grid) if eps < threat.eps]
     steps = steps or threat.test_steps
     generator = torch.Generator().manual_seed(study.seed)
     images = held_out_sample(study, n_images, generator)
@@ -140,12 +145,15 @@ def accuracy(
         how = {"batch": batch, "norm": threat.norm}
         how["generator"] = torch.Generator(on).manual_seed(study.seed)
         strong = {"steps": steps, "restarts": restarts, "bfloat16": fast_bfloat16(on)}
-        standing = clean
-        for eps in grid if entry.name in attacked else ():
-            standing, norms = survived(network, images, standing, eps=eps, **how, **strong)
-            found |= {f"standing {eps:g}": standing, f"norms {eps:g}": norms}
+        standing = {0.0: clean}
+        for eps in outwards if entry.name in attacked else ():
+            certain = standing.get(min((e for e in standing if e > eps), default=None), ~clean)
+            below = standing[max(e for e in standing if e < eps)]
+            left, norms = survived(network, images, below & ~certain, eps=eps, **how, **strong)
+            standing[eps] = left | (below & certain)
+            found |= {f"standing {eps:g}": standing[eps], f"norms {eps:g}": norms}
             if eps == threat.eps:
-                found["masking"] = masking(network, images, clean, standing, eps=eps, **how)
+                found["masking"] = masking(network, images, clean, standing[eps], eps=eps, **how)
         return found
 
     entries = [entry for entry in study.entries if entry.cue == "both"]
