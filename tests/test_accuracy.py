@@ -161,6 +161,8 @@ def test_two_images_of_200_are_one_in_a_hundred_in_whatever_floating_point(more,
     row = {
         "network": "r",
         "architecture": "alexnet",
+        "replicate": 1,
+        "mean_over": None,
         "regime": "robust",
         "steps": 20,
         "attack_eps": 1.0,

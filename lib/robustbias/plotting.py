@@ -287,7 +287,7 @@ def trainings(ax: Axes, table: pd.DataFrame, at: pd.Series, regime: str) -> None
     if "mean_over" not in table or not (table["mean_over"] == "replicates").any():
         return
     rows = table[table["mean_over"].isna() & (table["regime"] == regime)]
-    look = {"color": PALETTE[regime], "s": 7, "alpha": 0.55, "lw": 0}
+    look = {"color": PALETTE[regime], "s": 9, "alpha": 0.7, "lw": 0}
     ax.scatter(at[rows.index], rows["value"], label="single trainings", **look)
 
 

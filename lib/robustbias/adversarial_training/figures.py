@@ -64,7 +64,7 @@ def accuracy_curve(table: pd.DataFrame) -> Described:
             look = {"kind": regime, "label": REGIMES[regime], "ls": "-"}
             plotting.interval_points(ax, curve["attack_eps"], curve, **look)
             mine = table[table["architecture"] == curve["architecture"].iloc[0]]
-            plotting.trainings(ax, mine, mine["attack_eps"], regime)
+            plotting.trainings(ax, mine, mine["attack_eps"] + 0.08, regime)
             ends = f"{curve['value'].iloc[0]:.2f} to {curve['value'].iloc[-1]:.2f}"
             words.append(f"{architecture(group['architecture'].iloc[0])} {REGIMES[regime]} {ends}")
             if regime == "robust":

@@ -393,9 +393,10 @@ def _shuffled(
         abouts += [about | {"metric": metric} for metric in ("shape_bias", "coverage")]
     null, about = torch.stack(nulls, 1), pd.DataFrame(abouts)
     about, mean = stats.averaged(study, about, stats.Bootstrap(null.mean(0), null), paired=True)
-    ends = {"low": 0.025, "high": 0.975}
-    ends = {name: stats.percentile(mean.resamples, share) for name, share in ends.items()}
-    table = about.assign(value=mean.value, **ends, condition="shuffled", scope="network")
+    ends = [stats.percentile(mean.resamples, share) for share in (0.025, 0.975)]
+    columns = zip(("value", "low", "high"), (mean.value, *ends), strict=True)
+    about = about.assign(**{name: column.double().numpy() for name, column in columns})
+    table = about.assign(condition="shuffled", scope="network")
     return table[table["mean_over"] != "architectures"]
 
 
