@@ -218,7 +218,10 @@ def error_rows(
         tabled(study, one_by_one, each, "ce", counts, name),
         tabled(study, mean, [(group, None, None)], "mce", counts, name),
     ]
-    return pd.concat(tables, ignore_index=True)
+    table = pd.concat(tables, ignore_index=True)
+    reference = table["network"] == name  # 100 by definition, whatever its replicates do
+    table.loc[reference, "low"] = table.loc[reference, "high"] = table.loc[reference, "value"]
+    return table
 
 
 def standard(entries: list[NetworkEntry]) -> list[NetworkEntry]:
