@@ -6,6 +6,7 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import toy_study
 from robustbias import stats, studies
@@ -13,6 +14,7 @@ from robustbias.adversarial_training import figures as attack_figures
 from robustbias.adversarial_training import report as attack_report
 from robustbias.adversarial_training.measure import accuracy, accuracy_checks, robustness
 from robustbias.concepts import figures as concept_figures
+from robustbias.ood_generalization import measure as ood_measure
 from robustbias.plotting import canvas
 from robustbias.shape_bias import figures as bias_figures
 from robustbias.shape_bias import report as bias_report
@@ -138,3 +140,22 @@ def test_plain_means_are_of_replicates_alone():
 def test_an_unknown_training_is_an_error_that_lists_the_others():
     with pytest.raises(UserError, match=r"iconworld has no replicate \[77\]; it has: \[.*1"):
         studies.load("iconworld", replicates=[1, 77], device="cpu")
+
+
+def test_the_reference_of_corruption_errors_is_all_its_trainings_at_100():
+    generator = torch.Generator().manual_seed(0)
+    resamples = torch.rand(200, 2 * 5 * 4, generator=generator)  # corruption, severity, network
+    boot = stats.Bootstrap(resamples.mean(0), resamples)
+    table = ood_measure.error_rows(study(), boot, "corruption", ("fog", "snow"), 5, 40)
+    means = table[(table["metric"] == "mce") & (table["mean_over"] == "replicates")]
+    means = means.set_index("network")[["value", "low", "high"]]
+    assert means.loc["toy-s"].tolist() == pytest.approx([100, 100, 100])
+    assert means.loc["toy-r", "low"] < means.loc["toy-r", "high"]
+    assert set(table["reference"].dropna()) == {"toy-s"}
+
+
+def test_accuracy_where_both_are_correct_is_of_the_two_of_a_pair():
+    networks = ood_measure.networks(study())
+    assert [entry.name for entry in networks] == ["toy-s-1", "toy-r-1", "toy-s-2", "toy-r-2"]
+    assert ood_measure.partners(networks).tolist() == [1, 0, 3, 2]
+    assert ood_measure.partners(networks[:3]).tolist() == [1, 0, 2]

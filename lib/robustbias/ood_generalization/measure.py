@@ -72,13 +72,12 @@ def networks(study: Study) -> list[NetworkEntry]:
 
 
 def partners(entries: list[NetworkEntry]) -> Int64[Tensor, " m"]:
-    """For each network the index of the other one of its architecture; itself if it has none."""
+    """For each network the index of the other one of its pair; itself if it has none."""
+    pair = [(entry.architecture, entry.replicate) for entry in entries]
     return torch.tensor(
         [
-            next(
-                (j for j, b in enumerate(entries) if b.architecture == a.architecture and b != a), i
-            )
-            for i, a in enumerate(entries)
+            next((j for j in range(len(pair)) if pair[j] == pair[i] and j != i), i)
+            for i in range(len(pair))
         ]
     )
 
