@@ -147,7 +147,7 @@ def test_the_same_generator_gives_the_same_attack(images):
     [
         ({"eps": -0.1}, "eps = -0.1; expected a radius of at least 0"),
         ({"steps": 0}, "steps = 0"),
-        ({"norm": "l1"}, "unknown norm 'l1'; known: l2, linf"),
+        ({"norm": "l1"}, "unknown norm 'l1'; valid: l2, linf"),
         ({"restarts": 0}, "0 restarts"),
     ],
 )
@@ -346,7 +346,7 @@ def test_either_loss_finds_the_best_perturbation_of_a_linear_network(images, los
 
 
 def test_an_unknown_loss_is_refused_with_the_known_ones(images):
-    with pytest.raises(UserError, match="unknown loss 'hinge'; known: margin, cross-entropy"):
+    with pytest.raises(UserError, match="unknown loss 'hinge'; valid: margin, cross-entropy"):
         attacks.pgd(
             small(), images, torch.zeros(12, dtype=torch.long), eps=1.0, steps=1, loss="hinge"
         )

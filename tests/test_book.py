@@ -324,7 +324,7 @@ def test_a_second_build_is_refused_while_one_runs_and_goes_through_once_it_was_k
 def test_a_build_that_fails_says_why(copied):
     run = command(copied, "robustbias", "build", "--study", "nosuch")
     assert run.returncode == 2
-    assert run.stderr.startswith("error: unknown study 'nosuch'; known: first, second.")
+    assert run.stderr.startswith("error: unknown study 'nosuch'; valid: first, second.")
 
     run = command(copied, "robustbias", "build", "nosuch")
     assert run.returncode == 2
@@ -369,7 +369,7 @@ def test_an_edition_that_names_no_chapter_is_an_error(copied):
     )
     run = command(copied, "robustbias", "book", "first")
     assert run.returncode == 2
-    assert "unknown chapter '03_end'; known: 01_lines, 02_more, 09_end" in run.stderr
+    assert "unknown chapter '03_end'; valid: 01_lines, 02_more, 09_end" in run.stderr
 
 
 def test_publishing_keeps_chapters_and_renews_the_findings_in_the_readme(copied):

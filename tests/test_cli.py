@@ -40,17 +40,17 @@ def test_every_verb_explains_itself(verb):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["fetch", "imagenot"], "'imagenot'; known: "),
-        (["train", "moon"], "unknown study 'moon'; known: "),
+        (["fetch", "imagenot"], "'imagenot'; valid: "),
+        (["train", "moon"], "unknown study 'moon'; valid: "),
         (
             ["train", "iconworld", "--network", "x"],
             "study iconworld has no network ['x']; it has: ",
         ),
-        (["measure", "taste"], "unknown measure 'taste'; known: ablation, accuracy"),
+        (["measure", "taste"], "unknown measure 'taste'; valid: ablation, accuracy"),
         (["measure", "accuracy", "--study", "moon"], "unknown study 'moon'"),
         (["measure", "accuracy", "--set", "n_images"], "expected NAME=VALUE"),
         (["measure", "accuracy", "--set", "images=3"], "parameters of accuracy: no 'images'"),
-        (["run", "99_end"], "unknown chapter '99_end'; known: "),
+        (["run", "99_end"], "unknown chapter '99_end'; valid: "),
         (["run", "02_shape_bias", "--set", "study=moon"], "contradicts --study iconworld; choose"),
         (["run", "09_findings", "--set", "sizes=[64]"], "parameters of 09_findings: no 'sizes'"),
         (["measure", "shape_bias", "--set", "sizes=64"], "sizes = 64 is not list of int"),

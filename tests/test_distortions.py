@@ -240,7 +240,7 @@ def test_adversarial_images_stay_in_the_ball_and_fool_the_network():
 
 
 def test_wrong_requests_are_refused(pixels):
-    with pytest.raises(UserError, match="unknown distortion 'blurred'; known: greyscale"):
+    with pytest.raises(UserError, match="unknown distortion 'blurred'; valid: greyscale"):
         distorted(pixels, "blurred", seeded())
     for wrong in (pixels * 255, pixels - 0.5, pixels * torch.nan):
         with pytest.raises(UserError, match=r"expected values in \[0, 1\]"):

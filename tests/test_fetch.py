@@ -179,7 +179,7 @@ def test_a_folder_that_cannot_be_written_is_an_error(stimuli):
 
 def test_what_cannot_be_fetched_says_why(tmp_path, monkeypatch):
     monkeypatch.setenv("ROBUSTBIAS_DATA", str(tmp_path))
-    with pytest.raises(UserError, match="unknown data set or network 'nothing'; known: broden"):
+    with pytest.raises(UserError, match="unknown data set or network 'nothing'; valid: broden"):
         download.fetch("nothing")
     with pytest.raises(UserError, match="iconworld is drawn by this package"):
         download.fetch("iconworld")

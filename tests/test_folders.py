@@ -108,7 +108,7 @@ def test_wrong_folders_are_refused(photographs, tmp_path):
 
 
 def test_unknown_cells_of_imagenet_c_are_refused(tmp_path):
-    with pytest.raises(UserError, match="unknown corruption 'rain'; known: gaussian_noise"):
+    with pytest.raises(UserError, match="unknown corruption 'rain'; valid: gaussian_noise"):
         imagenet.corrupted(tmp_path, "rain", 1, WNIDS, 8)
     with pytest.raises(UserError, match="severity 6"):
         imagenet.corrupted(tmp_path, "fog", 6, WNIDS, 8)
@@ -188,7 +188,7 @@ def test_cells_with_other_photographs_and_sets_of_other_kinds_are_refused(data):
 
 
 def test_what_is_here_is_counted_by_group_of_corruptions(data):
-    found = doctor.holdings(manifest.dataset("tiny-imagenet-c"))
+    found = doctor.counted(manifest.dataset("tiny-imagenet-c"))
     assert found == {"noise": 180, "blur": 240, "weather": 240, "digital": 240}
-    assert doctor.holdings(manifest.dataset("imagenet-r")) == {"images": 10}
+    assert doctor.counted(manifest.dataset("imagenet-r")) == {"images": 10}
     assert set(variants.READERS) <= set(doctor.COUNTS)

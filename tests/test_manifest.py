@@ -73,11 +73,11 @@ def test_a_study_names_known_data_and_has_a_pair_of_every_architecture(name):
 
 
 def test_an_unknown_name_is_an_error_that_lists_the_known_ones():
-    with pytest.raises(UserError, match="unknown study 'imagnet'; known: .*iconworld"):
+    with pytest.raises(UserError, match="unknown study 'imagnet'; valid: .*iconworld"):
         manifest.study("imagnet")
-    with pytest.raises(UserError, match="unknown network 'x'; known: iconworld"):
+    with pytest.raises(UserError, match="unknown network 'x'; valid: iconworld"):
         manifest.network("x")
-    with pytest.raises(UserError, match="unknown data set 'x'; known: .*tiny-imagenet"):
+    with pytest.raises(UserError, match="unknown data set 'x'; valid: .*tiny-imagenet"):
         manifest.dataset("x")
 
 
@@ -85,7 +85,7 @@ def test_an_unknown_name_is_an_error_that_lists_the_known_ones():
     ("change", "message"),
     [
         (("classes = 16", "classes = '16'"), "mine.toml: n: classes: expected int, got '16'"),
-        (("licence", "license"), "unknown key.*'license'.*known.*'licence'"),
+        (("licence", "license"), "unknown key.*'license'.*valid.*'licence'"),
         (('source = "s"', ""), "missing key.*source"),
         (('"standard"', '"robust"'), "eps = 0.0 with regime 'robust'"),
         (("weights = ", "file = "), "give either weights or by_hand"),

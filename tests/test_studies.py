@@ -40,7 +40,7 @@ def test_a_world_parameter_changes_the_images_and_their_digest(iconworld):
     other = studies.load("iconworld", device="cpu", world={"texture_contrast": 0.2})
     assert other.source.world.texture_contrast == 0.2
     assert other.source.digest != iconworld.source.digest
-    with pytest.raises(UserError, match=r"unknown world parameter\(s\) \['contrast'\]; known: .*"):
+    with pytest.raises(UserError, match=r"unknown world parameter\(s\) \['contrast'\]; valid: .*"):
         studies.load("iconworld", world={"contrast": 0.2})
     with pytest.raises(UserError, match="unknown world parameter"):
         studies.load("tiny-imagenet", world={"side": 32})
@@ -49,7 +49,7 @@ def test_a_world_parameter_changes_the_images_and_their_digest(iconworld):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "icon"}, "unknown study 'icon'; known: iconworld, imagenet, tiny-imagenet"),
+        ({"name": "icon"}, "unknown study 'icon'; valid: iconworld, imagenet, tiny-imagenet"),
         ({"name": "iconworld", "architectures": ["vgg"]}, "has no architecture vgg; it has"),
         ({"name": "iconworld", "device": "tpu"}, "unknown device 'tpu'; expected cpu, cuda"),
     ],

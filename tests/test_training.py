@@ -275,7 +275,7 @@ def test_a_recipe_is_the_studys_then_the_architectures_then_the_networks_then_ou
     assert training.recipe(alex, study).rate == study.training["alexnet"]["rate"]
     assert training.recipe(alex, study).eps == 0
     assert training.recipe(alex, study, epochs=3).epochs == 3
-    with pytest.raises(UserError, match=r"unknown training parameter\(s\) \['epoch'\]; known"):
+    with pytest.raises(UserError, match=r"unknown training parameter\(s\) \['epoch'\]; valid"):
         training.recipe(alex, study, epoch=3)
 
 
@@ -284,7 +284,7 @@ def test_a_recipe_is_the_studys_then_the_architectures_then_the_networks_then_ou
     [
         ({"eps": -1.0}, "eps = -1.0"),
         ({"epochs": 0}, "epochs, batch"),
-        ({"schedule": "cosine"}, "unknown schedule 'cosine'; known: one-cycle, step"),
+        ({"schedule": "cosine"}, "unknown schedule 'cosine'; valid: one-cycle, step"),
     ],
 )
 def test_wrong_recipes_are_refused(change, message):

@@ -80,7 +80,7 @@ def pgd(
     """
     check(norm, eps, steps)
     if loss not in LOSSES:
-        raise UserError(f"unknown loss {loss!r}; known: {', '.join(LOSSES)}.")
+        raise UserError(f"unknown loss {loss!r}; valid: {', '.join(LOSSES)}.")
     if len(pixels) == 0 or restarts < 1:
         raise UserError(
             f"{len(pixels)} images and {restarts} restarts; expected at least 1 of each."
@@ -311,7 +311,7 @@ def worst_case(
         raise UserError(
             f"{len(pixels)} images and {restarts} restarts; expected at least 1 of each."
         )
-    found = pixels.clone()
+    adversarial = pixels.clone()
     with _attacked(network, pixels.device, False), torch.no_grad():
         clean = network(pixels).float()
     standing = clean.argmax(1) == labels
@@ -329,10 +329,10 @@ def worst_case(
         images = images.pixels if isinstance(images, Attack) else images
         with _attacked(network, pixels.device, False), torch.no_grad():
             fooled = network(images).argmax(1) != labels[index]
-        found[index[fooled]] = images[fooled]
+        adversarial[index[fooled]] = images[fooled]
         standing[index[fooled]] = False
-    distance = (found - pixels).flatten(1).norm(p=2 if norm == "l2" else torch.inf, dim=1)
-    return Attack(found, distance, ~standing)
+    distance = (adversarial - pixels).flatten(1).norm(p=2 if norm == "l2" else torch.inf, dim=1)
+    return Attack(adversarial, distance, ~standing)
 
 
 @torch.no_grad()
@@ -397,7 +397,7 @@ def random_search(
 def check(norm: str, eps: float, steps: int) -> None:
     """Raises UserError unless the three describe an attack."""
     if norm not in NORMS:
-        raise UserError(f"unknown norm {norm!r}; known: {', '.join(NORMS)}.")
+        raise UserError(f"unknown norm {norm!r}; valid: {', '.join(NORMS)}.")
     if eps < 0:
         raise UserError(f"eps = {eps}; expected a radius of at least 0 in [0, 1] pixel units.")
     if steps < 1:

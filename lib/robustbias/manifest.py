@@ -273,7 +273,7 @@ def filled(kind: type, table: dict[str, Any], where: str) -> Any:
     """
     fields = {field.name: field for field in dataclasses.fields(kind)}
     if unknown := sorted(set(table) - set(fields)):
-        raise UserError(f"{where}: unknown key(s) {unknown}; known: {sorted(fields)}.")
+        raise UserError(f"{where}: unknown key(s) {unknown}; valid: {sorted(fields)}.")
     empty = dataclasses.MISSING
     required = {n for n, f in fields.items() if f.default is empty and f.default_factory is empty}
     if missing := sorted(required - set(table)):
@@ -297,7 +297,7 @@ def _paths(folder: str) -> list[Path]:
 def _named(kind: type, what: str, folder: str, name: str) -> Any:
     if name not in _names(folder):
         raise UserError(
-            f"unknown {what} {name!r}; known: {', '.join(_names(folder))}. "
+            f"unknown {what} {name!r}; valid: {', '.join(_names(folder))}. "
             f"Each is a file of data_manifest/{folder}."
         )
     where = f"data_manifest/{folder}/{name}.toml"
@@ -353,7 +353,7 @@ def network(name: str) -> NetworkEntry:
     """The network's entry. Raises UserError listing the known names."""
     if name not in _network_tables():
         known = ", ".join(_network_tables())
-        raise UserError(f"unknown network {name!r}; known: {known}.")
+        raise UserError(f"unknown network {name!r}; valid: {known}.")
     return _network_tables()[name]
 
 

@@ -215,7 +215,7 @@ def load(
     if world:
         valid = {field.name for field in dataclasses.fields(World)} if entry.world else set()
         if unknown := sorted(set(world) - valid):
-            raise UserError(f"unknown world parameter(s) {unknown}; known: {sorted(valid)}.")
+            raise UserError(f"unknown world parameter(s) {unknown}; valid: {sorted(valid)}.")
         entry = dataclasses.replace(entry, world=entry.world | world)
     preferred = (n for n in entry.preferred if imagenet.here(manifest.dataset(n)))
     entry = dataclasses.replace(
@@ -296,12 +296,12 @@ def pairs(study: Study) -> dict[tuple[str, int], dict[str, NetworkEntry]]:
 
     Ordered by architecture as in the manifest, then by replicate.
     """
-    found: dict[tuple[str, int], dict[str, NetworkEntry]] = {}
+    pairs_here: dict[tuple[str, int], dict[str, NetworkEntry]] = {}
     for entry in study.entries:
         if entry.pair:
-            found.setdefault((entry.architecture, entry.replicate), {})[entry.regime] = entry
+            pairs_here.setdefault((entry.architecture, entry.replicate), {})[entry.regime] = entry
     order = list(study.entry.architectures)
-    return dict(sorted(found.items(), key=lambda item: (order.index(item[0][0]), item[0][1])))
+    return dict(sorted(pairs_here.items(), key=lambda item: (order.index(item[0][0]), item[0][1])))
 
 
 def first_pairs(study: Study) -> dict[str, dict[str, NetworkEntry]]:

@@ -392,7 +392,7 @@ def measures() -> dict[str, Callable[..., pd.DataFrame]]:
 def measure_named(name: str) -> Callable[..., pd.DataFrame]:
     """The measure of that name. Raises UserError listing the names there are."""
     if name not in measures():
-        raise UserError(f"unknown measure {name!r}; known: {', '.join(sorted(REGISTRY))}.")
+        raise UserError(f"unknown measure {name!r}; valid: {', '.join(sorted(REGISTRY))}.")
     return REGISTRY[name]
 
 

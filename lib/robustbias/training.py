@@ -101,7 +101,7 @@ class Recipe:
                 "at least 0 and together at most 1."
             )
         if self.schedule not in ("one-cycle", "step"):
-            raise UserError(f"unknown schedule {self.schedule!r}; known: one-cycle, step.")
+            raise UserError(f"unknown schedule {self.schedule!r}; valid: one-cycle, step.")
 
     def eps_at(self, progress: float) -> float:
         """Radius of the training attack after a share of the training (0..1)."""
@@ -147,7 +147,7 @@ def recipe(
     }
     fields = {field.name for field in dataclasses.fields(Recipe)}
     if unknown := sorted(set(table) - fields):
-        raise UserError(f"unknown training parameter(s) {unknown}; known: {sorted(fields)}.")
+        raise UserError(f"unknown training parameter(s) {unknown}; valid: {sorted(fields)}.")
     return Recipe(**table)
 
 

@@ -138,10 +138,10 @@ def accuracy(
     rows, columns, per_condition = [], [], []
 
     def tested(entry: NetworkEntry) -> Part:
-        """Which images stand, a row a radius; how far the fooled ones moved; signs of masking."""
+        """Which images stand, per radius; how far the fooled ones moved; signs of masking."""
         network, on = study.network_named(entry.name), images.pixels.device
         clean = correct(network, images, batch)
-        found = {"standing 0": clean}
+        tested_at = {"standing 0": clean}
         how = {"batch": batch, "norm": threat.norm}
         how["generator"] = torch.Generator(on).manual_seed(study.seed)
         strong = {"steps": steps, "restarts": restarts, "bfloat16": fast_bfloat16(on)}
@@ -151,10 +151,12 @@ def accuracy(
             below = standing[max(e for e in standing if e < eps)]
             left, norms = survived(network, images, below & ~certain, eps=eps, **how, **strong)
             standing[eps] = left | (below & certain)
-            found |= {f"standing {eps:g}": standing[eps], f"norms {eps:g}": norms}
+            tested_at |= {f"standing {eps:g}": standing[eps], f"norms {eps:g}": norms}
             if eps == threat.eps:
-                found["masking"] = masking(network, images, clean, standing[eps], eps=eps, **how)
-        return found
+                tested_at["masking"] = masking(
+                    network, images, clean, standing[eps], eps=eps, **how
+                )
+        return tested_at
 
     entries = [entry for entry in study.entries if entry.cue == "both"]
     tasks = {entry.name: partial(tested, entry) for entry in entries}
@@ -213,11 +215,11 @@ def accuracy_checks(table: pd.DataFrame) -> pd.DataFrame:
     rows = []
     attacked = table[(table["steps"] > 0) & (table["metric"] != "top1_difference")]
     attacked = attacked[attacked["mean_over"].isna()]
-    for _, own in attacked.groupby("network", sort=False):
-        by_metric = dict(list(own.groupby("metric")))
-        reached = by_metric.get("achieved_norm", own.head(0))
+    for _, of_network in attacked.groupby("network", sort=False):
+        by_metric = dict(list(of_network.groupby("metric")))
+        reached = by_metric.get("achieved_norm", of_network.head(0))
         strongest = by_metric["top1"].nlargest(1, "attack_eps")["value"]
-        about = own[["network", "architecture", "replicate", "regime"]].iloc[0].to_dict()
+        about = of_network[["network", "architecture", "replicate", "regime"]].iloc[0].to_dict()
         worst = {
             "an attack without gradients fools no more images": ("black_box", TOLERANCE),
             "no gradient is zero": ("zero_gradient", TOLERANCE),
@@ -231,7 +233,7 @@ def accuracy_checks(table: pd.DataFrame) -> pd.DataFrame:
             (reached["high"] / reached["attack_eps"] - 1).max(),
             1e-3,
         )
-        if own["regime"].iloc[0] == "standard":
+        if of_network["regime"].iloc[0] == "standard":
             worst["the standard network falls to zero"] = (strongest.iloc[0], 0.05)
         rows += [
             {**about, "check": check, "worst": value, "allowed": allowed}
@@ -256,9 +258,9 @@ def robustness(table: pd.DataFrame) -> pd.DataFrame:
     radius = top1.loc[top1["pair"].astype(bool), "eps"].max()
     robust = top1[(top1["attack_eps"] == radius) & (top1["steps"] > 0)]
     clean = top1.loc[top1["steps"] == 0, "value"].reindex(robust.index)
-    found = robust[["n"]].assign(eps=radius, clean=clean, robust=robust["value"])
-    found["warnings"] = failed.reindex(found.index).fillna("")
-    return found.reset_index()[["network", "eps", "n", "clean", "robust", "warnings"]]
+    summary = robust[["n"]].assign(eps=radius, clean=clean, robust=robust["value"])
+    summary["warnings"] = failed.reindex(summary.index).fillna("")
+    return summary.reset_index()[["network", "eps", "n", "clean", "robust", "warnings"]]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -44,7 +44,7 @@ def chapter(name: str) -> Path:
         return Path(name)
     paths = {path.stem: path for path in [*chapters(), *chapters(closing=True)]}
     if name not in paths:
-        raise UserError(f"unknown chapter {name!r}; known: {', '.join(paths)}.")
+        raise UserError(f"unknown chapter {name!r}; valid: {', '.join(paths)}.")
     return paths[name]
 
 

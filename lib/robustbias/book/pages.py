@@ -384,9 +384,9 @@ def publish(study: str) -> list[Path]:
         renewed(text, "")  # raises without its marks, before anything is written
         published = _replaced(folder, executed)
         claims = read(edition.contents([]))
-        found = "" if claims.empty else f"{answer(claims)}\n"
+        sentence = "" if claims.empty else f"{answer(claims)}\n"
         with atomic(readme) as partial:
-            partial.write_text(renewed(text, found), encoding="utf-8")
+            partial.write_text(renewed(text, sentence), encoding="utf-8")
         if (key := _key_figure()) is not None:
             with atomic(edition.PUBLISHED / "static" / "key_figure.svg") as partial:
                 partial.write_text(key, encoding="utf-8")

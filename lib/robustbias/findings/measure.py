@@ -162,7 +162,7 @@ def _notebooks(executed: list[str]) -> list[Path]:
 
 def judged(contents: edition.Contents) -> dict[str, list[Claim]]:
     """The claims that these notebooks tested, by notebook (STUDY/NAME), corrected by Holm."""
-    found = [
+    claims = [
         (f"{study}/{path.name}", Claim.of(record))
         for study, notebooks in contents.items()
         for path in notebooks
@@ -170,8 +170,8 @@ def judged(contents: edition.Contents) -> dict[str, list[Claim]]:
         if "smallest" in record  # editions before had other verdicts
     ]
     by_notebook: dict[str, list[Claim]] = {}
-    all_claims = corrected(claim for _, claim in found)
-    for (notebook, _), claim in zip(found, all_claims, strict=True):
+    all_claims = corrected(claim for _, claim in claims)
+    for (notebook, _), claim in zip(claims, all_claims, strict=True):
         by_notebook.setdefault(notebook, []).append(claim)
     return by_notebook
 

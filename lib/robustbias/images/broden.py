@@ -185,21 +185,21 @@ def write(folder: Path, concepts: Concepts) -> None:
         index.append(row)
     _write_table(folder / "index.csv", index)
     summary, label_rows = [], {number: {} for number in numbers.values()}
-    for category, own in concepts.names.items():
+    for category, names in concepts.names.items():
         frequency, coverage = shares[category]
         codes = [
             {
                 "code": 1 + i, "number": numbers[name], "name": name,
                 "frequency": int(frequency[i]), "coverage": float(coverage[i]),
             }
-            for i, name in enumerate(own)
+            for i, name in enumerate(names)
         ]  # fmt: skip
         _write_table(folder / f"c_{category}.csv", codes)
         for row in codes:
             label_rows[row["number"]][category] = row
         used = [row["number"] for row in codes]
-        found = {"first": min(used), "last": max(used), "count": len(used)}
-        summary.append({"name": category, **found, "frequency": int(frequency.sum())})
+        indices = {"first": min(used), "last": max(used), "count": len(used)}
+        summary.append({"name": category, **indices, "frequency": int(frequency.sum())})
     _write_table(folder / "category.csv", summary)
     _write_table(
         folder / "label.csv",
@@ -286,7 +286,7 @@ def _picture(folder: Path, name: str, height: int, width: int) -> UInt8[np.ndarr
 
 
 def _stacked(pixels: list[np.ndarray], folder: Path, what: str) -> np.ndarray:
-    sizes = sorted({own.shape[:2] for own in pixels})
+    sizes = sorted({image.shape[:2] for image in pixels})
     if len(sizes) > 1:
         raise UserError(
             f"{folder}: {what} of {len(sizes)} sizes, among them {sizes[:2]}; expected one, as in "
@@ -300,9 +300,9 @@ def _written(folder: Path, i: int, category: str, labels: Int[np.ndarray, "m a b
     if labels.shape[1:] == (1, 1):
         return [str(int(label)) for label in labels.flatten() if label] or ["0"]
     parts = []
-    for j, own in enumerate(labels):
+    for j, label in enumerate(labels):
         name = f"concepts/{i:06d}_{category}{f'_{j}' if j else ''}.png"
-        _save(folder / "images" / name, np.stack([own % 256, own // 256, 0 * own], -1))
+        _save(folder / "images" / name, np.stack([label % 256, label // 256, 0 * label], -1))
         parts.append(name)
     return parts
 
@@ -314,10 +314,10 @@ def _save(path: Path, pixels: np.ndarray) -> None:
 
 def _shares(concepts: Concepts, category: str) -> tuple[torch.Tensor, torch.Tensor]:
     """For each label the images that show it and the sum of their shares of pixels."""
-    own = torch.arange(1, len(concepts.names[category]) + 1)
+    label = torch.arange(1, len(concepts.names[category]) + 1)
     shares = torch.stack(
         [
-            (labels.cpu().flatten(1)[..., None] == own).float().mean(1)
+            (labels.cpu().flatten(1)[..., None] == label).float().mean(1)
             for labels in concepts.maps[category]
         ]
     ).amax(1)

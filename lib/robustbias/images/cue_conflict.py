@@ -53,7 +53,7 @@ def class_names(class_file: str) -> tuple[str, ...]:
     return tuple((ROOT / "data_manifest" / class_file).read_text().split())
 
 
-def known(categories: tuple[str, ...]) -> tuple[str, ...]:
+def checked(categories: tuple[str, ...]) -> tuple[str, ...]:
     """The categories themselves. Raises UserError for a word that is none of the 16."""
     if unknown := [c for c in categories if c not in CATEGORIES]:
         raise UserError(f"unknown categories {unknown}; expected some of {', '.join(CATEGORIES)}.")
@@ -70,7 +70,7 @@ def membership(classes: tuple[str, ...], categories: tuple[str, ...]) -> Float[T
     Raises:
         UserError: A category none of the classes belongs to; the network cannot choose it.
     """
-    members = [(category, *entry_level()[category]) for category in known(categories)]
+    members = [(category, *entry_level()[category]) for category in checked(categories)]
     table = torch.tensor([[float(k in words) for words in members] for k in classes])
     if empty := [c for c, n in zip(categories, table.sum(0).tolist(), strict=True) if n == 0]:
         raise UserError(
@@ -186,7 +186,7 @@ def trials(folder: Path, size: int, categories: tuple[str, ...] = CATEGORIES) ->
 
     Source: Geirhos et al. 2021, arXiv 2106.07411; code of bethgelab/model-vs-human.
     """
-    known(categories)
+    checked(categories)
     named = {file: TRIAL.match(file.name) for file in _files(folder)}
     chosen = {file: m[1] for file, m in named.items() if m and m[1] in categories}
     if not chosen:
@@ -213,13 +213,13 @@ def _files(folder: Path) -> list[Path]:
         raise MissingData(
             f"no folder {folder}; run `robustbias doctor` to see the data sets and how to get them."
         )
-    found = (f for f in folder.glob("*/*") if f.suffix.lower() in SUFFIXES)
-    return sorted(found, key=lambda file: file.relative_to(folder).as_posix())
+    files = (f for f in folder.glob("*/*") if f.suffix.lower() in SUFFIXES)
+    return sorted(files, key=lambda file: file.relative_to(folder).as_posix())
 
 
 def _listed(folder: Path, categories: tuple[str, ...]) -> dict[Path, Cues]:
     """The stimuli whose shape is among the categories; each lies in the folder of its shape."""
-    known(categories)
+    checked(categories)
     named = {file: cues(file.name) for file in _files(folder)}
     for file, cue in named.items():
         if cue.shape != file.parent.name or cue.shape not in CATEGORIES:

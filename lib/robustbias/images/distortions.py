@@ -301,15 +301,17 @@ def _suppressions() -> dict[str, Suppression]:
     """Global shape, texture and colour, and pairs of them, in sweeps where they have a strength."""
     shuffle, rotate = partial(scrambled, patches=4), partial(rotated, patches=4)
     smooth, grey = partial(bilateral, d=12), greyscale
-    found = []
+    suppressions = []
     for method, change in (("patch shuffle", scrambled), ("patch rotation", rotated)):
         for n in (2, 4, 8, 16):
-            found.append(Suppression(method, n, "shape", (partial(change, patches=n),)))
+            suppressions.append(Suppression(method, n, "shape", (partial(change, patches=n),)))
     for d in (4, 8, 12):
-        found.append(Suppression("bilateral filter", d, "texture", (partial(bilateral, d=d),)))
+        suppressions.append(
+            Suppression("bilateral filter", d, "texture", (partial(bilateral, d=d),))
+        )
     for sigma in (0.5, 1.0, 2.0, 4.0):
         blur = (partial(blurred, sigma=sigma),)
-        found.append(Suppression("Gaussian blur", sigma, "texture, local shape", blur))
+        suppressions.append(Suppression("Gaussian blur", sigma, "texture, local shape", blur))
     for method, removes, functions in (
         ("grey", "colour", (grey,)),
         ("channel shuffle", "colour", (channel_shuffled,)),
@@ -318,8 +320,8 @@ def _suppressions() -> dict[str, Suppression]:
         ("bilateral 12, grey", "texture, colour", (smooth, grey)),
         ("bilateral 12, patch shuffle 4", "texture, shape", (smooth, shuffle)),
     ):
-        found.append(Suppression(method, 0.0, removes, functions))
-    return {f"{s.method} {s.level:g}" if s.level else s.method: s for s in found}
+        suppressions.append(Suppression(method, 0.0, removes, functions))
+    return {f"{s.method} {s.level:g}" if s.level else s.method: s for s in suppressions}
 
 
 # Source: Burgert et al. 2025, arXiv 2509.20234 (grids, bilateral filter of d 12 and sigma 170)
@@ -374,7 +376,7 @@ def distorted(
         UserError: An unknown name, or pixels outside [0, 1].
     """
     if name not in DISTORTIONS:
-        raise UserError(f"unknown distortion {name!r}; known: {', '.join(DISTORTIONS)}.")
+        raise UserError(f"unknown distortion {name!r}; valid: {', '.join(DISTORTIONS)}.")
     if len(pixels) and not (pixels.min() >= 0 and pixels.max() <= 1):
         raise UserError(
             f"pixels from {float(pixels.min()):.3g} to {float(pixels.max()):.3g}; expected values "

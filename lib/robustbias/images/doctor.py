@@ -27,7 +27,7 @@ def folder(entry: DatasetEntry) -> Path:
     return manifest.data_directory() / entry.path
 
 
-def holdings(entry: DatasetEntry, place: Path | None = None) -> dict[str, int]:
+def counted(entry: DatasetEntry, place: Path | None = None) -> dict[str, int]:
     """Number of items of every split that the manifest names; 0 where nothing is.
 
     Args:
@@ -49,7 +49,7 @@ def holdings(entry: DatasetEntry, place: Path | None = None) -> dict[str, int]:
 
 def complete(entry: DatasetEntry, place: Path | None = None) -> bool:
     """Whether every split has as many items as the manifest says; always for an embedded set."""
-    return holdings(entry, place) == entry.images
+    return counted(entry, place) == entry.images
 
 
 def _stimuli(place: Path, split: str) -> int:
@@ -126,11 +126,11 @@ def _state(entry: DatasetEntry) -> tuple[str, str]:
     if entry.kind == "embedded":
         return "embedded", entry.size
     try:
-        found = holdings(entry)
+        numbers = counted(entry)
     except UserError as error:
         return "broken", str(error)
-    counts = ", ".join(f"{split} {n:,} of {entry.images[split]:,}" for split, n in found.items())
-    if not any(found.values()):
+    counts = ", ".join(f"{split} {n:,} of {entry.images[split]:,}" for split, n in numbers.items())
+    if not any(numbers.values()):
         return "missing", str(folder(entry))
     return ("here" if complete(entry) else "incomplete"), counts
 

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from robustbias import manifest
 from robustbias.images.cue_conflict import class_names
-from robustbias.images.doctor import complete, folder, holdings, studied
+from robustbias.images.doctor import complete, counted, folder, studied
 from robustbias.manifest import DatasetEntry, FileEntry
 from robustbias.networks import zoo
 from robustbias.utils import MissingData, UserError, digest, locked, reading, scratch, sha256
@@ -57,14 +57,14 @@ def downloaded(file: FileEntry, folder: Path, *, progress: bool = True) -> Path:
     import pooch  # here alone: measures run without it
     import requests
 
-    known = f"sha256:{file.sha256}" if file.sha256 else f"md5:{file.md5}" if file.md5 else None
+    hashed = f"sha256:{file.sha256}" if file.sha256 else f"md5:{file.md5}" if file.md5 else None
     place = folder / file.name
     if not file.url and not place.is_file():
         raise MissingData(f"{place} is not here and has to be put there by hand.")
     store = pooch.create(
         path=folder,
         base_url="",
-        registry={file.name: known},
+        registry={file.name: hashed},
         urls={file.name: file.url or f"file://{place}"},
         retry_if_failed=RETRIES,
     )
@@ -110,7 +110,7 @@ def downloaded(file: FileEntry, folder: Path, *, progress: bool = True) -> Path:
         raise UserError(f"{file.name} is not the expected file: {reason}. {by_hand}") from error
     except OSError as error:
         raise UserError(f"could not write {place}: {error.strerror or error}.") from error
-    if known is None:
+    if hashed is None:
         warnings.warn(
             f"{file.name} has no published hash and is not verified; sha256 {sha256(path)}",
             stacklevel=2,
@@ -310,7 +310,7 @@ def verify(name: str) -> pd.DataFrame:
     if entry.path and not folder(entry).is_dir():
         raise MissingData(f"no folder {folder(entry)}; run `robustbias fetch {name}`.")
     rows = [
-        (split, str(entry.images[split]), str(found)) for split, found in holdings(entry).items()
+        (split, str(entry.images[split]), str(found)) for split, found in counted(entry).items()
     ]
     for file in {file.name: file for file in entry.files}.values():
         archive = _archives() / file.name
@@ -326,7 +326,7 @@ def _weights(name: str, progress: bool) -> Path:
     if name not in networks:
         published = [n for n in networks if "://" in manifest.network(n).weights]
         known = ", ".join((*manifest.datasets(), *published))
-        raise UserError(f"unknown data set or network {name!r}; known: {known}.")
+        raise UserError(f"unknown data set or network {name!r}; valid: {known}.")
     entry = manifest.network(name)
     path, here = zoo.original_path(entry), zoo.weights_path(entry)
     if here.is_file() and (here != path or entry.archive or "://" not in entry.weights):
@@ -431,5 +431,5 @@ def _sort_validation(folder: Path, devkit: Path) -> None:
 
 def _counted(entry: DatasetEntry, place: Path) -> str:
     """As "train 12 of 100000, val 0 of 10000"."""
-    found = holdings(entry, place).items()
-    return ", ".join(f"{split} {count} of {entry.images[split]}" for split, count in found)
+    counts = counted(entry, place).items()
+    return ", ".join(f"{split} {count} of {entry.images[split]}" for split, count in counts)

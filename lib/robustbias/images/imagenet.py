@@ -26,7 +26,7 @@ from tqdm import tqdm
 from robustbias import manifest
 from robustbias.images import Images, cached_pixels, cue_conflict, opened, streams
 from robustbias.images.corruptions.constants import NAMES, SEVERITIES
-from robustbias.images.cue_conflict import CATEGORIES, class_names, entry_level, known
+from robustbias.images.cue_conflict import CATEGORIES, checked, class_names, entry_level
 from robustbias.images.source import StimulusFolders
 from robustbias.images.streams import Stream
 from robustbias.manifest import DatasetEntry
@@ -71,7 +71,7 @@ def corrupted(
     Args and Raises as for `labelled`; also UserError for an unknown corruption or severity.
     """
     if corruption not in NAMES:
-        raise UserError(f"unknown corruption {corruption!r}; known: {', '.join(NAMES)}.")
+        raise UserError(f"unknown corruption {corruption!r}; valid: {', '.join(NAMES)}.")
     if severity not in SEVERITIES:
         raise UserError(f"severity {severity!r}; expected 1, 2, 3, 4 or 5.")
     _present(folder)
@@ -165,11 +165,11 @@ def _read(
     fitted: Callable[[Tensor, int], Tensor],
 ) -> Images:
     """The chosen files, decoded on all cores."""
-    paths, wnids, found = _chosen(folder, classes, n, seed)
+    paths, wnids, present = _chosen(folder, classes, n, seed)
     return Images(
         pixels=torch.from_numpy(decoded(paths, size, fitted)),
-        labels=torch.tensor([found.index(wnid) for wnid in wnids]),
-        classes=found,
+        labels=torch.tensor([present.index(wnid) for wnid in wnids]),
+        classes=present,
         names=tuple(f"{path.parent.name}/{path.name}" for path in paths),
     )
 
@@ -246,7 +246,7 @@ class ImageNet(StimulusFolders):
     ):
         if subset not in ("", "entry-level", "all"):
             raise UserError(f"unknown subset {subset!r}; expected entry-level or all.")
-        super().__init__(known(categories) or CATEGORIES, size)
+        super().__init__(checked(categories) or CATEGORIES, size)
         self.dataset, self.subset = manifest.dataset(dataset), subset
         self.classes = class_names(self.dataset.class_file)
 
@@ -286,9 +286,9 @@ class ImageNet(StimulusFolders):
                 f"no folder {folder}; run `robustbias fetch {self.dataset.name}`, or set "
                 "ROBUSTBIAS_DATA to the folder above one that has it."
             )
-        paths, wnids, found = _chosen(folder, self.classes, None, 0)
+        paths, wnids, present = _chosen(folder, self.classes, None, 0)
         gathered = [set(entry_level()[category]) for category in self.categories]
-        covered = all(wnids_of & set(found) for wnids_of in gathered)
+        covered = all(wnids_of & set(present) for wnids_of in gathered)
         if self.subset == "all" or not (self.subset or covered):
             return paths, wnids
         chosen = set().union(*gathered)

@@ -30,7 +30,7 @@ from robustbias.images import (
 )
 from robustbias.images import concepts as images_concepts
 from robustbias.images.concepts import Concepts
-from robustbias.images.cue_conflict import CATEGORIES, class_names, entry_level, known, membership
+from robustbias.images.cue_conflict import CATEGORIES, checked, class_names, entry_level, membership
 from robustbias.images.source import StimulusFolders
 from robustbias.images.tiny_imagenet_files import Encoded, encoded
 from robustbias.networks import zoo
@@ -70,7 +70,7 @@ class TinyImageNet(StimulusFolders):
             raise UserError(f"unknown subset {subset!r}; expected one of {', '.join(SUBSETS)}.")
         self.wnids = class_names(manifest.dataset("tiny-imagenet").class_file)
         covered = {c: set(entry_level()[c]) & set(self.wnids) for c in CATEGORIES}
-        chosen = known(categories) or tuple(c for c in CATEGORIES if covered[c])
+        chosen = checked(categories) or tuple(c for c in CATEGORIES if covered[c])
         super().__init__(chosen, SIDE, directory)
         if absent := [c for c in self.categories if not covered[c]]:
             raise UserError(

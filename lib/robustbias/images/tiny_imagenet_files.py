@@ -71,17 +71,17 @@ def shards(folder: Path, split: str) -> list[Path]:
     Raises:
         UserError: Fewer shards than their names announce.
     """
-    found: dict[int, Path] = {}
+    paths: dict[int, Path] = {}
     total = 0
     for path in [*folder.glob("*.parquet"), *folder.glob("data/*.parquet")]:
         if (match := NAME.match(path.name)) and match[1].startswith(split):
-            found[int(match[2])], total = path, max(total, int(match[3]))
-    if absent := [index for index in range(total) if index not in found]:
+            paths[int(match[2])], total = path, max(total, int(match[3]))
+    if absent := [index for index in range(total) if index not in paths]:
         numbers = ", ".join(f"{index:05d}" for index in absent)
         raise UserError(
-            f"{folder}: {len(found)} of {total} {split} shards; missing number {numbers}. {AGAIN}"
+            f"{folder}: {len(paths)} of {total} {split} shards; missing number {numbers}. {AGAIN}"
         )
-    return [found[index] for index in sorted(found)]
+    return [paths[index] for index in sorted(paths)]
 
 
 def shard_count(shards: list[Path]) -> int:
@@ -220,8 +220,8 @@ def encoded(folder: Path, split: str, wnids: tuple[str, ...], wanted: tuple[str,
         MissingData: The folder is not there or has neither layout.
         UserError: A shard is missing, truncated or of another schema; a class has no image.
     """
-    if found := shards(folder, split):
-        images = from_shards(found, wnids, wanted)
+    if paths := shards(folder, split):
+        images = from_shards(paths, wnids, wanted)
     elif (root := unpacked(folder)) is not None:
         images = from_folders(root, split, wnids, wanted)
     else:
@@ -241,7 +241,7 @@ def encoded(folder: Path, split: str, wnids: tuple[str, ...], wanted: tuple[str,
 
 def count(folder: Path, split: str) -> int:
     """Number of images of a split, whichever layout the folder has; nothing is decoded."""
-    if found := shards(folder, split):
-        return shard_count(found)
+    if paths := shards(folder, split):
+        return shard_count(paths)
     root = unpacked(folder)
     return folder_count(root, split) if root else 0

@@ -79,7 +79,7 @@ def _original(architecture: str, classes: int, arguments: dict[str, Any]) -> nn.
             ) from error
         exists, create = timm.is_model(name), timm.create_model
     elif library:
-        raise UserError(f"unknown library {library!r} of {architecture}; known: timm.")
+        raise UserError(f"unknown library {library!r} of {architecture}; valid: timm.")
     else:
         exists = name in torchvision.models.list_models(module=torchvision.models)
         create = torchvision.models.get_model

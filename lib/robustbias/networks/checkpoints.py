@@ -69,9 +69,9 @@ def read(
             "page. Delete the file and fetch it again."
         )
     for kind, expected in (("sha256", sha256), ("md5", md5)):
-        if expected and (found := utils.digest(path, kind)) != expected:
+        if expected and (actual := utils.digest(path, kind)) != expected:
             raise UserError(
-                f"{path} has {kind} {found[:12]}..., the manifest says {expected[:12]}...; the "
+                f"{path} has {kind} {actual[:12]}..., the manifest says {expected[:12]}...; the "
                 "file is damaged or another version. Fetch or train it again, or correct the "
                 "manifest."
             )
@@ -99,18 +99,19 @@ def metadata(path: Path) -> dict[str, str]:
 
 def fill(network: nn.Module, state: dict[str, Tensor], where: str) -> None:
     """Loads weights by name. Raises UserError naming the first that are missing or too many."""
-    own = network.state_dict()
-    missing = sorted(set(own) - set(state) - {n for n in own if n.endswith("num_batches_tracked")})
-    extra = sorted(n for n in set(state) - set(own) if not n.startswith(("aux1.", "aux2.")))
-    wrong = sorted(n for n in set(own) & set(state) if own[n].shape != state[n].shape)
+    expected = network.state_dict()
+    counters = {n for n in expected if n.endswith("num_batches_tracked")}
+    missing = sorted(set(expected) - set(state) - counters)
+    extra = sorted(n for n in set(state) - set(expected) if not n.startswith(("aux1.", "aux2.")))
+    wrong = sorted(n for n in set(expected) & set(state) if expected[n].shape != state[n].shape)
     if missing or extra or wrong:
         raise UserError(
             f"{where} does not fit the network: missing {missing[:3]}, unknown {extra[:3]}, "
             f"other shape {wrong[:3]}; check architecture, width and classes in the manifest."
         )
     # in the network's own dictionary, whose metadata some modules ask for (MNASNet's version)
-    own.update({name: value.float() for name, value in state.items() if name in own})
-    network.load_state_dict(own)
+    expected.update({name: value.float() for name, value in state.items() if name in expected})
+    network.load_state_dict(expected)
 
 
 def _safetensors(path: Path) -> dict[str, Tensor]:
@@ -269,11 +270,11 @@ def _compare(
     """Raises UserError unless a checkpoint's mean or std is the manifest's."""
     if what not in normaliser:
         return
-    expected, found = torch.tensor(normaliser[what]), stored.float().flatten()
-    if found.shape != expected.shape or not torch.allclose(found, expected, atol=1e-3):
+    expected, actual = torch.tensor(normaliser[what]), stored.float().flatten()
+    if actual.shape != expected.shape or not torch.allclose(actual, expected, atol=1e-3):
         raise UserError(
             f"{path} belongs to a network that normalises by the {what} "
-            f"{[round(x, 4) for x in found[:6].tolist()]}, the manifest says "
+            f"{[round(x, 4) for x in actual[:6].tolist()]}, the manifest says "
             f"{list(normaliser[what])}; correct `{what}` in its entry."
         )
 

@@ -299,10 +299,10 @@ def fitting(
     """
     if layer:
         network = _parts(network, layer)[1] or network
-    known = _BYTES.setdefault(network, {})
-    if (side := tuple(pixels.shape[1:])) not in known:
-        known[side] = [4 * pixels[0].numel(), *_output_bytes(network, side)]
-    outputs = known[side]
+    by_side = _BYTES.setdefault(network, {})
+    if (side := tuple(pixels.shape[1:])) not in by_side:
+        by_side[side] = [4 * pixels[0].numel(), *_output_bytes(network, side)]
+    outputs = by_side[side]
     # a layer's input, its output and a working copy; what is held, with the gradients of as much
     image = 3 * max(outputs) + held * 2 * sum(outputs)
     device = next(iter([*network.parameters(), *network.buffers()]), pixels).device

@@ -362,14 +362,14 @@ def _distorted(study: Study, images: Images, clean: Correctness) -> list[Evaluat
     evaluations = [Evaluation([("distortion", name, None) for name in DISTORTIONS], stacked, clean)]
     for name, displayed, index in stimuli(study.source, images):
         by_category = displayed.classes != images.classes
-        found = correctness(study, displayed.to(study.device), by_category=by_category)
-        found = {decision: hit[:, None].float() for decision, hit in found.items()}
+        correct = correctness(study, displayed.to(study.device), by_category=by_category)
+        correct = {decision: hit[:, None].float() for decision, hit in correct.items()}
         if index is not None:
             base = {decision: hit[index] for decision, hit in clean.items()}
         else:
-            base = clean if set(found) <= set(clean) else _by_category(study, images)
+            base = clean if set(correct) <= set(clean) else _by_category(study, images)
         same = index is not None
-        evaluations.append(Evaluation([("distortion", name, None)], found, base, paired=same))
+        evaluations.append(Evaluation([("distortion", name, None)], correct, base, paired=same))
     return evaluations
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 
 from robustbias import manifest
-from robustbias.images.cue_conflict import CATEGORIES, cues, known
+from robustbias.images.cue_conflict import CATEGORIES, checked, cues
 from robustbias.shape_bias.measure import bias_and_coverage, conflict_trials
 from robustbias.studies import Study
 from robustbias.utils import MissingData, UserError, atomic, reading
@@ -101,7 +101,7 @@ def write(
 
 def restricted(table: pd.DataFrame, categories: tuple[str, ...]) -> pd.DataFrame:
     """The trials whose cues are all among `categories`; answers outside them stay, as neither."""
-    allowed = set(known(categories))
+    allowed = set(checked(categories))
     inside = table["shape"].isin(allowed) & (
         table["texture"].isin(allowed) | table["texture"].isna()
     )
@@ -243,9 +243,9 @@ def written(study: Study, folder: Path) -> list[Path]:
         write(
             folder / f"cue-conflict_{network}_{display.replace(' ', '')}_session_1.csv",
             network,
-            list(own["stimulus"]),
-            list(own["object_response"]),
+            list(rows["stimulus"]),
+            list(rows["object_response"]),
             condition=display.replace(" ", ""),
         )
-        for (network, display), own in trials.groupby(["network", "display"], sort=False)
+        for (network, display), rows in trials.groupby(["network", "display"], sort=False)
     ]

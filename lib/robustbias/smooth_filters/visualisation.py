@@ -253,14 +253,14 @@ def examples(
     """
     pair = pair_of(study, architecture)
     images = held_out_sample(study, n_images, torch.Generator().manual_seed(study.seed))
-    found = {}
+    by_regime = {}
     for regime in ("standard", "robust"):
         network = study.network_named(pair[regime].name)
         natural = spatial_means(network, images.pixels)
         units = (natural[layer].amax(0) > 0).nonzero()[:n, 0].cpu()
         pixels, values = pictured(network, layer, units, natural, study.seed)
-        found[regime] = units, pixels.cpu(), values["likeness"].cpu()
-    return found
+        by_regime[regime] = units, pixels.cpu(), values["likeness"].cpu()
+    return by_regime
 
 
 def first_units(study: Study, *, architecture: str, n: int = 12) -> dict[str, Tensor]:
@@ -269,9 +269,10 @@ def first_units(study: Study, *, architecture: str, n: int = 12) -> dict[str, Te
     Raises:
         UserError: The study has no networks of this architecture.
     """
-    found = {}
+    by_regime = {}
     for regime, entry in pair_of(study, architecture).items():
         network = study.network_named(entry.name).requires_grad_(False)
         draw = {"generator": torch.Generator().manual_seed(study.seed), "bfloat16": True}
-        found[regime] = visualisations(network, network.layers[-2], torch.arange(n), **draw).cpu()
-    return found
+        pixels = visualisations(network, network.layers[-2], torch.arange(n), **draw)
+        by_regime[regime] = pixels.cpu()
+    return by_regime

@@ -86,7 +86,7 @@ class App(anywidget.AnyWidget):
         if (ask := message["ask"]) in parts:
             return parts[ask](*about["about"])
         if ask not in acts:
-            raise UserError(f"unknown question {ask!r}; known: {', '.join([*parts, *acts])}.")
+            raise UserError(f"unknown question {ask!r}; valid: {', '.join([*parts, *acts])}.")
         return acts[ask](about, *buffers)
 
     def data(self, study: str) -> UnitData:

@@ -119,10 +119,11 @@ def _detectors(
     keys = ["concept", "category", "architecture", "layer", "regime"]
     counts = units.groupby(keys, sort=False).size().unstack(fill_value=0)
     counts = counts.reindex(columns=list(SIDES.values()), fill_value=0)
-    found: dict[str, list] = {}
+    detectors: dict[str, list] = {}
     for (concept, category, *where), n in zip(counts.index, counts.to_numpy(), strict=True):
-        found.setdefault(str(concepts.index((concept, category))), []).append((*where, *n.tolist()))
-    return found
+        key = str(concepts.index((concept, category)))
+        detectors.setdefault(key, []).append((*where, *n.tolist()))
+    return detectors
 
 
 def _start(data: UnitData) -> dict[str, Any]:
@@ -289,7 +290,7 @@ def encoded(pixels: Float[Tensor, "3 h w"], format: str, **options: Any) -> byte
 
 
 def images(data: UnitData, format: str = "AVIF", quality: int = 55) -> bytes:
-    """All images that units were shown, COLUMNS in a row, as one file."""
+    """All images that were presented to units, COLUMNS in a row, as one file."""
     picture = make_grid(data.images.pixels.cpu(), nrow=COLUMNS, padding=0)
     file = io.BytesIO()
     to_pil_image(picture).save(file, format, quality=quality)

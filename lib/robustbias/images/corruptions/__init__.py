@@ -78,7 +78,7 @@ def sheet(pixels: Float[Tensor, "3 h w"], generator: Generator) -> Float[Tensor,
 def _constants(pixels: Tensor, name: str, severity: int, generator: Generator):
     """Constants of one cell, after checks of everything a caller may get wrong."""
     if name not in NAMES:
-        raise UserError(f"Unknown corruption {name!r}; known: {', '.join(NAMES)}.")
+        raise UserError(f"Unknown corruption {name!r}; valid: {', '.join(NAMES)}.")
     if severity not in SEVERITIES:
         raise UserError(f"Severity {severity!r}; expected 1, 2, 3, 4 or 5.")
     h, w = pixels.shape[-2:]
