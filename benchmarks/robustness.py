@@ -32,7 +32,7 @@ from robustbias.adversarial_training.measure import correct, fast_bfloat16, surv
 from robustbias.images import floats
 from robustbias.networks import zoo
 
-STEPS, QUERIES, BATCH = 50, 500, 100
+STEPS, QUERIES, BATCH = 50, 500, 128
 
 
 def peers(network: nn.Module, norm: str, eps: float, classes: int) -> dict:

@@ -76,7 +76,7 @@ def store(name: str, row: dict, key: str) -> None:
         "command": " ".join(["python", f"benchmarks/{name}.py", *sys.argv[1:]]),
     }
     with utils.locked(manifest.ROOT / "_build" / "locks" / f"{name}.lock"):
-        kept = pd.read_csv(path) if path.is_file() else pd.DataFrame(columns=[key])
-        table = pd.concat([kept[kept[key] != row[key]], pd.DataFrame([row])])
+        stored = pd.read_csv(path).to_dict("records") if path.is_file() else []
+        table = pd.DataFrame([*(kept for kept in stored if kept[key] != row[key]), row])
         with utils.atomic(path) as partial:
             table.sort_values(key).to_csv(partial, index=False)
