@@ -78,7 +78,7 @@ train: $(READY) ## train the networks of STUDY=name
 	@$(BIN)/robustbias train $(STUDY)
 
 bench: $(READY) ## time the slow parts, one JSON line each
-	@for benchmark in benchmarks/*.py; do $(BIN)/python $$benchmark || exit 1; done
+	@for benchmark in $(filter-out %/recipes.py %/robustness.py,$(wildcard benchmarks/*.py)); do $(BIN)/python $$benchmark || exit 1; done
 
 publish: $(READY) ## execute STUDY=name; put its chapters into book/STUDY, its answer into README
 	$(named)

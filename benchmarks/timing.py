@@ -1,13 +1,16 @@
-"""What the benchmarks share: a clock that waits for the device, and the row they print."""
+"""What the benchmarks share: a clock that waits for the device, and the rows they print or keep."""
 
 import json
 import statistics
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
+import pandas as pd
 import torch
 
-from robustbias import studies
+from robustbias import manifest, studies, utils
 
 
 def device(arguments: list[str]) -> torch.device:
@@ -57,3 +60,23 @@ def row(
         else studies.device_name(on),
     }
     print(json.dumps(line), flush=True)
+
+
+def store(name: str, row: dict, key: str) -> None:
+    """Puts the row in benchmarks/NAME.csv, in place of an earlier one of the same key.
+
+    With the commit, the device and the command that measured it. Another program may store rows of
+    the same file at the same time.
+    """
+    path = Path(__file__).with_name(f"{name}.csv")
+    row = row | {
+        "commit": studies.commit(),
+        "device": studies.device_name(torch.device("cpu")),
+        "threads": torch.get_num_threads(),
+        "command": " ".join(["python", f"benchmarks/{name}.py", *sys.argv[1:]]),
+    }
+    with utils.locked(manifest.ROOT / "_build" / "locks" / f"{name}.lock"):
+        stored = pd.read_csv(path).to_dict("records") if path.is_file() else []
+        table = pd.DataFrame([*(kept for kept in stored if kept[key] != row[key]), row])
+        with utils.atomic(path) as partial:
+            table.sort_values(key).to_csv(partial, index=False)

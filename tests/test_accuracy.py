@@ -58,6 +58,24 @@ def test_an_image_fooled_within_a_radius_is_not_right_within_a_larger_one(monkey
         assert rows.sort_values("attack_eps")["value"].is_monotonic_decreasing
 
 
+def test_no_image_is_attacked_where_another_radius_tells_the_outcome(monkeypatch):
+    honest, attacked = attacks.worst_case, []
+
+    def counted(network, pixels, labels, *, eps, **options):
+        attacked.append((eps, len(labels)))
+        return honest(network, pixels, labels, eps=eps, **options)
+
+    monkeypatch.setattr(attacks, "worst_case", counted)
+    table = accuracy(toy_study.study(), n_images=60, steps=20)
+    correct = {eps: value(table, "toy-s", f"pgd-l2-{eps:g}") * 60 for eps in (0.25, 0.5, 4.0)}
+    of_one = attacked[: len(attacked) // 2]  # S and R are attacked alike
+    assert dict(of_one) == {
+        0.5: 60, 4.0: pytest.approx(correct[0.5]), 0.25: pytest.approx(60 - correct[0.5]),
+    }  # fmt: skip
+    assert list(dict(of_one)) == [0.5, 4.0, 0.25]
+    assert correct[4.0] <= correct[0.5] <= correct[0.25]
+
+
 def test_achieved_norms_of_fooled_images_never_leave_the_ball():
     table = accuracy(toy_study.study(), n_images=30, eps_grid=[0.5], steps=10)
     norms = table[table["metric"] == "achieved_norm"]
@@ -143,6 +161,8 @@ def test_two_images_of_200_are_one_in_a_hundred_in_whatever_floating_point(more,
     row = {
         "network": "r",
         "architecture": "alexnet",
+        "replicate": 1,
+        "mean_over": None,
         "regime": "robust",
         "steps": 20,
         "attack_eps": 1.0,

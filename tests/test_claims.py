@@ -303,15 +303,23 @@ def test_an_answer_has_a_sentence_per_statement_in_the_order_asked_for():
         claims.answer(judged, "C1.x")
 
 
-def test_headline_numbers_are_one_per_architecture_and_regime():
+def test_headline_numbers_are_of_each_training_and_their_means():
     about = {"study": "toy", "regime": "robust", "eps": 1.0, "low": 0.0, "high": 1.0, "n": 9}
     rows = [
-        {"architecture": "alexnet", "mean_over": None, "value": 0.1},
-        {"architecture": "alexnet", "mean_over": None, "value": 0.3},
-        {"architecture": "alexnet", "mean_over": "replicates", "value": 0.2},
-        {"architecture": "resnet50", "mean_over": None, "value": 0.6},
-        {"architecture": None, "mean_over": "architectures", "value": 0.4},
+        {"architecture": "alexnet", "replicate": 1, "mean_over": None, "value": 0.1},
+        {"architecture": "alexnet", "replicate": 2, "mean_over": None, "value": 0.3},
+        {"architecture": "alexnet", "replicate": None, "mean_over": "replicates", "value": 0.2},
+        {"architecture": "resnet50", "replicate": 1, "mean_over": None, "value": 0.6},
+        {"architecture": None, "replicate": None, "mean_over": "architectures", "value": 0.4},
     ]
-    numbers = claims.Headlines.of({"top-1": pd.DataFrame([about | row for row in rows])})
-    kept = [(row["architecture"], row["value"]) for row in numbers]
-    assert kept == [("alexnet", 0.2), ("resnet50", 0.6)]
+    untrained = [about | {"architecture": "alexnet", "value": 0.5}]  # of one network, once
+    tables = {"top-1": pd.DataFrame([about | row for row in rows]),
+              "untrained": pd.DataFrame(untrained)}  # fmt: skip
+    numbers = claims.Headlines.of(tables)
+    kept = [(row["number"], row["architecture"], row["value"]) for row in numbers]
+    assert kept == [("top-1", "alexnet", 0.1), ("top-1", "alexnet", 0.3), ("top-1", "alexnet", 0.2),
+                    ("top-1", "resnet50", 0.6), ("untrained", "alexnet", 0.5)]  # fmt: skip
+    (bundle,) = [v for k, v in numbers._repr_mimebundle_().items() if k.endswith("+json")]
+    assert bundle[2]["replicate"] is None
+    means = claims.headline_means(pd.DataFrame(bundle))
+    assert means["value"].tolist() == [0.2, 0.6, 0.5]

@@ -165,6 +165,7 @@ def test_layers_have_names_in_words(id, words):
 def test_training_records_draw_one_panel_per_pair():
     records = pd.DataFrame(
         {
+            "network": ["s", "s", "r", "r"],
             "architecture": "alexnet",
             "regime": ["standard", "standard", "robust", "robust"],
             "epoch": [1, 2, 1, 2],

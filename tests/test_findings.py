@@ -10,7 +10,7 @@ from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from robustbias import manifest
 from robustbias.book import pages
-from robustbias.claims import SHORT, Claim
+from robustbias.claims import FIELDS, SHORT, Claim
 from robustbias.findings import figures as findings_figures
 from robustbias.findings import measure as findings_measure
 from robustbias.findings import report as findings_report
@@ -19,7 +19,7 @@ from robustbias.front_page import report as front_page_report
 from robustbias.front_page.measure import Conflicts
 from robustbias.shape_bias import published
 from robustbias.stats import Interval
-from robustbias.utils import CLAIMS, UserError
+from robustbias.utils import CLAIMS, HEADLINES, UserError
 
 
 def claim(id, value, *, half=0.2, **fields):
@@ -77,13 +77,112 @@ def test_claims_of_earlier_editions_are_passed_over(tmp_path):
     assert findings_measure.read({"iconworld": [tmp_path / "01_x.ipynb"]}).empty
 
 
+def lines_of(text, start):
+    return [line for line in text.splitlines() if line.startswith(start)]
+
+
 def test_a_study_page_says_what_each_training_took_and_how_to_repeat_it():
     text = pages.study_page(manifest.study("iconworld"))
     assert "robustbias train iconworld --network NAME" in text
-    (line,) = [row for row in text.splitlines() if row.startswith("| iconworld-googlenet-r | 36 ")]
-    record = json.loads((manifest.ROOT / "checkpoints/iconworld-googlenet-r.json").read_text())
-    assert f"| {record['seconds'] / 60:.0f} |" in line
+    names = [n for n in manifest.networks("iconworld") if manifest.network(n).trained_here]
+    recorded = [manifest.ROOT / manifest.network(name).weights for name in names]
+    recorded = [
+        path.with_suffix(".json") for path in recorded if path.with_suffix(".json").exists()
+    ]
+    ledger = text.partition("## Trainings")[2].partition(":::")[0]
+    assert len(lines_of(ledger, "| ")) == 2 + len(recorded)
+    record = json.loads(recorded[-1].read_text())
+    entry = manifest.network(record["network"])
+    start = f"| {entry.title.partition(', replicate')[0]} | {entry.replicate} | "
+    (line,) = lines_of(ledger, start)
+    assert line.startswith(f"{start}{len(record['rows'])} | {record['seconds'] / 60:.0f} | ")
+    assert f"| {'yes' if record['plateau'] else 'no'} | " in line
     assert f"| {record['rows'][-1]['adversarial']:.2f} |" in line
+
+
+def headline(number, regime, value, **fields):
+    """A record of chapter 1 or 2 of one training."""
+    about = {"study": "iconworld", "architecture": "alexnet", "regime": regime, "n": 200}
+    ends = {"low": value - 0.05, "high": value + 0.05}
+    return about | {"number": number, "value": value} | ends | fields
+
+
+def test_a_study_page_has_the_means_of_pairs_over_trainings(tmp_path):
+    sides = {"standard": 0.1, "robust": 0.5, "robust - standard": 0.4}
+    names = {"standard": "iconworld-alexnet-s", "robust": "iconworld-alexnet-r"}
+    names["robust - standard"] = "R - S"
+    rows = [
+        headline("top-1 under attack, eps 1", regime, value + extra, **which)
+        for regime, value in sides.items()
+        for extra, which in (
+            (-0.02, {"replicate": 1, "network": f"{names[regime]}-1"}),
+            (0.02, {"replicate": 2, "network": f"{names[regime]}-2"}),
+            (0.0, {"mean_over": "replicates"}),
+        )
+    ]
+    rows.append(headline("shape bias", "robust", 0.8, replicate=1))
+    rows.append(headline("shape bias, shuffled", "robust", 0.33, replicate=1))
+    output = new_output("display_data", data={HEADLINES: rows})
+    nbformat.write(new_notebook(cells=[new_code_cell(outputs=[output])]), tmp_path / "01_x.ipynb")
+    text = pages.study_page(manifest.study("iconworld"), [tmp_path / "01_x.ipynb"])
+    empty = "–"
+    interval = '<span class="interval">[{}, {}]</span>'
+    cell = "0.40 " + interval.format("0.35", "0.45")
+    assert lines_of(text, "| AlexNet | R minus S |") == [
+        f"| AlexNet | R minus S | {empty} | {cell} | {' | '.join([empty] * 4)} |"
+    ]
+    (line,) = lines_of(text, "| AlexNet | R | – |")
+    assert "0.80 " + interval.format("0.75", "0.85") in line
+    assert "0.33" not in line
+    assert "trainings of S and of R: AlexNet 2" in text
+    (line,) = lines_of(text.partition("## Trainings")[2], "| AlexNet, robust | 2 |")
+    assert line.endswith("| 0.52 |")
+    assert "attack of chapter 1 (200 images)" in text
+
+
+def test_intervals_of_one_training_say_what_they_do_not_cover():
+    row = headline("top-1, clean", "robust", 0.9, replicate=1)
+    attacked = headline("top-1 under attack, eps 1", "robust", 0.4, replicate=1)
+    words, _ = pages.pairs_section(pd.DataFrame([row, attacked], columns=FIELDS))
+    assert "not other trainings: there is one of each network" in words
+
+
+ATTACKED = {"images": 200, "book": 100, "square": 1, "zero_gradients": 0}
+
+
+def test_independent_attacks_on_the_shipped_weights_have_a_column(monkeypatch):
+    name = next(n for n in manifest.networks("iconworld") if manifest.network(n).sha256)
+    shipped = ATTACKED | {"network": name, "weights": manifest.network(name).sha256[:12]}
+    rows = [shipped | {"union": 97, "difference": 0.015},
+            shipped | {"weights": "0" * 12, "union": 10, "difference": 0.45}]  # fmt: skip
+    monkeypatch.setattr(pages, "_stored", lambda _: pd.DataFrame(rows))
+    text = pages.study_page(manifest.study("iconworld"))
+    assert "leaves at most 1.5 percentage points more correct, on 1 networks." in text
+    assert "Images that only the attack without gradients fools: 1" in text
+    ledger = text.partition("## Trainings")[2].partition(":::")[0]
+    assert len([line for line in lines_of(ledger, "| ") if line.endswith("| 0.48 |")]) == 1
+    assert "independent attacks |" in ledger
+
+
+def test_without_stored_results_pages_say_nothing_of_them(monkeypatch, tmp_path):
+    monkeypatch.setattr(pages, "_stored", lambda _: pd.DataFrame())
+    assert pages.recipes() == ""
+    assert "ndependent attacks" not in pages.study_page(manifest.study("iconworld"))
+
+
+def test_recipes_are_compared_in_a_table(monkeypatch):
+    name = manifest.networks("iconworld")[0]
+    row = {
+        "recipe": "full radius", "network": name, "epochs": 20, "warm": 0.0, "ramp": 0.2,
+        "average": 0.0, "seconds": 600.0, "images": 400, "clean": 0.9, "robust": 0.5,
+        "plateau": True, "commit": "abc", "device": "abacus", "threads": 1, "command": "python x",
+    }  # fmt: skip
+    rows = [row, row | {"recipe": "averaged", "robust": 0.6, "plateau": False}]
+    monkeypatch.setattr(pages, "_stored", lambda _: pd.DataFrame(rows))
+    text = pages.recipes()
+    assert "| full radius | 20 | 0, 0.2 | 0 | 10 | 0.90 | 0.50 | yes |" in text
+    assert "| averaged | 20 | 0, 0.2 | 0 | 10 | 0.90 | 0.60 | no |" in text
+    assert "`python x`, abacus, threads: 1, commit `abc`" in text
 
 
 def test_the_page_of_verdicts_counts_them_by_chapter_and_lists_every_statement(contents):

@@ -135,10 +135,18 @@ def test_a_difference_of_equal_networks_is_zero_in_every_resample():
 def test_the_mean_corruption_error_is_a_mean_of_ratios():
     """Trap: the ratio of mean errors. Errors of the reference: .8 and .1; of the other .4, .2."""
     accuracy = torch.tensor([[0.2, 0.6], [0.9, 0.8]])[:, None].expand(2, 5, 2).contiguous()
-    errors = corruption_error.corruption_errors(accuracy, 0)
+    errors = corruption_error.corruption_errors(accuracy, [0])
     assert errors[:, 1].tolist() == [pytest.approx(50), pytest.approx(200)]
     assert errors[:, 0].tolist() == [100, 100]
     assert errors.mean(0)[1] == pytest.approx(125)  # and not 100 * .3 / .45
+
+
+def test_replicates_of_the_reference_have_a_mean_corruption_error_of_100_together():
+    accuracy = torch.tensor([[0.2, 0.6, 0.6]])[:, None].expand(1, 5, 3).contiguous()
+    errors = corruption_error.corruption_errors(accuracy, [0, 1])[0]
+    assert errors[:2].tolist() == [pytest.approx(100 * 0.8 / 0.6), pytest.approx(100 * 0.4 / 0.6)]
+    assert errors[:2].mean() == pytest.approx(100)
+    assert errors[2] == pytest.approx(100 * 0.4 / 0.6)
 
 
 def test_severities_are_summed_before_the_ratio():
@@ -147,7 +155,7 @@ def test_severities_are_summed_before_the_ratio():
     for c in range(15):
         for m in range(3):
             expected[c, m] = 100 * np.sum(1 - accuracy[c, :, m]) / np.sum(1 - accuracy[c, :, 1])
-    found = corruption_error.corruption_errors(torch.from_numpy(accuracy).float(), 1)
+    found = corruption_error.corruption_errors(torch.from_numpy(accuracy).float(), [1])
     torch.testing.assert_close(found, torch.from_numpy(expected).float())
 
 
@@ -155,7 +163,7 @@ def test_a_resample_without_errors_of_the_reference_leaves_a_finite_interval():
     value = torch.tensor([0.9, 0.5])
     replicates = torch.tensor([[1.0, 0.5], [0.8, 0.5], [0.9, 1.0]])
     each, mean = corruption_error.mean_corruption_error(
-        Bootstrap(value, replicates), 0, ("fog",), 1, 10
+        Bootstrap(value, replicates), [0], ("fog",), 1, 10
     )
     assert mean.value.tolist() == pytest.approx([100, 500])
     assert mean.resamples[:, 0].tolist() == [100] * 3
@@ -166,15 +174,17 @@ def test_a_resample_without_errors_of_the_reference_leaves_a_finite_interval():
 def test_a_reference_that_makes_no_error_is_refused():
     boot = Bootstrap(torch.tensor([1.0, 0.5]), torch.ones(4, 2))
     with pytest.raises(UserError, match="no error under fog.*larger n_corrupted"):
-        corruption_error.mean_corruption_error(boot, 0, ("fog",), 1, 10)
+        corruption_error.mean_corruption_error(boot, [0], ("fog",), 1, 10)
 
 
 def test_the_reference_is_alexnet_or_else_the_first_standard_network():
     alexnet = toy_study.entry("a", "standard", 0.0)
     other = dataclasses.replace(toy_study.entry("g", "standard", 0.0), architecture="googlenet")
     robust = toy_study.entry("r", "robust", 0.5)
-    assert ood_generalization_measure.standard([robust, other, alexnet]) is alexnet
-    assert ood_generalization_measure.standard([robust, other]) is other
+    assert ood_generalization_measure.standard([robust, other, alexnet]) == [alexnet]
+    assert ood_generalization_measure.standard([robust, other]) == [other]
+    again = dataclasses.replace(alexnet, name="a-2", replicate=2)
+    assert ood_generalization_measure.standard([alexnet, robust, again]) == [alexnet, again]
     with pytest.raises(UserError, match="no standard network"):
         ood_generalization_measure.standard([robust])
 

@@ -232,6 +232,7 @@ def test_drawn_conflicts_have_no_painter_and_no_marks_of_people():
 
 def contrasts(*values: tuple[float, float, float]) -> pd.DataFrame:
     about = {"architecture": "alexnet", "regime": "robust", "metric": "shape_bias", "n": 90}
+    about |= {"replicate": 1}
     return pd.DataFrame(
         [{**about, "ratio": r, "value": v, "low": v - 0.1, "high": v + h} for r, v, h in values]
     )
@@ -266,14 +267,15 @@ def test_networks_of_other_contrasts_are_tested_on_conflicts_of_theirs(monkeypat
         series="contrast", world={"texture_contrast": 0.5},
     )  # fmt: skip
     assert contrast_sweep(study, draws=20).empty
-    study.entries.append(other)
-    study.networks["toy-contrast"] = toy_study.HalfLooker("right")
+    again = dataclasses.replace(toy_study.entry("toy-s-2", "standard", 0.0), replicate=2)
+    study.entries.extend([other, again])  # the series is of the first training alone
+    study.networks["toy-contrast"] = study.networks["toy-s-2"] = toy_study.HalfLooker("right")
     table = rows(contrast_sweep(study, draws=20), metric="shape_bias").set_index("network")
     assert table["ratio"].to_dict() == {"toy-s": 0.4, "toy-r": 0.4, "toy-contrast": 2.0}
     assert table["value"].to_dict() == {"toy-s": 0.0, "toy-r": 1.0, "toy-contrast": 0.0}
     assert worlds == [0.1, 0.1, 0.5]
     shown = conflict_trials(study, null_seeds=0)  # not in the study's own comparison
-    assert set(shown["network"]) == {"toy-s", "toy-r"}
+    assert set(shown["network"]) == {"toy-s", "toy-r", "toy-s-2"}
 
 
 def test_answers_of_neither_cue_are_in_the_coverage_and_not_in_the_ratio():

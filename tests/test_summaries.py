@@ -137,13 +137,17 @@ def test_the_numbers_are_those_of_the_displays_that_decide(bias):
         "shape bias", "coverage", "by shape", "by texture",
         "shape bias, shuffled", "coverage, shuffled", "shape bias, untrained",
     }  # fmt: skip
-    assert len(rows) == 13  # S and R, the untrained once
+    # S and R, the untrained once, and R minus S of what is not shuffled
+    assert rows["regime"].value_counts().to_dict() == {
+        "standard": 7, "robust": 6, "robust - standard": 4,
+    }  # fmt: skip
 
 
 def test_accuracy_is_clean_and_at_the_radius_of_training():
     numbers = adversarial_training_report.headlines(accuracy(toy_study.study(), n_images=20))
     assert {row["number"] for row in numbers} == {"top-1, clean", "top-1 under attack, eps 0.5"}
-    assert {row["regime"] for row in numbers} == {"standard", "robust"}
+    assert {row["regime"] for row in numbers} == {"standard", "robust", "robust - standard"}
+    assert {row["network"] for row in numbers} == {"toy-s", "toy-r", "toy-r - toy-s"}
 
 
 def test_numbers_travel_in_the_notebook_to_the_closing_chapter(bias, tmp_path):

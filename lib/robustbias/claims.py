@@ -676,10 +676,11 @@ def tested(table: pd.DataFrame, *ids: str) -> Verdicts:
     return Verdicts(tuple(judged))
 
 
-# The few numbers of every network that the closing chapter compares. A notebook carries them as
-# it carries its claims, so that the closing chapter reads notebooks alone.
+# The few numbers of every network that the closing chapter and a study's page compare. A notebook
+# carries them as it carries its claims, so that those pages read notebooks alone.
 
-FIELDS = ["study", "architecture", "regime", "number", "value", "low", "high", "n"]
+FIELDS = ["study", "architecture", "regime", "network", "replicate", "mean_over"]
+FIELDS += ["number", "value", "low", "high", "n"]
 
 
 class Headlines(list):
@@ -687,12 +688,18 @@ class Headlines(list):
 
     @classmethod
     def of(cls, numbers: dict[str, pd.DataFrame]) -> "Headlines":
-        """One record per architecture, regime and number."""
-        rows = [
-            per_architecture(part).assign(number=number)[FIELDS] for number, part in numbers.items()
-        ]
-        return cls(pd.concat(rows).to_dict("records"))
+        """One record per network and number, and per mean over replicates."""
+        rows = pd.concat(part.assign(number=number) for number, part in numbers.items())
+        rows = rows.reindex(columns=FIELDS).astype(object)
+        rows = rows[rows["mean_over"] != "architectures"]
+        return cls(rows.where(rows.notna(), None).to_dict("records"))
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
-        text = f"{len(self)} numbers for the closing chapter"
+        text = f"{len(self)} numbers for other pages"
         return {"text/plain": text, HEADLINES: json.loads(json.dumps(self, default=float))}
+
+
+def headline_means(records: pd.DataFrame) -> pd.DataFrame:
+    """Of each headline number the mean over replicates, or its row where there is one training."""
+    parts = [per_architecture(part) for _, part in records.groupby("number", sort=False)]
+    return pd.concat(parts) if parts else records

@@ -198,7 +198,22 @@ def layer_panels(
         for ax, (rows, _) in zip(row, columns, strict=True):
             mine = table[table["architecture"] == rows["architecture"].iloc[0]]
             layer_lines(ax, mine, positions, align=align, **(style or {}))
+            near_values(ax, table if options.get("sharey") else mine)
     return figure, axes
+
+
+def near_values(ax: Axes, rows: pd.DataFrame) -> None:
+    """Ends the vertical axis at most once the values' range above and below them.
+
+    Means of few trainings may have intervals many times as long, which would flatten all else;
+    such an interval leaves the panel.
+    """
+    if not (values := rows["value"].dropna()).empty:
+        low, high = values.min(), values.max()
+        reach = max(high - low, 0.1 * abs(high))
+        bottom, top = ax.get_ylim()
+        if reach:
+            ax.set_ylim(max(bottom, low - reach), min(top, high + reach))
 
 
 def layer_lines(
@@ -260,6 +275,20 @@ def interval_points(
         ax.errorbar(value, at, xerr=reach, **look)
     else:
         ax.errorbar(at, value, yerr=reach, **look)
+
+
+def trainings(ax: Axes, table: pd.DataFrame, at: pd.Series, regime: str) -> None:
+    """A small dot per training of an architecture that has replicates, next to their mean.
+
+    Args:
+        table: Rows of single networks and of their means.
+        at: Position of each row of the table along x.
+    """
+    if "mean_over" not in table or not (table["mean_over"] == "replicates").any():
+        return
+    rows = table[table["mean_over"].isna() & (table["regime"] == regime)]
+    look = {"color": PALETTE[regime], "s": 9, "alpha": 0.7, "lw": 0}
+    ax.scatter(at[rows.index], rows["value"], label="single trainings", **look)
 
 
 def channels_last(images: Tensor) -> np.ndarray:

@@ -41,7 +41,7 @@ class Interval:
         return f"{self.value:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
 
 
-def wilson(successes: int, n: int, level: float = LEVEL) -> Interval:
+def wilson(successes: int | float, n: int, level: float = LEVEL) -> Interval:
     """Proportion of n independent trials with Wilson's score interval.
 
         (p + z²/2n ± z √(p(1-p)/n + z²/4n²)) / (1 + z²/n)
@@ -456,7 +456,7 @@ def averaged(
     rows = about.iloc[[group[0] for group in members]].assign(
         mean_over="replicates",
         replicate=None,
-        network=[_common(about["network"].iloc[group]) for group in members],
+        network=[common_name(about["network"].iloc[group]) for group in members],
         n=[about["n"].iloc[group].agg(total) for group in members],
     )
     several = [i for i, group in enumerate(members) if len(group) > 1]
@@ -481,6 +481,28 @@ def averaged(
     )
 
 
+def plain_means(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows and, where an architecture has replicates, their means, which have no interval.
+
+    Args:
+        table: One row per network and group: the columns of NETWORK, `value`, `n` and what
+            distinguishes the groups.
+    """
+    about = table.reset_index(drop=True)
+    trained = about[about["replicate"].notna()].reset_index(drop=True)
+    network = [trained[c] for c in ("study", "architecture", "regime", "eps", "pair")]
+    groups = _groups(trained.drop(columns=["value", "low", "high"], errors="ignore"))
+    members = [group for group in _rows_by(zip(*network, groups, strict=True)) if len(group) > 1]
+    means = trained.iloc[[group[0] for group in members]].assign(
+        mean_over="replicates",
+        replicate=None,
+        network=[common_name(trained["network"].iloc[group]) for group in members],
+        value=[trained["value"].iloc[group].mean() for group in members],
+        n=[trained["n"].iloc[group].sum() for group in members],
+    )
+    return pd.concat([part for part in (about, means) if len(part)], ignore_index=True)
+
+
 def _rows_by(keys: Iterable[tuple]) -> list[list[int]]:
     """Positions of equal keys, in the order of their first."""
     at: dict[tuple, list[int]] = {}
@@ -496,9 +518,13 @@ def _groups(about: pd.DataFrame) -> list[tuple]:
     return list(keys.itertuples(index=False, name=None))
 
 
-def _common(names: pd.Series) -> str:
-    """The names without their replicate's number: iconworld-alexnet-r of iconworld-alexnet-r-1."""
-    return re.sub(r"-\d+(?= |$)", "", names.iloc[0])
+def common_name(networks: Iterable[str]) -> str:
+    """The name of several replicates without a number: iconworld-alexnet-r of ...-r-1, ...-r-2.
+
+    One network keeps its name.
+    """
+    first, *others = networks
+    return re.sub(r"-\d+(?= |$)", "", first) if others else first
 
 
 def over_layers(

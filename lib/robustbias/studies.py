@@ -191,12 +191,12 @@ def load(
     Args:
         device: cpu, cuda or auto (cuda where there is one).
         architectures: Some of the study's, all when None.
-        replicates: Numbers of the trainings to look at, the study's when None. `seed` has no part
-            in them: it draws images and resamples.
+        replicates: Numbers of the trainings to look at, the study's when None or empty. `seed` has
+            no part in them: it draws images and resamples.
         world: Parameters of the embedded world to change, for instance {"texture_contrast": 0.05}.
 
     Raises:
-        UserError: An unknown study, architecture, device or world parameter.
+        UserError: An unknown study, architecture, replicate, device or world parameter.
     """
     entry = manifest.study(name)
     networks = [manifest.network(n) for n in manifest.networks(name)]
@@ -209,6 +209,9 @@ def load(
             f"study {name} has no architecture {', '.join(unknown)}; "
             f"it has: {', '.join(available)}."
         )
+    trained = sorted({e.replicate for e in networks} | set(entry.replicates))
+    if unknown := [k for k in replicates or () if k not in trained]:
+        raise UserError(f"study {name} has no replicate {unknown}; it has: {trained}.")
     if world:
         valid = {field.name for field in dataclasses.fields(World)} if entry.world else set()
         if unknown := sorted(set(world) - valid):

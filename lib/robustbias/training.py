@@ -612,17 +612,20 @@ def ledger(names: Iterable[str]) -> pd.DataFrame:
     """What each training took and where it ended, one row per network whose record is here.
 
     Columns: network, epochs, minutes, images_per_second (median over epochs), device, threads,
-    clean and adversarial (validation accuracy after the last epoch), commit.
+    clean and adversarial (validation accuracy after the last epoch), plateau (`plateau`), commit.
     """
     rows = []
+    fields = {field.name for field in dataclasses.fields(Recipe)}
     for entry, report in _reports(names):
         epochs = pd.DataFrame(report["rows"])
+        how = Recipe(**{k: v for k, v in report["recipe"].items() if k in fields})
         last = {name: epochs[name].iloc[-1] for name in ("clean", "adversarial")}
         rows.append(
             {
                 "network": entry.name,
                 "epochs": len(epochs),
                 "minutes": report["seconds"] / 60,
+                "plateau": plateau(epochs, how),
                 "images_per_second": epochs["images_per_second"].median(),
                 **{name: report[name] for name in ("device", "threads", "commit")},
                 **last,

@@ -12,24 +12,30 @@ from robustbias.utils import REGIMES, architecture
 
 
 def training_records(records: pd.DataFrame) -> Described:
-    """Held-out accuracy by epoch, clean (solid) and under attack (dashed), one panel per pair.
+    """Held-out accuracy by epoch, clean (solid) and under attack (dashed), a line per training.
+
+    One panel per architecture.
 
     Args:
-        records: Columns architecture, regime, epoch, clean, adversarial (fractions; may be NaN).
+        records: Columns network, architecture, regime, epoch, clean, adversarial (fractions; may
+            be NaN).
     """
     figure, panels = plotting.architecture_panels(records, ["held-out accuracy"], sharey=True)
     styles = (("clean", "-", "clean"), ("adversarial", "--", "under attack"))
     words = []
     for group, (ax,) in panels:
         for regime in PAIR:
-            for column, style, condition in styles:
-                tested = group[group["regime"] == regime].dropna(subset=[column])
-                label = f"{REGIMES[regime]}, {condition}"
-                ax.plot(tested["epoch"], tested[column], style, color=PALETTE[regime], label=label)
-            if not tested.empty:
+            mine, last = group[group["regime"] == regime], []
+            for _, training in mine.groupby("network", sort=False):
+                for column, style, condition in styles:
+                    tested = training.dropna(subset=[column])
+                    look = {"color": PALETTE[regime], "label": f"{REGIMES[regime]}, {condition}"}
+                    ax.plot(tested["epoch"], tested[column], style, lw=1.2, **look)
+                if not tested.empty:
+                    last.append(f"{tested['adversarial'].iloc[-1]:.2f}")
+            if last:
                 name = architecture(group["architecture"].iloc[0])
-                last = tested["adversarial"].iloc[-1]
-                words.append(f"{name}, {REGIMES[regime]}: {last:.2f}")
+                words.append(f"{name}, {REGIMES[regime]}: {', '.join(last)}")
         ax.set(xlabel="epoch", ylim=(-0.02, 1.02))
     plotting.legend_below(figure, 2)
     return figure.described(
@@ -45,8 +51,8 @@ def accuracy_curve(table: pd.DataFrame) -> Described:
         table: From `measure.accuracy`; the dotted line marks the radius R was trained at.
     """
     attacked = set(table.loc[table["steps"] > 0, "network"])
-    table = plotting.per_architecture(table)
-    rows = table[(table["metric"] == "top1") & table["network"].isin(attacked)]
+    table = table[(table["metric"] == "top1") & table["network"].isin(attacked)]
+    rows = plotting.per_architecture(table)
     labels = ["top-1 accuracy\n(higher is more robust)"]
     figure, panels = plotting.architecture_panels(rows, labels, panel=(2.3, 2.4), sharey=True)
     words = []
@@ -57,6 +63,8 @@ def accuracy_curve(table: pd.DataFrame) -> Described:
                 continue
             look = {"kind": regime, "label": REGIMES[regime], "ls": "-"}
             plotting.interval_points(ax, curve["attack_eps"], curve, **look)
+            mine = table[table["architecture"] == curve["architecture"].iloc[0]]
+            plotting.trainings(ax, mine, mine["attack_eps"] + 0.08, regime)
             ends = f"{curve['value'].iloc[0]:.2f} to {curve['value'].iloc[-1]:.2f}"
             words.append(f"{architecture(group['architecture'].iloc[0])} {REGIMES[regime]} {ends}")
             if regime == "robust":

@@ -99,16 +99,20 @@ def accuracy(
 ) -> pd.DataFrame:
     """Top-1 on held-out images, clean and under the worst of several attacks over a grid of radii.
 
-    An image that a smaller radius fools is fooled at every larger one, which includes it.
+    An image that a smaller radius fools is fooled at every larger one, which includes it. The
+    study's training radius is attacked first, then larger ones, then smaller ones, each on the
+    images that the others leave open: what stands at a radius stands at every smaller one.
 
-    Metrics: `top1` (Wilson interval; condition `clean` or `pgd-NORM-EPS`), `achieved_norm` (of the
-    images fooled: the mean, with the smallest and largest value as low and high),
+    Metrics: `top1` (Wilson interval, which the interval of a mean over replicates contains;
+    condition `clean` or `pgd-NORM-EPS`), `achieved_norm` (of the images fooled: the mean, with the
+    smallest and largest value as low and high),
     `top1_difference` (robust minus standard of one architecture on the same images, paired
     bootstrap), and at the study's training radius `black_box` and `zero_gradient` (`masking`).
     Networks outside the pairs are only tested clean.
 
-    Cost: at most n_images * restarts * steps * (2.25 + targets / 2) forward and backward passes a
-    radius and network (`attacks.worst_case`); next to nothing for networks that are easily fooled.
+    Cost: restarts * steps * (2.25 + targets / 2) forward and backward passes (`attacks.worst_case`)
+    for each image that is correct within the training radius, and again at each radius next to
+    the largest that it withstands; little for images that are easily fooled.
 
     Args:
         n_images: Held-out images, drawn with the study's seed; at most all of them.
@@ -125,6 +129,8 @@ def accuracy(
     grid = sorted(set(study.entry.attack_grid if eps_grid is None else eps_grid) - {0.0})
     if not grid or grid[0] <= 0:
         raise UserError(f"attack radii must be positive, got {grid}: 0 alone is `clean`")
+    outwards = [eps for eps in grid if eps >= threat.eps]
+    outwards += [eps for eps in reversed(grid) if eps < threat.eps]
     steps = steps or threat.test_steps
     generator = torch.Generator().manual_seed(study.seed)
     images = held_out_sample(study, n_images, generator)
@@ -139,12 +145,17 @@ def accuracy(
         how = {"batch": batch, "norm": threat.norm}
         how["generator"] = torch.Generator(on).manual_seed(study.seed)
         strong = {"steps": steps, "restarts": restarts, "bfloat16": fast_bfloat16(on)}
-        standing = clean
-        for eps in grid if entry.name in attacked else ():
-            standing, norms = survived(network, images, standing, eps=eps, **how, **strong)
-            tested_at |= {f"standing {eps:g}": standing, f"norms {eps:g}": norms}
+        standing = {0.0: clean}
+        for eps in outwards if entry.name in attacked else ():
+            certain = standing.get(min((e for e in standing if e > eps), default=None), ~clean)
+            below = standing[max(e for e in standing if e < eps)]
+            left, norms = survived(network, images, below & ~certain, eps=eps, **how, **strong)
+            standing[eps] = left | (below & certain)
+            tested_at |= {f"standing {eps:g}": standing[eps], f"norms {eps:g}": norms}
             if eps == threat.eps:
-                tested_at["masking"] = masking(network, images, clean, standing, eps=eps, **how)
+                tested_at["masking"] = masking(
+                    network, images, clean, standing[eps], eps=eps, **how
+                )
         return tested_at
 
     entries = [entry for entry in study.entries if entry.cue == "both"]
@@ -168,9 +179,15 @@ def accuracy(
         torch.arange(len(correctness)),
         generator=generator,
     )
-    about = pd.DataFrame(columns).assign(metric="top1_difference", n=len(correctness))
+    about = pd.DataFrame(columns).assign(metric="top1", n=len(correctness))
+    means = stats.intervals(*stats.averaged(study, about, boot, paired=True))
+    means = means[means["mean_over"].notna()]  # single networks have Wilson's interval
+    for at, row in means.iterrows():  # resampling cannot widen images that are all wrong
+        exact = stats.wilson(row["value"] * row["n"], row["n"])
+        means.loc[at, ["low", "high"]] = min(row["low"], exact.low), max(row["high"], exact.high)
+    about = about.assign(metric="top1_difference")
     differences = stats.intervals(*stats.compared(study, about, boot, paired=True))
-    return tidy(pd.concat([pd.DataFrame(rows), differences], ignore_index=True))
+    return tidy(pd.concat([pd.DataFrame(rows), means, differences], ignore_index=True))
 
 
 def _top1(correct: Bool[Tensor, " n"]) -> dict[str, Any]:
@@ -190,18 +207,19 @@ def _spread(norms: Float[Tensor, " m"]) -> dict[str, Any]:
 def accuracy_checks(table: pd.DataFrame) -> pd.DataFrame:
     """Checks that a table of `accuracy` is not from a weak attack, one row per network and check.
 
-    Columns: network, architecture, regime, check, worst (the largest violation seen), allowed,
-    holds.
+    Columns: network, architecture, replicate, regime, check, worst (the largest violation seen),
+    allowed, holds.
 
     Source: Carlini et al. 2019, arXiv 1902.06705, section 5; Croce and Hein 2020.
     """
     rows = []
     attacked = table[(table["steps"] > 0) & (table["metric"] != "top1_difference")]
+    attacked = attacked[attacked["mean_over"].isna()]
     for _, of_network in attacked.groupby("network", sort=False):
         by_metric = dict(list(of_network.groupby("metric")))
         reached = by_metric.get("achieved_norm", of_network.head(0))
         strongest = by_metric["top1"].nlargest(1, "attack_eps")["value"]
-        about = of_network[["network", "architecture", "regime"]].iloc[0].to_dict()
+        about = of_network[["network", "architecture", "replicate", "regime"]].iloc[0].to_dict()
         worst = {
             "an attack without gradients fools no more images": ("black_box", TOLERANCE),
             "no gradient is zero": ("zero_gradient", TOLERANCE),
@@ -222,7 +240,7 @@ def accuracy_checks(table: pd.DataFrame) -> pd.DataFrame:
             for check, (value, allowed) in worst.items()
             if not pd.isna(value)
         ]
-    columns = ["network", "architecture", "regime", "check", "worst", "allowed"]
+    columns = ["network", "architecture", "replicate", "regime", "check", "worst", "allowed"]
     checks = pd.DataFrame(rows, columns=columns)
     # shares of images are compared as such: two images of 200 are one in a hundred, not more
     checks["holds"] = checks["worst"] <= checks["allowed"] + 1e-9
@@ -234,7 +252,7 @@ def robustness(table: pd.DataFrame) -> pd.DataFrame:
 
     Columns: network, eps, n, clean, robust (worst case), warnings (checks that fail, "" if none).
     """
-    top1 = table[table["metric"] == "top1"].set_index("network")
+    top1 = table[(table["metric"] == "top1") & table["mean_over"].isna()].set_index("network")
     checks = accuracy_checks(table)
     failed = checks[~checks["holds"]].groupby("network")["check"].agg("; ".join)
     radius = top1.loc[top1["pair"].astype(bool), "eps"].max()

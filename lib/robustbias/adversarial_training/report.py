@@ -8,8 +8,8 @@ from robustbias.utils import REGIMES, Prose, architecture
 
 
 def headlines(table: pd.DataFrame) -> Headlines:
-    """Top-1 on clean images and under the attack R was trained against."""
-    top1 = matching(table, metric="top1", pair=True)
+    """Top-1 of S, R and R - S on clean images and under the attack R was trained against."""
+    top1 = matching(table, metric=("top1", "top1_difference"), pair=True)
     eps = top1["eps"].max()
     return Headlines.of(
         {
@@ -31,9 +31,11 @@ def checks(table: pd.DataFrame) -> Prose:
     failed = table[~table["holds"]]
     if failed.empty:
         return Prose(f"All {len(table)} checks of the attack hold.")
+    several = bool(table["replicate"].nunique() > 1)
     lines = [
-        f"- {architecture(row.architecture)}, {REGIMES.get(row.regime, row.regime)}: {row.check}; "
-        f"fails by {row.worst:.3f} (allowed {row.allowed:g})"
+        f"- {architecture(row.architecture)}, {REGIMES.get(row.regime, row.regime)}"
+        + f", replicate {row.replicate:g}" * several
+        + f": {row.check}; fails by {row.worst:.3f} (allowed {row.allowed:g})"
         for row in failed.itertuples()
     ]
     return Prose(f"{len(failed)} of {len(table)} checks of the attack fail:\n\n" + "\n".join(lines))

@@ -1,9 +1,11 @@
 """Pages that the build writes: findings, one page per study, provenance. All are markdown."""
 
 import contextlib
+import itertools
 import json
 import re
 import shutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,13 @@ from nbformat.v4 import new_code_cell
 from robustbias import manifest, training
 from robustbias.book import edition
 from robustbias.book.edition import Contents
-from robustbias.claims import TITLES, UNTESTABLE, VERDICTS, matching
+from robustbias.claims import FIELDS, TITLES, UNTESTABLE, VERDICTS, headline_means, matching
 from robustbias.findings.measure import primary, read, records
 from robustbias.findings.report import summary
 from robustbias.front_page.report import answer
 from robustbias.manifest import NetworkEntry, StudyEntry
-from robustbias.utils import PROVENANCE, REGIMES, UserError, architecture, atomic, locked
+from robustbias.plotting import interval_text
+from robustbias.utils import HEADLINES, PROVENANCE, UserError, architecture, atomic, locked, reading
 
 
 def table(header: list[str], rows: list[list[Any]]) -> str:
@@ -71,13 +74,19 @@ def _with_intervals(text: str) -> str:
     return re.sub(r"(\[-?[\d.,]+, -?[\d.,]+\])", r'<span class="interval">\1</span>', text)
 
 
-def study_page(entry: StudyEntry) -> str:
-    """The page of a study: its images, its networks and its threat model."""
+def study_page(entry: StudyEntry, notebooks: Sequence[Path] = ()) -> str:
+    """The page of a study: its images, its threat model, its networks with what they reach.
+
+    Args:
+        notebooks: Its executed or published chapters, whose numbers the page repeats.
+    """
     threat = entry.threat
     norm = {"l2": "L2", "linf": "L∞"}[threat.norm]
     networks = [manifest.network(name) for name in manifest.networks(entry.name)]
     names = dict.fromkeys([*(entry.preferred or [entry.dataset]), entry.stimuli, *entry.data])
     sources = [manifest.dataset(name) for name in names]
+    numbers = [row for path in notebooks for row in records(path, HEADLINES)]
+    numbers = pd.DataFrame(numbers, columns=FIELDS)
     return "\n\n".join(
         [
             f"# {entry.title}",
@@ -91,33 +100,192 @@ def study_page(entry: StudyEntry) -> str:
             f"{threat.test_steps}. The series over other radii uses "
             f"{architecture(entry.dose_architecture)}.",
             "## Networks",
-            _networks(entry),
-            ":::{dropdown} Names, weights and training of each network",
+            *pairs_section(numbers),
+            *_ledger(entry, networks, numbers),
+            ":::{dropdown} Names, weights and commits",
             table(
-                ["network", "architecture", "trained on", "width", "weights"],
+                ["network", "architecture", "trained on", "width", "weights", "trained at commit"],
                 [_network(network) for network in networks],
             ),
-            *_trainings(entry),
+            *_repeat(entry),
             ":::",
         ]
     )
 
 
-def _networks(entry: StudyEntry) -> str:
-    """The pairs of S and R in words, with the length of their training and their accuracy."""
-    ledger = training.ledger(manifest.networks(entry.name))
-    trained = {} if ledger.empty else {row.network: row for row in ledger.itertuples()}
+# number of a chapter -> column of the table of pairs; the number under attack names its radius too
+_PAIRS = {
+    "top-1, clean": "clean",
+    "top-1 under attack": "under attack",
+    "by shape": "by shape",
+    "by texture": "by texture",
+    "shape bias": "shape bias",
+    "coverage": "coverage",
+}
+_SIDES = {"standard": "S", "robust": "R", "robust - standard": "R minus S"}
+
+
+def pairs_section(numbers: pd.DataFrame) -> list[str]:
+    """S, R and R minus S of each architecture, with intervals, and what these cover.
+
+    Args:
+        numbers: Of the study's chapters, with the columns `claims.FIELDS`.
+    """
+    column = numbers["number"].str.replace(r", eps .*", "", regex=True).map(_PAIRS)
+    rows = numbers.assign(column=column).dropna(subset=["column"])
+    rows = rows[rows["regime"].isin(list(_SIDES))]
+    if rows.empty:
+        return []
+    trainings = rows[rows["mean_over"].isna() & rows["replicate"].notna()]
+    counts = trainings[trainings["regime"] == "robust"].groupby("architecture")["replicate"]
+    most = counts.nunique().max() if len(trainings) else 1
+    covers = "the choice of test images, not other trainings: there is one of each network"
+    if most > 1:
+        each = ", ".join(f"{architecture(name)} {n}" for name, n in counts.nunique().items())
+        covers = f"the choice of test images and of trainings (trainings of S and of R: {each})"
+    tested = int(rows.loc[rows["column"] == "under attack", "n"].max())
+    means = headline_means(rows).set_index(["architecture", "regime", "column"])
     lines = []
-    for name in manifest.networks(entry.name):
-        network = manifest.network(name)
-        if network.pair and network.replicate in entry.replicates:
-            row = trained.get(name)
-            facts = ["–"] * 3
-            if row is not None:
-                facts = [row.epochs, f"{row.clean:.2f}", f"{row.adversarial:.2f}"]
-            letter = REGIMES[network.regime][0]
-            lines.append([architecture(network.architecture), letter, *facts])
-    return table(["network", "", "epochs", "clean accuracy", "under attack"], lines)
+    for name, side in itertools.product(sorted(rows["architecture"].unique()), _SIDES):
+        cells = [
+            interval_text(means.loc[key]) if (key := (name, side, word)) in means.index else "–"
+            for word in _PAIRS.values()
+        ]
+        lines.append([architecture(name), _SIDES[side], *cells])
+    return [
+        f"Accuracies are of {tested:,} validation images, clean and under the attack of chapter 1 "
+        "at the radius above; the other columns are decisions on cue conflicts (chapter 2), by "
+        f"shape and by texture as shares of all. Intervals cover {covers}.",
+        _with_intervals(table(["network", "", *_PAIRS.values()], lines)),
+    ]
+
+
+def _ledger(
+    entry: StudyEntry, networks: list[NetworkEntry], numbers: pd.DataFrame
+) -> Iterator[str]:
+    """One row per network that was trained here: what its training took and what it reaches."""
+    trained = training.ledger(network.name for network in networks)
+    if trained.empty:
+        return
+    under_attack = numbers[numbers["number"].fillna("").str.startswith("top-1 under attack")]
+    robust = under_attack[under_attack["mean_over"].isna()].set_index("network")
+    union = robustness()
+    lines = []
+    by_name = {network.name: network for network in networks}
+    places = {name: (n.architecture, n.regime, n.eps, n.cue) for name, n in by_name.items()}
+    trained = trained.sort_values("network", key=lambda names: names.map(places), kind="stable")
+    for row in trained.itertuples():
+        network = by_name[row.network]
+        cells = [
+            re.sub(r", replicate \d+$", "", network.title), network.replicate, row.epochs,
+            f"{row.minutes:.0f}", f"{row.device}, {row.threads}", "yes" if row.plateau else "no",
+            f"{row.clean:.2f}", f"{row.adversarial:.2f}",
+            f"{robust['value'][row.network]:.2f}" if row.network in robust.index else "–",
+        ]  # fmt: skip
+        if len(union):
+            cells.append(f"{union[row.network]:.2f}" if row.network in union else "–")
+        lines.append(cells)
+    header = ["network", "replicate", "epochs", "minutes", "device, threads", "plateau"]
+    header += ["clean", "short attack", "attack of chapter 1"]
+    header += ["independent attacks"] * bool(len(union))
+    images = f" ({int(robust['n'].max()):,} images)" if len(robust) else ""
+    yield "## Trainings"
+    yield (
+        "Every network that was trained here. Plateau: whether the last tests of the training "
+        "agree within a standard error ({ref}`sec-recipes`). Clean accuracy and accuracy under a "
+        f"short attack of {training.TEST_STEPS} steps at eps {entry.threat.eps:g} are of "
+        f"validation images after the last epoch. The attack of chapter 1{images} is the worst "
+        "case over losses, schedules and targets, for the pairs that the chapters evaluate."
+        + " ".join(["", *_robustness_words(entry)])
+    )
+    yield table(header, lines)
+
+
+def _repeat(entry: StudyEntry) -> list[str]:
+    """The commands that repeat trainings; nothing where no network is trained here."""
+    trained = training.ledger(manifest.networks(entry.name))
+    if trained.empty:
+        return []
+    rate = f"{trained['images_per_second'].min():,.0f} to {trained['images_per_second'].max():,.0f}"
+    return [
+        f"`robustbias train {entry.name} --network NAME` repeats one training, `make train "
+        f"STUDY={entry.name}` all. Times include the tests, on machines that did other work as "
+        f"well ({rate} images per second); records of every epoch are with the weights."
+    ]
+
+
+# What programs in benchmarks/ measured and stored; a page says nothing of what is not there.
+
+
+def _stored(name: str) -> pd.DataFrame:
+    """The rows of benchmarks/NAME.csv, an empty table without the file."""
+    path = manifest.ROOT / "benchmarks" / f"{name}.csv"
+    if not path.is_file():
+        return pd.DataFrame()
+    with reading(path, "a CSV file", f"correct it, or run benchmarks/{name}.py --store"):
+        return pd.read_csv(path)
+
+
+def _attacked() -> pd.DataFrame:
+    """The rows of benchmarks/robustness.csv that are of the weights in the manifest."""
+    rows = _stored("robustness")
+    if rows.empty:
+        return rows
+    known = {name: manifest.network(name) for name in manifest.networks()}
+    current = [
+        name in known and known[name].sha256.startswith(weights)
+        for name, weights in zip(rows["network"], rows["weights"], strict=True)
+    ]
+    return rows[current]
+
+
+def robustness() -> dict[str, float]:
+    """Network -> accuracy under the union of independent attacks, where it was measured."""
+    rows = _attacked()
+    return {row.network: row.union / row.images for row in rows.itertuples()}
+
+
+def _robustness_words(entry: StudyEntry) -> list[str]:
+    """How far the chapters' attack is from the union of independent attacks, in a sentence."""
+    rows = _attacked()
+    if rows.empty or (rows := rows[rows["network"].isin(manifest.networks(entry.name))]).empty:
+        return []
+    least = rows["images"].min()
+    return [
+        f"Independent attacks are the union of those of two other libraries, on the same images "
+        f"(at least {least:,}): the chapters' attack leaves at most "
+        f"{100 * rows['difference'].max():.1f} percentage points more correct, on "
+        f"{len(rows)} networks. Images that only the attack without gradients fools: "
+        f"{rows['square'].sum()}; images with a gradient of zero: {rows['zero_gradients'].sum()}."
+    ]
+
+
+def recipes() -> str:
+    """The table of recipes for the page on methods; empty where none was stored."""
+    rows = _stored("recipes")
+    if rows.empty:
+        return ""
+    lines = [
+        [row.recipe, row.epochs, f"{row.warm:g}, {row.ramp:g}", f"{row.average:g}",
+         f"{row.seconds / 60:.0f}", f"{row.clean:.2f}", f"{row.robust:.2f}",
+         "yes" if row.plateau else "no"]
+        for row in rows.itertuples()
+    ]  # fmt: skip
+    network = manifest.network(rows["network"].iloc[0])
+    how = rows.iloc[-1]
+    return "\n\n".join(
+        [
+            f"Recipes compared on one network ({network.title}; one thread; accuracies of "
+            f"{how['images']:,} validation images, under the attack of the chapters):",
+            table(
+                ["recipe", "epochs", "warm, ramp", "average", "minutes", "clean", "under attack",
+                 "plateau"],
+                lines,
+            ),
+            f"Each recipe adds to the one above it. `{how['command']}`, {how['device']}, threads: "
+            f"{how['threads']}, commit `{how['commit']}`.",
+        ]
+    )  # fmt: skip
 
 
 def _decides(entry: StudyEntry) -> str:
@@ -127,28 +295,6 @@ def _decides(entry: StudyEntry) -> str:
         f" Claims about shape bias rest on the stimuli displayed as *{entry.decides}*; other "
         "displays are secondary."
     )
-
-
-def _trainings(entry: StudyEntry) -> list[str]:
-    """What each training took, and the command that repeats it; nothing without any record."""
-    ledger = training.ledger(manifest.networks(entry.name))
-    if ledger.empty:
-        return []
-    lines = [
-        [row.network, row.epochs, f"{row.minutes:.0f}", f"{row.images_per_second:,.0f}",
-         f"{row.clean:.2f}", f"{row.adversarial:.2f}", f"`{row.commit}`"]
-        for row in ledger.itertuples()
-    ]  # fmt: skip
-    header = ["network", "epochs", "minutes", "images/s", "clean", "adversarial", "commit"]
-    used = zip(ledger["device"], ledger["threads"], strict=True)
-    devices = " and ".join(dict.fromkeys(f"{name}, threads used: {n}" for name, n in used))
-    return [
-        f"`robustbias train {entry.name} --network NAME` repeats one of them, `make train "
-        f"STUDY={entry.name}` all. Accuracies are of validation images after the last epoch, under "
-        f"{training.TEST_STEPS} steps at eps {entry.threat.eps:g}; times include them, on machines "
-        f"that did other work as well: {devices}. Records of every epoch are with the weights.",
-        table(header, lines),
-    ]
 
 
 def provenance(contents: Contents) -> str:
@@ -205,7 +351,10 @@ def _network(entry: NetworkEntry) -> list[str]:
     trained = f"{norm} eps {entry.eps:g}" if entry.eps else "clean images"
     trained += "" if entry.cue == "both" else f", {entry.cue} alone"
     weights = entry.sha256[:12] or "–"
-    return [entry.name, architecture(entry.architecture), trained, f"{entry.width:g}", weights]
+    ledger = training.ledger([entry.name])
+    commit = "–" if ledger.empty else f"`{ledger['commit'].iloc[0]}`"
+    named = [entry.name, architecture(entry.architecture), trained]
+    return [*named, f"{entry.width:g}", weights, commit]
 
 
 # The published edition: executed chapters kept in the repository, and the findings in README.

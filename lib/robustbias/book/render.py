@@ -143,6 +143,7 @@ def stage(contents: Contents, conclusions: list[Path], folder: Path) -> Path:
     made = folder / "made"
     made.mkdir()
     (made / "verdicts.md").write_text(pages.verdicts_page(contents), encoding="utf-8")
+    (made / "recipes.md").write_text(pages.recipes(), encoding="utf-8")
     (made / "provenance.md").write_text(pages.provenance(contents), encoding="utf-8")
     others = {study: [] for study in manifest.studies() if study not in contents}
     for study, paths in (contents | others).items():
@@ -164,7 +165,7 @@ def stage(contents: Contents, conclusions: list[Path], folder: Path) -> Path:
 def _stage_study(study: str, paths: list[Path], folder: Path) -> None:
     folder.mkdir()
     entry = manifest.study(study)
-    (folder / "study.md").write_text(pages.study_page(entry), encoding="utf-8")
+    (folder / "study.md").write_text(pages.study_page(entry, paths), encoding="utf-8")
     notebooks = [nbformat.read(path, as_version=4) for path in paths]
     defined = labels(notebooks)
     for path, notebook in zip(paths, notebooks, strict=True):

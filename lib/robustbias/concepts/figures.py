@@ -70,7 +70,7 @@ def detectors(
 def _best_iou(ax: Axes, table: pd.DataFrame, threshold: float) -> None:
     """Shares of one architecture's units whose best IoU, or best null IoU, exceeds a value."""
     units = table[table["metric"].isin(["iou", "null_iou"])]
-    keys = ["regime", "metric", "layer", "unit"]
+    keys = ["network", "regime", "metric", "layer", "unit"]
     best = units.groupby(keys, sort=False)["value"].max().reset_index()
     grid = np.geomspace(0.002, 0.5, 200)
     styles = {"iou": ("-", 1.6), "null_iou": (":", 1.2)}

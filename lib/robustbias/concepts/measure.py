@@ -247,7 +247,7 @@ def _shares(study: Study, units: pd.DataFrame, images: Concepts, draws: int) -> 
     about, boot = stats.over_units(shares, generator=generator, draws=draws)
     metric, about["category"] = zip(*about["metric"], strict=True)
     table = stats.aggregate(study, about.assign(metric=metric), boot, paired=False)
-    return pd.concat([table, pd.DataFrame(rows)], ignore_index=True)
+    return pd.concat([table, stats.plain_means(pd.DataFrame(rows))], ignore_index=True)
 
 
 @dataclasses.dataclass(frozen=True)

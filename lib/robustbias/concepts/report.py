@@ -23,7 +23,7 @@ def detectors(table: pd.DataFrame) -> pd.DataFrame:
     )
     shares = shares.assign(text=[interval_text(row) for row in shares.itertuples()])
     unique = matching(anything, metric="unique").assign(column="concepts")
-    unique = unique.assign(text=unique["value"].astype(int).astype(str))
+    unique = unique.assign(text=[f"{round(value, 1):g}" for value in unique["value"]])
     return reader_table(pd.concat([shares, unique]))
 
 

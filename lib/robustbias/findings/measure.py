@@ -85,7 +85,8 @@ def results(notebook: Path) -> dict[tuple[str, str], float | str]:
                 add("claim", name, _numeric(claim) | {"verdict": claim["verdict"]})
         elif HEADLINES in data:
             for row in data[HEADLINES]:
-                name = f"{row['number']}, {row['architecture']} {row['regime']}"
+                network = row.get("network") or f"{row['architecture']} {row['regime']}"
+                name = f"{row['number']}, {network}"
                 add("headline", name, _numeric(row))
         elif lines := _lines(data):
             printed += 1

@@ -2,7 +2,15 @@
 
 import pandas as pd
 
-from robustbias.claims import FIELDS, UNTESTABLE, VERDICTS, Claim, matching, p_text
+from robustbias.claims import (
+    FIELDS,
+    UNTESTABLE,
+    VERDICTS,
+    Claim,
+    headline_means,
+    matching,
+    p_text,
+)
 from robustbias.findings.measure import primary
 from robustbias.plotting import pivoted
 from robustbias.stats import Interval
@@ -143,7 +151,8 @@ def numbers_table(records: list[dict], study: str) -> pd.DataFrame:
     Args:
         records: From the notebooks, as `Headlines`.
     """
-    rows = matching(pd.DataFrame(records, columns=FIELDS), study=study)
+    rows = headline_means(matching(pd.DataFrame(records, columns=FIELDS), study=study))
+    rows = matching(rows, regime=("standard", "robust"))
     text = [
         f"{row.value:.0f} [{row.low:.0f}, {row.high:.0f}]"
         if row.number == "mCE"

@@ -86,7 +86,7 @@ def unpaired(
 
 
 def corruption_errors(
-    accuracy: Float[Tensor, "*r c s m"], reference: int, least: float = 0.0
+    accuracy: Float[Tensor, "*r c s m"], reference: list[int], least: float = 0.0
 ) -> Float[Tensor, "*r c m"]:
     """Error under each corruption, summed over severities, in per cent of the reference's.
 
@@ -95,18 +95,20 @@ def corruption_errors(
     The mean over corruptions is the mCE: a mean of ratios, 100 for the reference itself.
 
     Args:
+        reference: One network, or its replicates, whose mean error is the reference's.
         least: The reference's summed error counts as at least this much.
 
     Source: Hendrycks and Dietterich 2019, arXiv 1903.12261, section 4.
     """
     error = (1 - accuracy).sum(-2)
-    base = error[..., reference].clamp_min(least)
-    error[..., reference] = base
-    return 100 * (error / base[..., None])
+    made = error[..., reference].mean(-1, keepdim=True)
+    base = made.clamp_min(least)
+    error[..., reference] += base - made
+    return 100 * (error / base)
 
 
 def mean_corruption_error(
-    accuracy: Bootstrap, reference: int, corruptions: tuple[str, ...], severities: int, n: int
+    accuracy: Bootstrap, reference: list[int], corruptions: tuple[str, ...], severities: int, n: int
 ) -> tuple[Bootstrap, Bootstrap]:
     """(CE of every corruption and network, mCE of every network), with the accuracies' replicates.
 
@@ -115,7 +117,7 @@ def mean_corruption_error(
 
     Args:
         accuracy: Columns corruption, severity, network, the last fastest.
-        reference: Index of the network whose errors are 100.
+        reference: Indices of the network, or of its replicates, whose mean errors are 100.
         n: Images behind each accuracy.
 
     Raises:
@@ -124,7 +126,7 @@ def mean_corruption_error(
     """
     shape = (len(corruptions), severities, -1)
     value = accuracy.value.unflatten(0, shape)
-    made = (1 - value[..., reference]).sum(1)
+    made = (1 - value[..., reference]).mean(-1).sum(1)
     if (made < 0.5 / n).any():
         name = corruptions[int(made.argmin())]
         raise UserError(

@@ -195,6 +195,7 @@ def noise_channels(table: pd.DataFrame) -> Figure:
     for ax, name in zip(axes[0], names, strict=False):
         group = bands[bands["architecture"] == name]
         plotting.regime_points(ax, group, "octave", octaves, plotting.offsets(PAIR, 0.1), ls="-")
+        plotting.near_values(ax, group)
         ax.set_xticks(range(len(octaves)), [f"{2**octave:.2g}" for octave in octaves])
         ax.set(title=architecture(name), xlabel="cycles per image")
     axes[0, 0].set_ylabel("sensitivity to noise")
@@ -220,6 +221,7 @@ def corruption_heat(table: pd.DataFrame) -> Figure:
         & (table["group"] == "corruption")
         & (table["scope"] == "severity")
     ]
+    cells = plotting.per_architecture(cells)
     panels = {
         architecture(name): group.pivot(index="condition", columns="severity", values="value")
         for name, group in cells.groupby("architecture", sort=False)

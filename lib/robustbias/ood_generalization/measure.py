@@ -72,13 +72,12 @@ def networks(study: Study) -> list[NetworkEntry]:
 
 
 def partners(entries: list[NetworkEntry]) -> Int64[Tensor, " m"]:
-    """For each network the index of the other one of its architecture; itself if it has none."""
+    """For each network the index of the other one of its pair; itself if it has none."""
+    pair = [(entry.architecture, entry.replicate) for entry in entries]
     return torch.tensor(
         [
-            next(
-                (j for j, b in enumerate(entries) if b.architecture == a.architecture and b != a), i
-            )
-            for i, a in enumerate(entries)
+            next((j for j in range(len(pair)) if pair[j] == pair[i] and j != i), i)
+            for i in range(len(pair))
         ]
     )
 
@@ -195,8 +194,9 @@ def error_rows(
 ) -> pd.DataFrame:
     """Rows `ce` of every corruption and `mce`, in per cent of a reference network's errors.
 
-    The reference is AlexNet-S; where a study has none, its first standard network. The column
-    `reference` names it: numbers with different references cannot be compared.
+    The reference is AlexNet-S, the mean error of its replicates; where a study has none, its first
+    standard network. The column `reference` names it: numbers with different references cannot be
+    compared.
 
     Args:
         accuracy: Columns corruption, severity, network, the last fastest.
@@ -207,27 +207,35 @@ def error_rows(
     """
     entries = networks(study)
     reference = standard(entries)
+    name = stats.common_name([entry.name for entry in reference])
     one_by_one, mean = corruption_error.mean_corruption_error(
-        accuracy, entries.index(reference), corruptions, severities, n
+        accuracy, [entries.index(entry) for entry in reference], corruptions, severities, n
     )
     counts = torch.full((len(entries),), n)
-    each = [(group, name, None) for name in corruptions]
+    each = [(group, corruption, None) for corruption in corruptions]
     tables = [
-        tabled(study, one_by_one, each, "ce", counts, reference.name),
-        tabled(study, mean, [(group, None, None)], "mce", counts, reference.name),
+        tabled(study, one_by_one, each, "ce", counts, name),
+        tabled(study, mean, [(group, None, None)], "mce", counts, name),
     ]
-    return pd.concat(tables, ignore_index=True)
+    table = pd.concat(tables, ignore_index=True)
+    reference = table["network"] == name  # 100 by definition, whatever its replicates do
+    table.loc[reference, "low"] = table.loc[reference, "high"] = table.loc[reference, "value"]
+    return table
 
 
-def standard(entries: list[NetworkEntry]) -> NetworkEntry:
-    """The network that corruption errors are relative to. Raises UserError without any S."""
+def standard(entries: list[NetworkEntry]) -> list[NetworkEntry]:
+    """The network that corruption errors are relative to, all its replicates.
+
+    Raises UserError without any S.
+    """
     candidates = [entry for entry in entries if entry.regime == "standard"]
     if not candidates:
         raise UserError(
             "no standard network is here to measure corruption errors by; expected AlexNet-S, or "
             "the S of another architecture. Get its weights first."
         )
-    return next((e for e in candidates if e.architecture == REFERENCE), candidates[0])
+    chosen = next((e for e in candidates if e.architecture == REFERENCE), candidates[0])
+    return [e for e in candidates if e.architecture == chosen.architecture]
 
 
 def tabled(
@@ -549,6 +557,7 @@ def explained(table: pd.DataFrame, *, draws: int = 10_000, seed: int = 0) -> pd.
     """How much of the variance of shape bias over networks is explained, with a permutation null.
 
     One row per set of predictors: the channel (centre, width, peak), the training (S or R), both.
+    Replicates of a network count once, as their mean, since they are not independent evidence.
     Columns: predictors, value (R squared of least squares), null (95th percentile of R squared
     when shape biases are permuted over networks), p, n (networks). No rows with fewer than 8.
 
@@ -557,7 +566,8 @@ def explained(table: pd.DataFrame, *, draws: int = 10_000, seed: int = 0) -> pd.
     """
     wide = table[table["regime"].isin(["standard", "robust"]) & table["octave"].isna()]
     wide = wide[wide["mean_over"].isna()]
-    wide = wide.pivot(index=["network", "regime"], columns="metric", values="value")
+    recipe = ["architecture", "regime", "eps"]
+    wide = wide.pivot_table(index=recipe, columns="metric", values="value", aggfunc="mean")
     wide = wide.dropna().reset_index()
     bias = torch.tensor(wide["shape_bias"].to_numpy(float))
     sets = {

@@ -14,6 +14,7 @@ from robustbias.claims import matching
 from robustbias.plotting import CUES, MARKERS, PAIR, PALETTE
 from robustbias.shape_bias import published
 from robustbias.shape_bias.measure import COLLAGE, DRAWN, STIMULI, STYLIZED, Display
+from robustbias.stats import common_name
 from robustbias.utils import REGIMES
 from robustbias.utils import architecture as architecture_name
 
@@ -36,7 +37,7 @@ def stimuli_with_decisions(
     n: int = 8,
     show_images: bool = True,
 ) -> Figure:
-    """Cue-conflict stimuli, evenly spaced in their set, and what S and R said they are.
+    """Cue-conflict stimuli, evenly spaced in their set, and what the first S and R say they are.
 
     Args:
         displays: From `measure.displays`; n stimuli of one display of each kind.
@@ -45,6 +46,7 @@ def stimuli_with_decisions(
     """
     answers = trials[(trials["architecture"] == architecture) & (trials["aggregation"] == "mean")]
     answers = answers[answers["pair"] & answers["regime"].isin(PAIR)]
+    answers = answers[answers["replicate"] == answers["replicate"].min()]
     labels = one_of_each_kind(answers)
     columns = min(n, 8)
     rows = -(-n // columns)
@@ -168,15 +170,16 @@ def contrast_sweep(table: pd.DataFrame) -> Figure | None:
     if table.empty:
         return None
     figure, axes = plotting.canvas(1, 2, panel=(3.4, 2.8), sharex=True, sharey=True)
-    for regime in PAIR:
-        curve = table[(table["regime"] == regime) & (table["metric"] == "shape_bias")]
-        curve, look = curve.sort_values("ratio"), {"kind": regime, "label": REGIMES[regime]}
-        plotting.interval_points(axes[0, 0], curve["ratio"], curve, ls="-", **look)
-    for cue in ("shape", "texture"):
-        curve = table[(table["regime"] == "robust") & (table["metric"] == cue)]
-        curve, look = curve.sort_values("ratio"), {"kind": "robust", "label": f"R, by {cue}"}
-        look |= {"color": CUES[cue], "fmt": MARKERS["human" if cue == "shape" else "published"]}
-        plotting.interval_points(axes[0, 1], curve["ratio"], curve, ls="-", **look)
+    for _, series in table.sort_values("ratio").groupby("replicate"):  # a line per training
+        for regime in PAIR:
+            curve = series[(series["regime"] == regime) & (series["metric"] == "shape_bias")]
+            look = {"kind": regime, "label": REGIMES[regime], "ls": "-"}
+            plotting.interval_points(axes[0, 0], curve["ratio"], curve, **look)
+        for cue in ("shape", "texture"):
+            curve = series[(series["regime"] == "robust") & (series["metric"] == cue)]
+            look = {"kind": "robust", "label": f"R, by {cue}", "ls": "-", "color": CUES[cue]}
+            look |= {"fmt": MARKERS["human" if cue == "shape" else "published"]}
+            plotting.interval_points(axes[0, 1], curve["ratio"], curve, **look)
     axes[0, 0].axhline(0.5, color="#bbbbbb", lw=0.8, zorder=0)
     for ax, label in zip(axes[0], ("shape bias", "share of R's answers"), strict=True):
         ax.set(xlabel="texture contrast / shape contrast", ylabel=label, ylim=(-0.02, 1.02))
@@ -193,9 +196,8 @@ def shape_bias_summary(table: pd.DataFrame) -> Figure:
     Args:
         table: From `measure.shape_bias`.
     """
-    table = plotting.per_architecture(table)
     displays = one_of_each_kind(table)
-    names = list(dict.fromkeys(table.loc[table["pair"], "architecture"]))
+    names = [n for n in dict.fromkeys(table.loc[table["pair"], "architecture"]) if pd.notna(n)]
     ticks = np.arange(len(names))
     categories = table.loc[table["scope"] == "category", "category"].unique()
     panel = (max(2.2, 5.6 / len(displays)), 2.3)
@@ -212,6 +214,11 @@ def shape_bias_summary(table: pd.DataFrame) -> Figure:
             & (table["aggregation"] == "mean")
             & (table["pair"] | (table["regime"] == "untrained"))
         ]
+        answers = group[(group["condition"] == "cue-conflict") & group["architecture"].notna()]
+        at = answers["architecture"].map(names.index) + answers["regime"].map(positions)
+        for regime in PAIR:
+            plotting.trainings(ax, answers, at + 0.07, regime)
+        group = plotting.per_architecture(group)
         measured = group[group["condition"] == "cue-conflict"]
         plotting.regime_points(ax, measured, "architecture", names, positions)
         for null in group[(group["condition"] == "shuffled") & group["pair"]].itertuples():
@@ -255,15 +262,18 @@ def dose_response(
     Args:
         table: From `measure.shape_bias`.
         architecture: The one trained at several radii.
-        networks: Those that differ in the radius alone.
+        networks: Those that differ in the radius alone; means over replicates stand for those that
+            have some.
         side: Side of its training images, in pixels.
     """
+    means = {common_name([name, name]) for name in networks}  # of replicates
     group = table[
-        table["network"].isin(networks)
+        table["network"].isin({*networks, *means})
         & (table["condition"] == "cue-conflict")
         & (table["aggregation"] == "mean")
         & (table["scope"] == "network")
-    ].sort_values("eps")
+    ]
+    group = plotting.per_architecture(group).sort_values("eps")
     displays = one_of_each_kind(group)
     several = len(displays) > 1
     palette = sns.color_palette("flare", len(displays)) if several else [PALETTE["robust"]]

@@ -293,9 +293,11 @@ def shape_bias(
     Rows, by `condition`:
     - `cue-conflict`: metrics of `bias_and_coverage`; scope `network` or, for the displays that
       decide, `category` (of the shape). A category has too few images for an interval, so those
-      rows have none. Regime `untrained` is the null of a network that learned nothing.
+      rows have none; nor have their means over replicates. Regime `untrained` is the null of a
+      network that learned nothing.
     - `shuffled`: shape bias and coverage of the same responses shuffled over the stimuli (mean
       and middle 95 %), the null of a network that ignores the image; for the displays that decide.
+      That of a mean over replicates is the mean of their nulls, each shuffled separately.
     - `paired`: each metric (..._difference), R minus S of one architecture under the same
       resampled images; and for stylized displays `style_shift` (`_shifts`) and, with two
       painters, `painter_difference` (`_painters`).
@@ -321,7 +323,7 @@ def shape_bias(
         rows += [_shifts(study, overall, boot), painters]
         if not (deciding := group[group["decides"]]).empty:
             rows.append(_by_category(deciding[deciding["aggregation"] == "mean"]))
-            rows.append(_shuffled(deciding, generator))
+            rows.append(_shuffled(study, deciding, generator))
     return tidy(pd.concat(rows, ignore_index=True))
 
 
@@ -337,7 +339,7 @@ def _by_category(trials: pd.DataFrame) -> pd.DataFrame:
         pd.DataFrame({"value": value, "n": n}).reset_index().assign(metric=metric)
         for metric, (value, n) in values.items()
     ]
-    return pd.concat(rows).assign(condition="cue-conflict", scope="category")
+    return stats.plain_means(pd.concat(rows)).assign(condition="cue-conflict", scope="category")
 
 
 def style_shift(
@@ -376,12 +378,12 @@ def shifted(
 
 
 def _shifts(study: Study, overall: pd.DataFrame, boot: stats.Bootstrap) -> pd.DataFrame:
-    """One row per architecture and painter, `style_shift` of R against S; none without several
+    """One row per pair and painter, `style_shift` of R against S, and means; none without several
     weights."""
     table = overall.reset_index(drop=True)
     table = table[(table["metric"] == "shape_bias") & (table["kind"] == STYLIZED)]
     table = table[table["aggregation"] == "mean"].sort_values("level")
-    rows = []
+    rows, boots = [], []
     for (_, by_painter), pair in product(table.groupby("painter"), pairs(study).values()):
         curves = {
             regime: by_painter[by_painter["network"] == entry.name]
@@ -391,13 +393,17 @@ def _shifts(study: Study, overall: pd.DataFrame, boot: stats.Bootstrap) -> pd.Da
             continue
         styles = torch.tensor(curves["robust"]["level"].to_numpy())
         at = [curves[regime].index.tolist() for regime in ("standard", "robust")]
-        shift = shifted(boot, *at, styles)
+        boots.append(shifted(boot, *at, styles))
         columns = {"network": f"{pair['robust'].name} - {pair['standard'].name}"}
         columns |= {"regime": "robust - standard", "metric": "style_shift"}
         columns |= {"condition": "paired", "scope": "network"}
         columns |= {"display": STYLIZED, "level": np.nan, "n": int(curves["robust"]["n"].sum())}
-        rows.append(stats.intervals(curves["robust"].head(1).assign(**columns), shift))
-    return pd.concat(rows) if rows else table.head(0)
+        row = curves["robust"].head(1).drop(columns=["value", "low", "high"])
+        rows.append(row.assign(**columns))
+    if not rows:
+        return table.head(0)
+    shifts = stats.averaged(study, pd.concat(rows), stats.Bootstrap.joined(boots), paired=True)
+    return stats.intervals(*shifts)
 
 
 def _painters(study: Study, about: pd.DataFrame, boot: stats.Bootstrap) -> pd.DataFrame:
@@ -425,9 +431,11 @@ def _painters(study: Study, about: pd.DataFrame, boot: stats.Bootstrap) -> pd.Da
     return rows.assign(condition="paired", scope="network")
 
 
-def _shuffled(trials: pd.DataFrame, generator: torch.Generator, draws: int = 500) -> pd.DataFrame:
+def _shuffled(
+    study: Study, trials: pd.DataFrame, generator: torch.Generator, draws: int = 500
+) -> pd.DataFrame:
     """Shape bias and coverage of each network's responses, shuffled over the stimuli."""
-    rows = []
+    abouts, nulls = [], []
     trained = trials[(trials["regime"] != "untrained") & (trials["aggregation"] == "mean")]
     for names, answers in trained.groupby(BY, dropna=False):
         codes = pd.concat([answers[c] for c in ("object_response", "shape", "texture")])
@@ -435,26 +443,20 @@ def _shuffled(trials: pd.DataFrame, generator: torch.Generator, draws: int = 500
         shuffled = answer[torch.rand(draws, len(answers), generator=generator).argsort(1)]
         by_shape, by_texture = ((shuffled == cue).sum(1).float() for cue in (shape, texture))
         decided = by_shape + by_texture
-        null = torch.stack([(by_shape / decided).nan_to_num(0.5), decided / len(answers)], 1)
-        low, high = stats.percentile(null, 0.025), stats.percentile(null, 0.975)
-        for column, metric in enumerate(("shape_bias", "coverage")):
-            rows.append(
-                {
-                    **dict(zip(BY, names, strict=True)),
-                    "condition": "shuffled",
-                    "scope": "network",
-                    "metric": metric,
-                    "value": float(null[:, column].mean()),
-                    "low": float(low[column]),
-                    "high": float(high[column]),
-                    "n": len(answers),
-                }
-            )
-    return pd.DataFrame(rows)
+        nulls += [(by_shape / decided).nan_to_num(0.5), decided / len(answers)]
+        about = dict(zip(BY, names, strict=True)) | {"n": len(answers)}
+        abouts += [about | {"metric": metric} for metric in ("shape_bias", "coverage")]
+    null, about = torch.stack(nulls, 1), pd.DataFrame(abouts)
+    about, mean = stats.averaged(study, about, stats.Bootstrap(null.mean(0), null), paired=True)
+    ends = [stats.percentile(mean.resamples, share) for share in (0.025, 0.975)]
+    columns = zip(("value", "low", "high"), (mean.value, *ends), strict=True)
+    about = about.assign(**{name: column.double().numpy() for name, column in columns})
+    table = about.assign(condition="shuffled", scope="network")
+    return table[table["mean_over"] != "architectures"]
 
 
 def deciding_bias(study: Study, *, draws: int = stats.DRAWS) -> pd.DataFrame:
-    """Shape bias of every network trained on both cues, on `deciding`, with intervals."""
+    """Shape bias of every network trained on both cues, on `deciding`, with intervals and means."""
     pixels, conditions = _conditions(study, deciding(study))
     trials = [
         _trials(study, _responses(study, load, pixels), conditions).assign(**named)
@@ -464,7 +466,9 @@ def deciding_bias(study: Study, *, draws: int = stats.DRAWS) -> pd.DataFrame:
     generator = torch.Generator().manual_seed(study.seed)
     options = {"generator": generator, "metrics": ("shape_bias",), "draws": draws}
     trials = trials[trials["aggregation"] == "mean"]
-    return bias_and_coverage(trials, [*stats.NETWORK], **options)[0]
+    table, boot = bias_and_coverage(trials, [*stats.NETWORK], **options)
+    about = table.drop(columns=["value", "low", "high"])
+    return stats.intervals(*stats.averaged(study, about, boot, paired=True))
 
 
 COLUMNS = ["study", "network", "architecture", "regime", "cue", "metric"]
@@ -496,22 +500,18 @@ CONTRAST = "contrast"  # the series of networks trained at other contrasts
 def contrast_sweep(study: Study, *, draws: int = stats.DRAWS) -> pd.DataFrame:
     """Shape bias of S and R where texture is fainter or stronger than in the study, with intervals.
 
-    Networks of the series `contrast`, and the study's pair of the same architecture, each on cue
-    conflicts with the contrasts that it was trained on. Column `ratio`: texture contrast (standard
-    deviation) over the mean step between object and ground. Metrics of `bias_and_coverage`. No
-    rows where no network of the series is on this machine.
+    Networks of the series `contrast`, and the study's pairs of the same architecture and replicate,
+    each on cue conflicts with the contrasts that it was trained on. Column `ratio`: texture
+    contrast (standard deviation) over the mean step between object and ground. Metrics of
+    `bias_and_coverage`. No rows where no network of the series is on this machine.
     """
     series = [entry for entry in study.entries if entry.series == CONTRAST]
-    architectures = {entry.architecture for entry in series}
-    pair = [
-        entry
-        for (name, _), pair in pairs(study).items()
-        if name in architectures
-        for entry in pair.values()
-    ]
+    trained = {(entry.architecture, entry.replicate) for entry in series}
+    same = [pair for key, pair in pairs(study).items() if key in trained]
+    at_study = [entry for pair in same for entry in pair.values()]
     by = [*stats.NETWORK, "ratio"]
     rows = [pd.DataFrame(columns=[*by, "metric", "value", "low", "high", "n"])]
-    for entry in [*pair, *series]:
+    for entry in [*at_study, *series]:
         world = study.entry.world | entry.world
         source = studies.source(dataclasses.replace(study.entry, world=world), study.device)
         pixels, conditions = _conditions(study, source.cue_conflict(study.entry.sizes[0]))

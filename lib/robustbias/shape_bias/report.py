@@ -125,8 +125,10 @@ def critiques(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def headlines(table: pd.DataFrame) -> Headlines:
-    """Both cues' shares of all answers, shape bias and nulls on the displays that decide."""
-    table = per_architecture(table)
+    """Both cues' shares of all answers, shape bias and nulls on the displays that decide.
+
+    Of S, R and R - S; the untrained network's in place of S's where the number says so.
+    """
     rows = matching(table, scope="network", aggregation="mean", decides=True)
     displays, numbers = list(rows["display"].unique()), {}
     for display in displays:
@@ -135,7 +137,11 @@ def headlines(table: pd.DataFrame) -> Headlines:
         shuffled = matching(rows, display=display, condition="shuffled", pair=True)
         untrained = matching(answers, regime="untrained", metric="shape_bias")
         for metric in ("shape_bias", "coverage", "shape", "texture"):
-            numbers[f"{COLUMNS[metric]}{where}"] = matching(answers, pair=True, metric=metric)
+            parts = (
+                matching(answers, pair=True, metric=metric),
+                matching(rows, display=display, condition="paired", metric=f"{metric}_difference"),
+            )
+            numbers[f"{COLUMNS[metric]}{where}"] = pd.concat(parts)
         numbers[f"shape bias, shuffled{where}"] = matching(shuffled, metric="shape_bias")
         numbers[f"coverage, shuffled{where}"] = matching(shuffled, metric="coverage")
         numbers[f"shape bias, untrained{where}"] = untrained.assign(regime="standard")
@@ -189,7 +195,7 @@ def style_shifts(table: pd.DataFrame) -> Prose | None:
 
     None where a study has no stylized conflicts at several weights.
     """
-    rows = matching(table, metric="style_shift")
+    rows = per_architecture(matching(table, metric="style_shift"))
     if rows.empty:
         return None
     lines = [

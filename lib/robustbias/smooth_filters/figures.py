@@ -137,6 +137,7 @@ def noise_gain(table: pd.DataFrame) -> Described:
             mine = rows[rows["sigma"] == sigma]
             plotting.layer_lines(ax, mine, one, suffix=f", noise {sigma:g}", **look)
         ax.set_yscale("log")
+        ax.set_ylim(bottom=gains["value"].min() / 2)  # intervals of few trainings may reach 0
     plotting.legend_below(figure, len(PAIR))
     return figure.described(
         "Noise gain by layer on a logarithmic axis, S and R at each noise level. "

@@ -224,7 +224,9 @@ def smoothness(
 def aggregates(
     study: Study, units: pd.DataFrame, generator: torch.Generator, draws: int, by: str = "/"
 ) -> pd.DataFrame:
-    """Means over the units of each layer; R over S by layer, and geometric means over layers.
+    """Means over the units of each layer, R over S by layer, and geometric means over layers.
+
+    Each with the means over replicates and architectures.
 
     Args:
         units: One row per unit, layer, condition and metric of each network.
@@ -238,7 +240,8 @@ def aggregates(
     about, boot = stats.over_units(groups, generator=generator, draws=draws, bounds=NO_BOUNDS)
     about = about.assign(scope="layer")
     by_layer, ratio = stats.compared(study, about, boot, paired=False, by=by)
-    tables = [stats.intervals(about, boot), stats.intervals(by_layer, ratio)]
+    each = stats.averaged(study, about, boot, paired=False)
+    tables = [stats.intervals(*each), stats.intervals(by_layer, ratio)]
     whole = stats.over_layers(study, by_layer, ratio, geometric=by == "/")
     tables.append(stats.intervals(*whole))
     return pd.concat(tables, ignore_index=True)

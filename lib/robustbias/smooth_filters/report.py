@@ -3,7 +3,7 @@
 import pandas as pd
 
 from robustbias.claims import SIGMA, matching
-from robustbias.plotting import interval_text, pivoted
+from robustbias.plotting import interval_text, per_architecture, pivoted
 from robustbias.utils import architecture
 
 _COLUMNS = {
@@ -17,7 +17,7 @@ _COLUMNS = {
 
 def smoothness_table(table: pd.DataFrame) -> pd.DataFrame:
     """R over S, value [95 % interval]: per architecture, the first layer and the mean of all."""
-    ratios = matching(table, regime="robust / standard")
+    ratios = per_architecture(matching(table, regime="robust / standard"))
     ratios = ratios[ratios["sigma"].isna() | (ratios["sigma"] == SIGMA)]
     keys = zip(ratios["condition"], ratios["metric"], strict=True)
     ratios = ratios.assign(column=[_COLUMNS.get(key) for key in keys]).dropna(subset=["column"])
@@ -43,6 +43,7 @@ def visualisation_table(table: pd.DataFrame) -> pd.DataFrame:
         "likeness_of_image": "likeness of the strongest image, R minus S",
     }
     rows = matching(table, scope="network")
+    rows = pd.concat([per_architecture(rows), matching(rows, mean_over="architectures")])
     rows = rows.assign(
         network=rows["architecture"].map(architecture).fillna("mean of all"),
         column=rows["metric"].map(names),

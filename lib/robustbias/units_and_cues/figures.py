@@ -39,6 +39,7 @@ def scores(table: pd.DataFrame, crossed: pd.DataFrame) -> Described:
         name = rows["architecture"].iloc[0]
         for ax, metric in zip(column, SCORES, strict=False):
             plotting.layer_lines(ax, rows[rows["metric"] == metric], POSITIONS, align="right", ms=4)
+            plotting.near_values(ax, means[means["metric"] == metric])
         for ax in column[:2]:
             ax.tick_params(labelbottom=False)  # the row below has the same layers
         column[2].axhline(1, color=REFERENCE, ls=":", lw=1.2, label="units blind to the cue")
@@ -65,24 +66,24 @@ def attribution_regions(table: pd.DataFrame) -> Described:
     Args:
         table: From `attribution.attribution`.
     """
+    table = plotting.per_architecture(table)
     methods = list(dict.fromkeys(table["method"]))
     labels = [method.replace(" ", "\n", 1) for method in methods]
+    concentration = table[table["metric"] == "concentration"]
+    concentration = concentration[concentration["regime"].isin(PAIR)]
     figure, panels = plotting.architecture_panels(
-        table[table["metric"] == "concentration"],
-        labels,
-        panel=(2.3, 1.5),
-        sharex=True,
-        sharey=True,
+        concentration, labels, panel=(2.3, 1.5), sharex=True, sharey=True
     )
     for of_architecture, column in panels:
         for ax, method in zip(column, methods, strict=True):
             rows = of_architecture[of_architecture["method"] == method]
             plotting.regime_points(ax, rows, "region", REGIONS, POSITIONS)
+            plotting.near_values(ax, concentration)
             ax.axhline(1, color=REFERENCE, ls=":", lw=1.2, label="even over the image")
             ax.set_xticks(range(3), REGIONS)
             ax.set_xlim(-0.5, 2.5)
     plotting.legend_below(figure)
-    means = table[table["metric"] == "concentration"].groupby(["regime", "region"])["value"].mean()
+    means = concentration.groupby(["regime", "region"])["value"].mean()
     ends = [f"{REGIMES[r]} {region} {means[r, region]:.1f}" for r in PAIR for region in REGIONS]
     return figure.described(
         "Concentration of attribution by region of the image, one row per method. Mean over "

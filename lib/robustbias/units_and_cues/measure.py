@@ -119,7 +119,7 @@ def ablation(
             chosen = sample(study, stimuli, by_regime[regime], n, matched)
             images = [kind.pixels[kind.index.to(kind.pixels.device)] for kind in chosen.values()]
             images = torch.cat([part.to(study.device) for part in images])
-            margins.append(_margins(study, chosen).assign(**columns))
+            margins.append((columns, chosen))
             for layer in layers or network.layers:
                 task = partial(_unit_scores, study, network, layer, images)
                 tasks[f"{entry.name} {layer}"] = task
@@ -128,20 +128,22 @@ def ablation(
         rows.append(_unit_table(scores).assign(**about))
     units = pd.concat(rows, ignore_index=True)
     means = unit_means(study, units[units["scope"] == "unit"], "layer", draws)
-    return tidy(pd.concat([units, *margins, means], ignore_index=True))
+    tables = [units, _margins(study, margins), means]
+    return tidy(pd.concat(tables, ignore_index=True))
 
 
-def _margins(study: Study, chosen: dict[str, Kind]) -> pd.DataFrame:
-    """Margins of the decisions of each kind, with intervals over images."""
-    margin = torch.stack([chosen[kind].margin for kind in KINDS], 1)
-    boot = stats.ratios(
-        margin,
-        torch.ones_like(margin),
-        torch.arange(len(margin)),
-        generator=torch.Generator().manual_seed(study.seed),
-    )
-    about = pd.DataFrame({"metric": [f"{kind}_margin" for kind in KINDS], "n": len(margin)})
-    return stats.intervals(about.assign(scope="network"), boot)
+def _margins(study: Study, networks: list[tuple[dict, dict[str, Kind]]]) -> pd.DataFrame:
+    """Margins of each network's decisions of each kind, with intervals over its images."""
+    abouts, boots = [], []
+    for columns, chosen in networks:
+        margin = torch.stack([chosen[kind].margin for kind in KINDS], 1)
+        generator = torch.Generator().manual_seed(study.seed)
+        everything = torch.ones_like(margin), torch.arange(len(margin))
+        boots.append(stats.ratios(margin, *everything, generator=generator))
+        about = {"metric": [f"{kind}_margin" for kind in KINDS], "n": len(margin)}
+        abouts.append(pd.DataFrame(about).assign(**columns, scope="network"))
+    boot = stats.Bootstrap.joined(boots)
+    return stats.intervals(*stats.averaged(study, pd.concat(abouts), boot, paired=False))
 
 
 @torch.no_grad()

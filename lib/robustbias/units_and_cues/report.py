@@ -3,7 +3,7 @@
 import pandas as pd
 
 from robustbias.claims import matching
-from robustbias.plotting import reader_table
+from robustbias.plotting import per_architecture, reader_table
 from robustbias.units_and_cues.measure import NONE
 from robustbias.utils import REGIMES, Prose, architecture
 
@@ -27,7 +27,8 @@ def cue_unit_table(table: pd.DataFrame) -> pd.DataFrame:
         "shape_part": "shape's part",
         "relative_generality": "relative generality",
     }
-    rows = matching(table, regime=("standard", "robust"), metric=tuple(words))
+    rows = per_architecture(table)
+    rows = matching(rows, regime=("standard", "robust"), metric=tuple(words))
     rows = rows.assign(detects=rows["detects"].fillna("all"))
     last = {NONE: 1, "all": 2}
     rows = rows.sort_values("detects").sort_values(
