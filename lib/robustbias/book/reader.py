@@ -56,8 +56,6 @@ def _fold(cell: NotebookNode, tags: list[str]) -> None:
     words = words or "Code"
     kept = [tag for tag in tags if tag not in ("hide-input", "hide-cell")]
     cell.metadata["tags"] = [*kept, *([] if "remove-input" in kept else [folded])]
-    if "this = studies.load(" in cell.source and "figure" not in cell.metadata.get("mystnb", {}):
-        cell.metadata["tags"].append("remove-output")  # of what was loaded
     options = cell.metadata.setdefault("mystnb", {})
     options |= {"code_prompt_show": words, "code_prompt_hide": words}
 

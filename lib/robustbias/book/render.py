@@ -139,7 +139,7 @@ def stage(contents: Contents, conclusions: list[Path], folder: Path) -> Path:
     if missing := [str(path) for path in every if not path.exists()]:
         raise UserError(f"not executed yet: {', '.join(missing)}; run `make book`.")
     shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(PUBLISHED, folder, ignore=shutil.ignore_patterns(".*", *manifest.studies()))
+    shutil.copytree(PUBLISHED, folder, ignore=_not_staged)
     made = folder / "made"
     made.mkdir()
     (made / "verdicts.md").write_text(pages.verdicts_page(contents), encoding="utf-8")
@@ -160,6 +160,12 @@ def stage(contents: Contents, conclusions: list[Path], folder: Path) -> Path:
         shutil.copytree(BUILD / "vendor", folder / "static" / "vendor")
     _write_yaml(folder / "_config.yml", _config(manifest.ROOT / "_config.yml", has_scripts))
     return folder
+
+
+def _not_staged(directory: str, names: list[str]) -> set[str]:
+    """Hidden files, and the published studies: folders of the top level alone."""
+    studies = manifest.studies() if Path(directory) == PUBLISHED else ()
+    return {name for name in names if name.startswith(".") or name in studies}
 
 
 def _stage_study(study: str, paths: list[Path], folder: Path) -> None:

@@ -42,7 +42,7 @@ def forest(claims: pd.DataFrame) -> Figure:
     ax.set_xticks(ticks, [f"{tick}".replace("-", "\N{MINUS SIGN}") for tick in ticks])
     ax.minorticks_off()
     ax.set(xlim=(-REACH, REACH), ylim=(len(ids) - 0.4, -0.6))
-    words = "← against the statement    effect / smallest effect of interest    as it says →"
+    words = "effect / smallest effect of interest\n← against the statement, as it says →"
     ax.set_xlabel(words, size=SIZE)
     ax.tick_params(labelsize=SIZE)
     ax.grid(axis="y", visible=False)

@@ -42,7 +42,7 @@ def conclusion(claims: pd.DataFrame) -> Prose:
         "supported": "Supported on one study only" if len(titles) < 3 else "Supported on some",
         "contradicted": "Contradicted, against the paper",
         "no relevant effect": "No relevant effect",
-        "undetermined": "Nobody can say yet",
+        "undetermined": "Undetermined",
         UNTESTABLE: "Not testable on any study",
     }
     lines = [

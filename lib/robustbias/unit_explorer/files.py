@@ -26,6 +26,7 @@ from torchvision.utils import make_grid
 
 from robustbias.claims import matching
 from robustbias.manifest import NetworkEntry
+from robustbias.plotting import class_name
 from robustbias.unit_explorer import sprites
 from robustbias.unit_explorer.data import TopImages, UnitData
 from robustbias.unit_explorer.units import NO_CONCEPT, RESULTS
@@ -101,7 +102,7 @@ def index(data: UnitData, *, show_images: bool = True) -> dict[str, Any]:
         "picture": {"columns": sprites.COLUMNS},
         "threat": {"norm": threat.norm.upper(), "eps": threat.eps},
         "categories": [*data.images.categories, NO_CONCEPT],
-        "concepts": concepts,
+        "concepts": [(class_name(name), category) for name, category in concepts],
         "facts": facts,
         "architectures": architectures,
         "detectors": _detectors(data.table, concepts),
