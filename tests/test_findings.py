@@ -247,7 +247,7 @@ def test_the_conclusion_names_every_statement_once_with_where_it_holds(table):
         "C9.late.",
         "- **Contradicted, against the paper**: better on stylized images (Icon world).",
         "- **No relevant effect**: lower clean accuracy (Icon world).",
-        "- **Nobody can say yet**: accuracy under attack, better on black silhouettes "
+        "- **Undetermined**: accuracy under attack, better on black silhouettes "
         "(Icon world).",
         "- **Not testable on any study**: more colour detectors.",
     ]
