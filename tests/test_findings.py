@@ -205,9 +205,9 @@ def test_the_page_of_verdicts_counts_them_by_chapter_and_lists_every_statement(c
 def test_the_front_page_answers_each_question_in_a_sentence(table):
     lines = front_page_report.answer(table).splitlines()
     assert len(lines) == 2  # no statement of the second question was tested
-    effect = "supported (0.50 [0.30, 0.70]) in the study *Icon world*"
-    assert lines[0].endswith(f"{effect}; {effect.replace('Icon world', 'Tiny-ImageNet')}.")
-    assert lines[1].endswith("not testable here in the study *Icon world*.")
+    effect = "*Icon world*: supported (0.50 [0.30, 0.70])."
+    assert lines[0].endswith(f"{effect} {effect.replace('Icon world', 'Tiny-ImageNet')}")
+    assert lines[1].endswith("*Icon world*: not testable here.")
     assert "version 0." in front_page_report.edition()
 
 
@@ -240,23 +240,22 @@ def test_without_any_claim_the_reader_is_told_what_to_run(monkeypatch):
         findings_measure.registered([])
 
 
-def test_the_conclusion_names_every_statement_once_with_where_it_holds(table):
+def test_the_conclusion_names_every_statement_with_each_verdict_and_where_it_has_it(table):
     lines = findings_report.conclusion(table).splitlines()
     assert lines == [
-        "- **Supported on every study that can test it (R compared with S)**: larger shape bias, "
+        "- **Supported on every study that can test it**: larger shape bias, "
         "C9.late.",
         "- **Contradicted, against the paper**: better on stylized images (Icon world).",
         "- **No relevant effect**: lower clean accuracy (Icon world).",
-        "- **Undetermined**: accuracy under attack, better on black silhouettes "
-        "(Icon world).",
+        "- **Undetermined**: accuracy under attack, better on black silhouettes (Icon world).",
         "- **Not testable on any study**: more colour detectors.",
     ]
 
 
 def test_the_conclusion_of_all_statements_has_at_most_200_words():
-    """The worst case: every statement supported on another part of three studies."""
+    """A bad case: the verdicts of many statements differ between the two studies."""
     verdicts = ("supported", "contradicted", "no relevant effect", "undetermined")
-    titles = ("Icon world", "Tiny-ImageNet", "ImageNet")
+    titles = ("Icon world", "Tiny-ImageNet")
     rows = [
         {"id": id, "short": short, "title": title, "primary": True,
          "verdict": verdicts[(i // 4 ** t) % 4]}

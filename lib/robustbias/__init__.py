@@ -1,3 +1,3 @@
 """How adversarial training changes what convolutional networks see: measures, training, book."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

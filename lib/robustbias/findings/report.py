@@ -18,9 +18,9 @@ from robustbias.utils import Prose, architecture
 
 
 def conclusion(claims: pd.DataFrame) -> Prose:
-    """What holds on every study, what on one, what is contradicted, and what is open.
+    """What holds on every study, what on which, what is contradicted, and what is open.
 
-    Each statement is named once, by the first of these lines that it fits.
+    A statement is named with each verdict that it has, and the studies that gave it.
 
     Args:
         claims: From `measure.registered`.
@@ -30,16 +30,17 @@ def conclusion(claims: pd.DataFrame) -> Prose:
     said: dict[str, dict[str, list[str]]] = {}
     for _, part in rows.groupby("id", sort=False):
         tested = part[part["verdict"] != UNTESTABLE]
-        verdicts = set(tested["verdict"])
-        if verdicts == {"supported"} and len(tested) > 1:
-            kind, where = "everywhere", ""
-        else:
-            kind = next((v for v in ("contradicted", *VERDICTS) if v in verdicts), UNTESTABLE)
-            where = "; ".join(matching(tested, verdict=kind)["title"])
-        said.setdefault(kind, {}).setdefault(where, []).append(part["short"].iloc[0])
+        by_verdict = {
+            verdict: ", ".join(rows["title"])
+            for verdict, rows in tested.groupby("verdict", sort=False)
+        } or {UNTESTABLE: ""}
+        if set(by_verdict) == {"supported"} and len(tested) > 1:
+            by_verdict = {"everywhere": ""}
+        for kind, where in by_verdict.items():
+            said.setdefault(kind, {}).setdefault(where, []).append(part["short"].iloc[0])
     words = {
-        "everywhere": "Supported on every study that can test it (R compared with S)",
-        "supported": "Supported on one study only" if len(titles) < 3 else "Supported on some",
+        "everywhere": "Supported on every study that can test it",
+        "supported": "Supported",
         "contradicted": "Contradicted, against the paper",
         "no relevant effect": "No relevant effect",
         "undetermined": "Undetermined",

@@ -17,8 +17,8 @@ from robustbias.utils import REGIMES, architecture
 # statements in the figure: id, words, value without an effect
 EFFECTS = (
     ("C1.difference", "shape bias,\nR − S", 0.0),
-    ("C2.stylized", "accuracy without\ntexture, R − S", 0.0),
-    ("C3.first", "roughness of\nfilters, R / S", 1.0),
+    ("C2.stylized", "accuracy in other\ntextures, R − S", 0.0),
+    ("C3.first", "total variation\nof filters, R / S", 1.0),
 )
 
 

@@ -4,23 +4,25 @@ import pandas as pd
 import yaml
 
 from robustbias import manifest
+from robustbias.claims import UNTESTABLE, VERDICTS
 from robustbias.findings.measure import primary
 from robustbias.utils import Prose
 
 # What the three sentences are about: words, and the statements by the start of their ids.
 ANSWERS = (
-    ("R decides by shape more often than S (difference of their shape biases)", ("C1.difference",)),
+    ("R decides by shape more often than S (R minus S of the shape bias)", ("C1.difference",)),
     ("R's first-layer filters are smoother, and R transmits less pixel noise",
      ("C3.first", "C3.noise")),
-    ("R's hidden units are simpler or serve both cues", ("C4", "C5", "C6")),
+    ("R's hidden units detect simpler things and fewer of them, and serve both cues",
+     ("C4", "C5", "C6")),
 )  # fmt: skip
 
 
 def answer(claims: pd.DataFrame) -> Prose:
     """What was found, in one sentence per question: the verdicts in each study.
 
-    A question of one statement is answered with its pooled effect, others with the number of
-    verdicts of each kind.
+    A question of one statement is answered with its pooled effect, others with the statements
+    that got each verdict.
 
     Args:
         claims: From `findings.measure.registered`.
@@ -30,13 +32,19 @@ def answer(claims: pd.DataFrame) -> Prose:
         parts = []
         rows = claims[claims["id"].str.startswith(ids)]
         for title, judged in rows.groupby("title", sort=False):
-            counts = ", ".join(f"{n} {v}" for v, n in judged["verdict"].value_counts().items())
+            said = "; ".join(
+                f"{verdict}: {', '.join(judged.loc[judged['verdict'] == verdict, 'short'])}"
+                for verdict in (*VERDICTS, UNTESTABLE)
+                if verdict in set(judged["verdict"])
+            )
             if len(judged) == 1:
                 row = judged.iloc[0]
-                counts = row["verdict"] + ("" if row["untestable"] else f" ({row['measured']})")
-            parts.append(f"{counts} in the study *{title}*")
+                said = row["verdict"] + ("" if row["untestable"] else f" ({row['measured']})")
+            elif (judged["verdict"] == "supported").all():
+                said = "supported"
+            parts.append(f"*{title}*: {said}")
         if parts:
-            lines.append(f"- **{words}**: {'; '.join(parts)}.")
+            lines.append(f"- **{words}.** {'. '.join(parts)}.")
     return Prose("\n".join(lines))
 
 
