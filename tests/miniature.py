@@ -53,20 +53,22 @@ NETWORKS = {
     "imagenet-resnet50-eps1": ("resnet50", "wrapped"),
     "imagenet-resnet50-stylized": ("resnet50", "parallel"),
 }
-# few images; silencing units, chapters 07 and 08, of the smallest network alone
+# few images; silencing units, chapters 07 and 08, of the smallest network alone, chapters 03 and 04
+# without the largest
 EDITION = """
 execute: []
 parameters:
   imagenet:
     01_adversarial_training: {n_images: 4, steps: 1}
     02_shape_bias: {null_seeds: 1, n_examples: 4}
-    03_ood_generalization: {n_images: 4, n_corrupted: 1, n_attacked: 1, n_examples: 2}
-    04_smooth_filters: {n_images: 4}
+    03_ood_generalization: {n_images: 4, n_corrupted: 1, n_attacked: 1, n_suppressed: 2,
+      n_channel: 1, n_examples: 2, architectures: [alexnet, googlenet]}
+    04_smooth_filters: {n_images: 4, n_units: 1, architectures: [alexnet, googlenet]}
     05_concepts: {n_images: 24, concepts: broden}
     06_input_types: {n_images: 16, k: 4, concept_images: 24, concepts: broden}
     07_units_and_cues: {n_each: 1, n_concept_images: 24, concepts: broden, n_attribution: 2,
       architectures: [alexnet], example: alexnet}
-    08_unit_explorer: {n_units: 1, n_concepts: 24, concepts: broden, n_smooth: 4, n_tops: 16,
+    08_unit_explorer: {n_concepts: 24, concepts: broden, n_smooth: 4, n_tops: 16,
       n_each: 1, architectures: [alexnet], show_images: false}
 """
 CONFLICTS = 3  # textures per shape
