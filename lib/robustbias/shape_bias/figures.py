@@ -232,7 +232,7 @@ def shape_bias_summary(table: pd.DataFrame) -> Figure:
             ax.scatter(ticks - 0.36, values, label="same network, ImageNet", **look)
             ax.axhline(others["human"], color=PALETTE["human"], ls="--", lw=1.2, label="humans")
         ax.set(ylim=(-0.02, 1.02), xlim=(-0.6, len(names) - 0.4))
-        turned = {"rotation": 30, "ha": "right"} if len(displays) > 3 else {}
+        turned = {"rotation": 30, "ha": "right"} if len(displays) > 1 else {}
         ax.set_xticks(ticks, [architecture_name(name) for name in names], size="small", **turned)
         if row == 0:
             for paper in published.results("shape_bias", architecture="all").itertuples():
@@ -302,5 +302,5 @@ def dose_response(
         color=PALETTE["published"],
         label="ResNet-50, ImageNet (published)",
     )
-    plotting.legend_below(figure)
+    plotting.legend_below(figure, 2)
     return figure
