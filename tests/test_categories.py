@@ -74,7 +74,7 @@ def test_a_category_without_a_class_is_an_error():
 
 def test_an_unknown_category_is_an_error_listing_the_known():
     with pytest.raises(UserError, match=r"unknown categories .'teapot'.*airplane, bear"):
-        cue_conflict.known(("cat", "teapot"))
+        cue_conflict.checked(("cat", "teapot"))
 
 
 def test_the_class_order_of_tiny_imagenet_is_that_of_its_class_table(data_directory):

@@ -568,7 +568,8 @@ def explained(table: pd.DataFrame, *, draws: int = 10_000, seed: int = 0) -> pd.
     wide = wide[wide["mean_over"].isna()]
     recipe = ["architecture", "regime", "eps"]
     wide = wide.pivot_table(index=recipe, columns="metric", values="value", aggfunc="mean")
-    wide = wide.dropna().reset_index()
+    # a column without any value is gone from the pivot: too little was measured
+    wide = wide.reindex(columns=[*CHANNEL, "shape_bias"]).dropna().reset_index()
     bias = torch.tensor(wide["shape_bias"].to_numpy(float))
     sets = {
         "channel": torch.tensor(wide[list(CHANNEL)].to_numpy(float)),
