@@ -56,7 +56,8 @@ def detectors(
             label = "null, detectors"
             ax.plot(range(len(highest)), highest, color=REFERENCE, ls="--", lw=1, label=label)
             by_regime = mine[mine["regime"].isin(PAIR)].groupby("regime")["value"].max()
-            ends = ", ".join(f"{REGIMES[regime][0]} {by_regime[regime]:.2f}" for regime in PAIR)
+            here = [regime for regime in PAIR if regime in by_regime]
+            ends = ", ".join(f"{REGIMES[regime][0]} {by_regime[regime]:.2f}" for regime in here)
             alt.append(f"{architecture(name)}, {category}: {ends}")
         column[0].tick_params(labelbottom=False)  # the row below has the same layers
         _best_iou(column[-1], table[table["architecture"] == name], threshold)
