@@ -116,6 +116,16 @@ def test_examples_are_images_both_networks_get_right_and_change_within_the_radiu
         adversarial_examples(study, architecture="vgg")
 
 
+def test_without_an_image_that_both_networks_classify_correctly_there_is_no_figure(monkeypatch):
+    def nothing(network, images, batch):
+        return torch.zeros(len(images), dtype=torch.bool)
+
+    monkeypatch.setattr("robustbias.adversarial_training.measure.correct", nothing)
+    examples = adversarial_examples(toy_study.study(), architecture="alexnet", n=3, steps=2)
+    assert (len(examples.clean), examples.attacked) == (0, {})
+    assert adversarial_training_figures.adversarial_examples(examples) is None
+
+
 def test_an_attack_is_labelled_by_the_class_that_it_changed():
     pixels, label = torch.zeros(1, 3, 4, 4), torch.tensor([0])
     classes = ("n03977966", "n03796401")  # both are trucks

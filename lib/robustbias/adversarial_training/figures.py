@@ -78,15 +78,20 @@ def accuracy_curve(table: pd.DataFrame) -> Described:
     )
 
 
-def adversarial_examples(examples: AdversarialExamples, *, show_images: bool = True) -> Described:
+def adversarial_examples(
+    examples: AdversarialExamples, *, show_images: bool = True
+) -> Described | None:
     """Held-out images, each network's adversarial perturbation of them, and the attacked image.
 
     Perturbations are drawn on mid-grey, stretched so that their largest change fills the range.
+    None without an image that both networks classify correctly.
 
     Args:
         show_images: False leaves out the images themselves (for photographs whose licence does
             not allow showing them) and shows the perturbations alone.
     """
+    if not len(examples.clean):
+        return None
     regimes = [regime for regime in PAIR if regime in examples.attacked]
     n_rows = 1 + 2 * len(regimes) if show_images else len(regimes)
     figure, axes = plotting.canvas(n_rows, len(examples.clean), panel=(1.14, 1.35))

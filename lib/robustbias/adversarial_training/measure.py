@@ -279,7 +279,7 @@ def adversarial_examples(
 ) -> AdversarialExamples:
     """S and R of one architecture, attacked on the same images that both classify correctly.
 
-    The first such image of each of n classes; no selection by us.
+    The first such image of each of n classes, at most; no selection by us.
 
     Args:
         eps: Attack radius; the study's training radius when None.
@@ -296,10 +296,10 @@ def adversarial_examples(
     labels = held_out.labels
     both = torch.stack([correct(net, held_out, 40 * n) for net in networks.values()]).all(0)
     first = {int(labels[i]): i for i in reversed(both.nonzero()[:, 0].tolist())}
-    index = torch.tensor(sorted(first.values())[:n], device=labels.device)
+    index = torch.tensor(sorted(first.values())[:n], dtype=torch.long, device=labels.device)
     pixels, labels = floats(held_out.pixels[index]), labels[index]
     attacked, predictions = {}, {}
-    for regime, network in networks.items():
+    for regime, network in networks.items() if len(pixels) else ():
         generator = torch.Generator(pixels.device).manual_seed(study.seed)
         attacked[regime] = attacks.pgd(
             network,
@@ -339,7 +339,8 @@ def targeted_images(
     Source: Santurkar et al. 2019, arXiv 1906.09453.
     """
     held_out, pair = study.source.val(), pair_of(study, architecture)
-    first = [int((held_out.labels == label).nonzero()[0]) for label in range(n)]
+    classes = held_out.labels.unique()[:n]
+    first = [int((held_out.labels == label).nonzero()[0]) for label in classes]
     images = held_out.take(torch.tensor(first)).to(study.device)
     pixels, targets = floats(images.pixels), images.labels.roll(-1)
     if from_grey:
