@@ -30,7 +30,7 @@ def resnet18() -> torch.nn.Module:
 
 
 def googlenet() -> torch.nn.Module:
-    return zoo.untrained(manifest.network("iconworld-googlenet-r"))
+    return zoo.untrained(manifest.network("iconworld-googlenet-r-1"))
 
 
 def attack_rows(name: str, network: torch.nn.Module, on: torch.device) -> None:

@@ -16,7 +16,7 @@ import torch
 from timing import store
 
 from robustbias import manifest, studies, training
-from robustbias.adversarial_training.measure import correct, fast_bfloat16, survived
+from robustbias.adversarial_training.measure import correct, survived
 from robustbias.networks import zoo
 
 BATCH = 100
@@ -43,8 +43,7 @@ def result(name: str, changes: dict, network_name: str, n: int, epochs: int) -> 
     threat = study.entry.threat
     robust, _ = survived(
         network, images, clean, batch=BATCH, norm=threat.norm, eps=threat.eps,
-        steps=threat.test_steps, bfloat16=fast_bfloat16(images.pixels.device),
-        generator=torch.Generator().manual_seed(0),
+        steps=threat.test_steps, generator=torch.Generator().manual_seed(0),
     )  # fmt: skip
     row = {"recipe": name, "network": entry.name, "seed": how.seed, "epochs": len(rows)}
     row |= {key: getattr(how, key) for key in ("warm", "ramp", "average")}

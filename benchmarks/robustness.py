@@ -28,7 +28,7 @@ from timing import store
 from torch import nn
 
 from robustbias import attacks, manifest, studies
-from robustbias.adversarial_training.measure import correct, fast_bfloat16, survived
+from robustbias.adversarial_training.measure import correct, survived
 from robustbias.images import floats
 from robustbias.networks import zoo
 
@@ -69,7 +69,6 @@ def compared(name: str, n: int) -> dict:
     images = studies.held_out_sample(study, n, generator)
     clean = correct(network, images, BATCH)
     how = {"norm": threat.norm, "steps": threat.test_steps, "batch": BATCH}
-    how |= {"bfloat16": fast_bfloat16(images.pixels.device)}
     how |= {"generator": torch.Generator().manual_seed(0)}
     start = time.perf_counter()
     left, _ = survived(network, images, clean, eps=threat.eps, **how)

@@ -35,11 +35,12 @@ import torch
 import torchvision
 from PIL import Image, ImageDraw
 from torch import nn
+from torchvision.transforms import v2 as transforms
 
 from robustbias.images import broden
 from robustbias.images.concepts import Concepts
 from robustbias.images.corruptions.constants import NAMES, SEVERITIES
-from robustbias.images.cue_conflict import CATEGORIES, class_names
+from robustbias.images.cue_conflict import CATEGORIES, class_names, cues, membership
 
 ROOT = Path(__file__).resolve().parents[1]
 # network -> (architecture, layout of its file); of the study's networks only these are kept
@@ -68,7 +69,7 @@ parameters:
     06_input_types: {n_images: 16, k: 4, concept_images: 24, concepts: broden}
     07_units_and_cues: {n_each: 1, n_concept_images: 24, concepts: broden, n_attribution: 2,
       architectures: [alexnet], example: alexnet}
-    08_unit_explorer: {n_concepts: 24, concepts: broden, n_smooth: 4, n_tops: 16,
+    08_unit_explorer: {n_concepts: 24, concepts: broden, n_smooth: 4, n_tops: 20,
       n_each: 1, architectures: [alexnet], show_images: false}
 """
 CONFLICTS = 3  # textures per shape
@@ -84,6 +85,42 @@ def network(architecture: str, seed: int = 0) -> nn.Module:
         options = {"init_weights": False, "aux_logits": False, "transform_input": True}
         options = options if architecture == "googlenet" else {}
         return torchvision.models.get_model(architecture, **options).eval()
+
+
+def deciding(body: nn.Module) -> nn.Module:
+    """The AlexNet with a last layer, by ridge regression, that names the photographs correctly and
+    the cue conflicts half by shape, half by texture; chapter 07 silences units of decisions."""
+    classes = membership(class_names("imagenet_classes.txt"), CATEGORIES)
+    first = classes.argmax(0)  # one class of each category
+    images, labels = [], []
+    for name, content in stimuli().items():
+        if "-preprocessed-" in name:
+            named = cues(name)
+            cue = named.texture if len(images) % 2 else named.shape
+            images.append(content)
+            labels.append(int(first[CATEGORIES.index(cue)]))
+    held_out = classes.any(1).nonzero()[:, 0].tolist()
+    images += [jpeg(k) for k in held_out]
+    prepare = transforms.Compose([
+        transforms.PILToTensor(),
+        transforms.Resize(256),
+        transforms.CenterCrop(224),
+        transforms.ToDtype(torch.float, scale=True),
+        transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    ])  # fmt: skip
+    pixels = torch.stack([prepare(Image.open(io.BytesIO(i)).convert("RGB")) for i in images])
+    head, body.classifier[-1] = body.classifier[-1], nn.Identity()
+    with torch.inference_mode():
+        features = torch.cat([body(batch) for batch in pixels.split(64)]).double()
+    body.classifier[-1] = head
+    wanted = torch.nn.functional.one_hot(torch.tensor(labels + held_out), 1000).double()
+    middle = features.mean(0)
+    gram = (features - middle) @ (features - middle).T
+    gram.diagonal().add_(1e-6 * gram.trace() / len(gram))
+    weight = 20 * torch.linalg.solve(gram, wanted - wanted.mean(0)).T @ (features - middle)
+    head.weight.data.copy_(weight)
+    head.bias.data.copy_(-weight @ middle)
+    return body
 
 
 def published(architecture: str, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -290,7 +327,10 @@ def write(folder: Path, url: str = "", networks: dict[str, tuple[str, str]] = NE
         block = _blocks((manifest / "networks" / "imagenet.toml").read_text())[f"network.{name}"]
         by_hand = "by_hand" in block
         place = data / "networks" if by_hand else server
-        saved(place / _file(block), architecture, layout, network(architecture, seed))
+        body = network(architecture, seed)
+        if architecture == "alexnet":
+            body = deciding(body)
+        saved(place / _file(block), architecture, layout, body)
     concept_set(data / "broden1_224")
     corrupted_folders(data / "imagenet-c")
     repository(folder / "root", server, url, networks)

@@ -323,3 +323,10 @@ def test_headline_numbers_are_of_each_training_and_their_means():
     assert bundle[2]["replicate"] is None
     means = claims.headline_means(pd.DataFrame(bundle))
     assert means["value"].tolist() == [0.2, 0.6, 0.5]
+
+
+def test_a_claim_that_nothing_measures_has_no_verdict():
+    rows = shape_rows().assign(metric="coverage")
+    judged = claims.tested(rows, "C1").claims
+    assert {claim.verdict for claim in judged} == {"not testable here"}
+    assert "nothing that was measured" in judged[0].sentence

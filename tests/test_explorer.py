@@ -227,9 +227,9 @@ def test_what_a_unit_reads_is_weight_times_mean_activation_where_nothing_lies_be
 
 def test_peaks_are_of_clean_and_attacked_images(study, tables):
     table = tables["attacked_units"]
-    rows = selected(table, layer=LAYER, network="iconworld-alexnet-s", condition="clean")
+    rows = selected(table, layer=LAYER, network="iconworld-alexnet-s-1", condition="clean")
     images = held_out_sample(study, 128, torch.Generator().manual_seed(study.seed))
-    peaks = hooks.peaks(study.network_named("iconworld-alexnet-s"), images.pixels, [LAYER])[LAYER]
+    peaks = hooks.peaks(study.network_named("iconworld-alexnet-s-1"), images.pixels, [LAYER])[LAYER]
     assert rows["value"].tolist() == pytest.approx(peaks.mean(0).tolist(), abs=1e-3)
     change = table.pivot(index=["network", "layer", "unit"], columns="condition", values="value")
     assert (change["attacked"] - change["clean"]).abs().max() > 0.1
@@ -407,7 +407,7 @@ def test_sheets_are_drawn_where_weights_are_new(study, monkeypatch, tmp_path):
     monkeypatch.setattr(sprites, "FOLDER", tmp_path)
     monkeypatch.setattr(sprites, "N_IMAGES", 8)
     monkeypatch.setattr(visualisation, "pictured", pictured)
-    standard = next(one for one in study.entries if one.name == "iconworld-alexnet-s")
+    standard = next(one for one in study.entries if one.name == "iconworld-alexnet-s-1")
     assert sprites.numbers(study, standard) == {}
     paths = list(sprites.drawn(study))
     assert len(paths) == 2 * (len(standard.layers) + 1)

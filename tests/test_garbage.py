@@ -118,7 +118,7 @@ def test_parameters(name, text):
 # words of a command line, good ones and others; a name may be followed by an option with a value
 WORDS = {
     "fetch": ("edges", "imagenet-val", "iconworld", "torchvision-alexnet"),
-    "train": ("iconworld", "tiny-imagenet", "--network", "iconworld-alexnet-r"),
+    "train": ("iconworld", "tiny-imagenet", "--network", "iconworld-alexnet-r-1"),
     "measure": ("accuracy", "shape_bias", "dissection", "ood", "--study", "iconworld"),
     "run": ("02_shape_bias", "09_findings", "GIVEN.ipynb", "--study", "iconworld"),
     "publish": ("GIVEN", "moon"),

@@ -268,10 +268,10 @@ def test_augmentation_shifts_mirrors_and_flips_every_image_by_its_own_amount():
 
 def test_a_recipe_is_the_studys_then_the_architectures_then_the_networks_then_ours():
     study = manifest.study("iconworld")
-    google = manifest.network("iconworld-googlenet-r")
+    google = manifest.network("iconworld-googlenet-r-1")
     assert training.recipe(google, study).rate == study.training["rate"]
     assert training.recipe(google, study).eps == google.eps
-    alex = manifest.network("iconworld-alexnet-s")
+    alex = manifest.network("iconworld-alexnet-s-1")
     assert training.recipe(alex, study).rate == study.training["alexnet"]["rate"]
     assert training.recipe(alex, study).eps == 0
     assert training.recipe(alex, study, epochs=3).epochs == 3
@@ -348,5 +348,5 @@ def test_a_published_network_is_loaded_with_the_hash_of_its_record(tmp_path, mon
 def test_a_training_parameter_is_finite(name, value):
     with pytest.raises(UserError, match=f"{name} = .*expected a finite number"):
         training.recipe(
-            manifest.network("iconworld-alexnet-r"), manifest.study("iconworld"), **{name: value}
+            manifest.network("iconworld-alexnet-r-1"), manifest.study("iconworld"), **{name: value}
         )

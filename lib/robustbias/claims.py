@@ -14,6 +14,7 @@ A statement of non-superiority ("R is not better") is supported above -1, contra
 `corrected` keeps the verdicts that hold under Holm's correction for all of a study's statements.
 """
 
+import collections
 import dataclasses
 import json
 import math
@@ -377,9 +378,14 @@ class Statement:
         claims = [self._claim(row, self._untestable(row, table)) for row in rows.to_dict("records")]
         if claims[0].primary:
             return claims
-        nothing = {"value": math.nan, "low": math.nan, "high": math.nan, "n": 0, "primary": True}
-        row = rows.iloc[0].to_dict() | nothing | {"mean_over": "architectures"}
+        row = rows.iloc[0].to_dict() | _NOTHING
         return [self._claim(row, "no effect is pooled over the architectures"), *claims]
+
+    def unmeasured(self, table: pd.DataFrame) -> Claim:
+        """The statement of a study whose table has no row that measures it: without a verdict."""
+        study = {"study": table["study"].iloc[0]}
+        row = collections.defaultdict(str, study | _NOTHING)  # words that name columns say nothing
+        return self._claim(row, "nothing that was measured bears on it; more images may")
 
     def _claim(self, row: dict[str, Any], untestable: str) -> Claim:
         mean, freedom = row.get("mean_over"), row.get("freedom", math.inf)
@@ -388,9 +394,9 @@ class Statement:
             **{name: getattr(self, name) for name in _SHARED},
             study=row["study"],
             architecture="" if mean == "architectures" else row["architecture"],
-            statistic=self.statistic.format(**row),
+            statistic=self.statistic.format_map(row),
             interval=Interval(row["value"], row["low"], row["high"], int(row["n"])),
-            condition=self.condition.format(**row),
+            condition=self.condition.format_map(row),
             replicate=str(int(row["replicate"])) if one_of_many and row["several"] else "",
             primary=bool(row["primary"]),
             freedom=freedom if math.isfinite(freedom) else None,
@@ -409,6 +415,10 @@ class Statement:
             if fewest < self.least:
                 return f"{fewest} units of S or R of an architecture, fewer than {self.least}"
         return ""
+
+
+_NOTHING = {"value": math.nan, "low": math.nan, "high": math.nan, "n": 0}
+_NOTHING |= {"primary": True, "mean_over": "architectures", "several": False}
 
 
 def _primary(rows: pd.DataFrame) -> list[bool]:
@@ -659,7 +669,7 @@ def tested(table: pd.DataFrame, *ids: str) -> Verdicts:
     """The statements of claims (`"C1"`), judged by the table of the measure they are about.
 
     Raises:
-        UserError: An unknown claim, or a table without any row that a claim is about.
+        UserError: An unknown claim, or a table without rows about both S and R.
     """
     judged: list[Claim] = []
     for id in ids:
@@ -667,6 +677,8 @@ def tested(table: pd.DataFrame, *ids: str) -> Verdicts:
             raise UserError(f"unknown claim {id!r}; the claims are {', '.join(TITLES)}.")
         statements = [part for part in STATEMENTS if part.id.partition(".")[0] == id]
         parts = [claim for statement in statements for claim in statement.judged(table)]
+        if not parts and {"standard", "robust"} <= set(table["regime"]):
+            parts = [statement.unmeasured(table) for statement in statements]
         if not parts:
             raise UserError(
                 f"the table has no rows to test {id} with: measure an S and an R network of "

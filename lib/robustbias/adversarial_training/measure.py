@@ -80,13 +80,6 @@ def masking(
     return torch.tensor([fooled, zero], dtype=torch.float64) / len(images)
 
 
-def fast_bfloat16(device: torch.device) -> bool:
-    """Whether the device multiplies bfloat16 in hardware."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-
-
 @measure
 def accuracy(
     study: Study,
@@ -144,7 +137,7 @@ def accuracy(
         tested_at = {"standing 0": clean}
         how = {"batch": batch, "norm": threat.norm}
         how["generator"] = torch.Generator(on).manual_seed(study.seed)
-        strong = {"steps": steps, "restarts": restarts, "bfloat16": fast_bfloat16(on)}
+        strong = {"steps": steps, "restarts": restarts}
         standing = {0.0: clean}
         for eps in outwards if entry.name in attacked else ():
             certain = standing.get(min((e for e in standing if e > eps), default=None), ~clean)
