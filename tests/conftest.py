@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+import toy_study
 from robustbias.manifest import ROOT
+from robustbias.networks import zoo
 
 
 @pytest.fixture(scope="session")
@@ -24,6 +26,13 @@ def image_cache(tmp_path, monkeypatch) -> Path:
     """An empty cache of decoded images, for this test alone."""
     monkeypatch.setenv("ROBUSTBIAS_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
+
+
+@pytest.fixture
+def toy_networks_only(tmp_path, monkeypatch) -> None:
+    """Tables of this test alone; an untrained network is a toy that looks left."""
+    monkeypatch.setenv("ROBUSTBIAS_TABLES", str(tmp_path))
+    monkeypatch.setattr(zoo, "untrained", lambda entry, seed: toy_study.HalfLooker("left", 0.0))
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import toy_study
-from robustbias import plotting, studies, training
+from robustbias import plotting, training
 from robustbias.adversarial_training import figures as adversarial_training_figures
 from robustbias.adversarial_training.measure import (
     AdversarialExamples,
@@ -29,17 +29,10 @@ from robustbias.units_and_cues import figures as units_and_cues_figures
 from robustbias.units_and_cues import report as units_and_cues_report
 from robustbias.units_and_cues.attribution import Explained
 
+pytestmark = pytest.mark.usefixtures("toy_networks_only")
 mpl.use("Agg")
 NETWORK = {"study": "toy", "architecture": "alexnet", "pair": True}
 REGIMES = {"standard": "s", "robust": "r"}
-
-
-@pytest.fixture(autouse=True)
-def _toy(tmp_path, monkeypatch):
-    monkeypatch.setenv("ROBUSTBIAS_TABLES", str(tmp_path))
-    monkeypatch.setattr(
-        studies.zoo, "untrained", lambda entry, seed: toy_study.HalfLooker("left", 0.0)
-    )
 
 
 @pytest.fixture

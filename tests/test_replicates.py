@@ -21,16 +21,9 @@ from robustbias.shape_bias import report as bias_report
 from robustbias.shape_bias.measure import conflict_trials, displays, shape_bias
 from robustbias.utils import UserError
 
+pytestmark = pytest.mark.usefixtures("toy_networks_only")
 mpl.use("Agg")
 SIDES = {"standard": ("s", 0.0, "right"), "robust": ("r", 0.5, "left")}
-
-
-@pytest.fixture(autouse=True)
-def _toy(tmp_path, monkeypatch):
-    monkeypatch.setenv("ROBUSTBIAS_TABLES", str(tmp_path))
-    monkeypatch.setattr(
-        studies.zoo, "untrained", lambda entry, seed: toy_study.HalfLooker("left", 0.0)
-    )
 
 
 def study():

@@ -26,11 +26,7 @@ from robustbias.shape_bias.measure import (
 from robustbias.tables import REGISTRY, measure, tidy
 from robustbias.utils import UserError
 
-
-@pytest.fixture(autouse=True)
-def _toy(tmp_path, monkeypatch):
-    monkeypatch.setenv("ROBUSTBIAS_TABLES", str(tmp_path))
-    monkeypatch.setattr(zoo, "untrained", lambda entry, seed: toy_study.HalfLooker("left", 0.0))
+pytestmark = pytest.mark.usefixtures("toy_networks_only")
 
 
 def seeded() -> torch.Generator:

@@ -6,7 +6,6 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 import toy_study
-from robustbias import studies
 from robustbias.adversarial_training import report as adversarial_training_report
 from robustbias.adversarial_training.measure import accuracy, accuracy_checks
 from robustbias.findings import report as findings_report
@@ -15,13 +14,7 @@ from robustbias.shape_bias import report as shape_bias_report
 from robustbias.shape_bias.measure import cue_parity, shape_bias
 from robustbias.utils import HEADLINES
 
-
-@pytest.fixture(autouse=True)
-def _toy(tmp_path, monkeypatch):
-    monkeypatch.setenv("ROBUSTBIAS_TABLES", str(tmp_path))
-    monkeypatch.setattr(
-        studies.zoo, "untrained", lambda entry, seed: toy_study.HalfLooker("left", 0.0)
-    )
+pytestmark = pytest.mark.usefixtures("toy_networks_only")
 
 
 def test_accuracy_has_a_line_a_network_and_a_column_a_radius():

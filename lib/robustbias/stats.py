@@ -450,15 +450,9 @@ def averaged(
     if about.empty:  # no pair
         return about, boot
     total = "min" if paired else "sum"
-    network = [about[c] for c in ("study", "architecture", "regime", "eps", "pair")]
-    members = _rows_by(zip(*network, _groups(about), strict=True))
+    members = _trainings(about, _groups(about))
     means = boot.mean(members, trainings=True)
-    rows = about.iloc[[group[0] for group in members]].assign(
-        mean_over="replicates",
-        replicate=None,
-        network=[common_name(about["network"].iloc[group]) for group in members],
-        n=[about["n"].iloc[group].agg(total) for group in members],
-    )
+    rows = _rows_of_means(about, members, total)
     several = [i for i, group in enumerate(members) if len(group) > 1]
     wanted = {architecture for architecture, _ in pairs(study)}
     of_pairs = rows["pair"].astype(bool).to_numpy().nonzero()[0]
@@ -490,17 +484,31 @@ def plain_means(table: pd.DataFrame) -> pd.DataFrame:
     """
     about = table.reset_index(drop=True)
     trained = about[about["replicate"].notna()].reset_index(drop=True)
-    network = [trained[c] for c in ("study", "architecture", "regime", "eps", "pair")]
     groups = _groups(trained.drop(columns=["value", "low", "high"], errors="ignore"))
-    members = [group for group in _rows_by(zip(*network, groups, strict=True)) if len(group) > 1]
-    means = trained.iloc[[group[0] for group in members]].assign(
+    members = [group for group in _trainings(trained, groups) if len(group) > 1]
+    values = [trained["value"].iloc[group].mean() for group in members]
+    means = _rows_of_means(trained, members, "sum").assign(value=values)
+    return pd.concat([part for part in (about, means) if len(part)], ignore_index=True)
+
+
+def _trainings(rows: pd.DataFrame, groups: Iterable[tuple]) -> list[list[int]]:
+    """Positions of the rows about the trainings of one network, per group."""
+    network = [rows[c] for c in ("study", "architecture", "regime", "eps", "pair")]
+    return _rows_by(zip(*network, groups, strict=True))
+
+
+def _rows_of_means(rows: pd.DataFrame, members: list[list[int]], total: str) -> pd.DataFrame:
+    """One row per list of members, the first one's, for their mean over replicates.
+
+    Args:
+        total: How n is aggregated, "min" or "sum".
+    """
+    return rows.iloc[[group[0] for group in members]].assign(
         mean_over="replicates",
         replicate=None,
-        network=[common_name(trained["network"].iloc[group]) for group in members],
-        value=[trained["value"].iloc[group].mean() for group in members],
-        n=[trained["n"].iloc[group].sum() for group in members],
+        network=[common_name(rows["network"].iloc[group]) for group in members],
+        n=[rows["n"].iloc[group].agg(total) for group in members],
     )
-    return pd.concat([part for part in (about, means) if len(part)], ignore_index=True)
 
 
 def _rows_by(keys: Iterable[tuple]) -> list[list[int]]:
