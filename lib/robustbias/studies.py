@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
@@ -141,22 +140,6 @@ class Study:
         else:
             classes = entry.classes or class_names(entry.class_file)
         return membership(classes, self.categories)
-
-    def inventory(self) -> pd.DataFrame:
-        """What the study's networks are: one row each, with the start of the weights' hash."""
-        rows = [
-            {
-                "network": entry.name,
-                "architecture": entry.architecture,
-                "regime": entry.regime,
-                "eps": entry.eps,
-                "cue": entry.cue,
-                "weights": self.network_named(entry.name).weights_hash[:12],
-                "parameters": sum(p.numel() for p in self.network_named(entry.name).parameters()),
-            }
-            for entry in self.entries
-        ]
-        return pd.DataFrame(rows)
 
     def footer(self) -> Footer:
         """Where the numbers of a chapter come from, as a table and as a record of the notebook."""

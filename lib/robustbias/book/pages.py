@@ -87,6 +87,7 @@ def study_page(entry: StudyEntry, notebooks: Sequence[Path] = ()) -> str:
     sources = [manifest.dataset(name) for name in names]
     numbers = [row for path in notebooks for row in records(path, HEADLINES)]
     numbers = pd.DataFrame(numbers, columns=FIELDS)
+    trained = training.ledger(network.name for network in networks)
     return "\n\n".join(
         [
             f"# {entry.title}",
@@ -101,13 +102,13 @@ def study_page(entry: StudyEntry, notebooks: Sequence[Path] = ()) -> str:
             f"{architecture(entry.dose_architecture)}.",
             "## Networks",
             *pairs_section(numbers),
-            *_ledger(entry, networks, numbers),
+            *_ledger(entry, networks, numbers, trained),
             ":::{dropdown} Names, weights and commits",
             table(
                 ["network", "architecture", "trained on", "width", "weights", "trained at commit"],
                 [_network(network) for network in networks],
             ),
-            *_repeat(entry),
+            *_repeat(entry, trained),
             ":::",
         ]
     )
@@ -161,15 +162,15 @@ def pairs_section(numbers: pd.DataFrame) -> list[str]:
 
 
 def _ledger(
-    entry: StudyEntry, networks: list[NetworkEntry], numbers: pd.DataFrame
+    entry: StudyEntry, networks: list[NetworkEntry], numbers: pd.DataFrame, trained: pd.DataFrame
 ) -> Iterator[str]:
     """One row per network that was trained here: what its training took and what it reaches."""
-    trained = training.ledger(network.name for network in networks)
     if trained.empty:
         return
     under_attack = numbers[numbers["number"].fillna("").str.startswith("top-1 under attack")]
     robust = under_attack[under_attack["mean_over"].isna()].set_index("network")
-    union = robustness()
+    attacked = _attacked()
+    union = {row.network: row.union / row.images for row in attacked.itertuples()}
     lines = []
     by_name = {network.name: network for network in networks}
     places = {name: (n.architecture, n.regime, n.eps, n.cue) for name, n in by_name.items()}
@@ -196,14 +197,13 @@ def _ledger(
         f"short attack of {training.TEST_STEPS} steps at eps {entry.threat.eps:g} are of "
         f"validation images after the last epoch. The attack of chapter 1{images} is the worst "
         "case over losses, schedules and targets, for the pairs that the chapters evaluate."
-        + " ".join(["", *_robustness_words(entry)])
+        + " ".join(["", *_robustness_words(entry, attacked)])
     )
     yield table(header, lines)
 
 
-def _repeat(entry: StudyEntry) -> list[str]:
+def _repeat(entry: StudyEntry, trained: pd.DataFrame) -> list[str]:
     """The commands that repeat trainings; nothing where no network is trained here."""
-    trained = training.ledger(manifest.networks(entry.name))
     if trained.empty:
         return []
     rate = f"{trained['images_per_second'].min():,.0f} to {trained['images_per_second'].max():,.0f}"
@@ -239,15 +239,8 @@ def _attacked() -> pd.DataFrame:
     return rows[current]
 
 
-def robustness() -> dict[str, float]:
-    """Network -> accuracy under the union of independent attacks, where it was measured."""
-    rows = _attacked()
-    return {row.network: row.union / row.images for row in rows.itertuples()}
-
-
-def _robustness_words(entry: StudyEntry) -> list[str]:
+def _robustness_words(entry: StudyEntry, rows: pd.DataFrame) -> list[str]:
     """How far the chapters' attack is from the union of independent attacks, in a sentence."""
-    rows = _attacked()
     if rows.empty or (rows := rows[rows["network"].isin(manifest.networks(entry.name))]).empty:
         return []
     least = rows["images"].min()
