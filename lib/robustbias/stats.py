@@ -75,7 +75,9 @@ class Bootstrap:
     NaN where such resamples reach its ends; without bounds (None) the resample counts as the value.
 
     `stretch` widens a column's interval for what the resamples of few clusters lack: they vary
-    too little, by (g - 1) / g, and a t quantile belongs to g - 1 degrees of freedom.
+    too little, by (g - 1) / g, and a t quantile belongs to g - 1 degrees of freedom. With crossed
+    clusters `cells` holds what each pair of clusters adds to a column's error, to first order:
+    differences and means of columns then get the stretch of their combined parts.
 
     `training` is the variance of a column over new trainings, with its degrees of freedom: 0 for
     single networks, set by `mean` where replicates are averaged. The part `shared` of it is in the
@@ -86,6 +88,7 @@ class Bootstrap:
     resamples: Float[Tensor, "r m"]
     bounds: tuple[float, float] | None = (0.0, 1.0)
     stretch: Float[Tensor, " m"] | None = None
+    cells: Float[Tensor, "rows columns m"] | None = None
     training: Float[Tensor, " m"] | None = None
     freedom: Float[Tensor, " m"] | None = None
     shared: Float[Tensor, " m"] | None = None
@@ -93,12 +96,15 @@ class Bootstrap:
     def difference(self, minuend: list[int], subtrahend: list[int]) -> "Bootstrap":
         """Columns minus columns; paired where both sides of a resample saw the same clusters."""
         reach = None if self.bounds is None else self.bounds[1] - self.bounds[0]
-        return Bootstrap(
+        difference = Bootstrap(
             self.value[minuend] - self.value[subtrahend],
             self.resamples[:, minuend] - self.resamples[:, subtrahend],
             None if reach is None else (-reach, reach),
             self._wider(minuend, subtrahend),
         )
+        if self.cells is None:
+            return difference
+        return difference.crossed(self.cells[..., minuend] - self.cells[..., subtrahend])
 
     def ratio(self, numerators: list[int], denominators: list[int]) -> "Bootstrap":
         """Columns over columns."""
@@ -114,13 +120,15 @@ class Bootstrap:
 
     def columns(self, chosen: list[int] | slice | Tensor) -> "Bootstrap":
         """Some of the columns, in that order."""
-        extra = [getattr(self, name) for name in _EXTRA]
-        extra = [None if each is None else each[chosen] for each in extra]
-        return Bootstrap(self.value[chosen], self.resamples[:, chosen], self.bounds, *extra)
+        extra = {name: getattr(self, name) for name in _EXTRA}
+        extra = {name: None if each is None else each[chosen] for name, each in extra.items()}
+        cells = None if self.cells is None else self.cells[..., chosen]
+        resamples = self.resamples[:, chosen]
+        return Bootstrap(self.value[chosen], resamples, self.bounds, cells=cells, **extra)
 
     @staticmethod
     def joined(parts: list["Bootstrap"]) -> "Bootstrap":
-        """The columns of all parts, whose bounds are those of the first."""
+        """The columns of all parts, whose bounds are those of the first; without `cells`."""
         extra = {}
         for name, plain in _EXTRA.items():
             given = [getattr(part, name) for part in parts]
@@ -166,7 +174,30 @@ class Bootstrap:
         if self.stretch is not None:
             stretch = torch.stack([self.stretch[group].max() for group in groups])
         freedom = freedom.nan_to_num(nan=torch.inf)
-        return Bootstrap(value, resamples, self.bounds, stretch, variance, freedom, shared)
+        extra = {"training": variance, "freedom": freedom, "shared": shared}
+        mean = Bootstrap(value, resamples, self.bounds, stretch, **extra)
+        if self.cells is None:
+            return mean
+        return mean.crossed(torch.stack([self.cells[..., group].mean(-1) for group in groups], -1))
+
+    def crossed(self, cells: Float[Tensor, "rows columns m"]) -> "Bootstrap":
+        """The same with these `cells` and the stretch that they give.
+
+        The resamples count what belongs to neither grouping three times (Owen 2007,
+        doi:10.1214/07-AOAS122, theorem 4). The variance of two-way clusters (Cameron, Gelbach and
+        Miller 2011, doi:10.1198/jbes.2010.07136) and its degrees of freedom give the width, the
+        resamples the form.
+        """
+        rows, columns, _ = cells.shape
+        by_row, by_column = cells.sum(1).square().sum(0), cells.sum(0).square().sum(0)
+        single = cells.square().sum((0, 1))
+        by_row, by_column = by_row * rows / (rows - 1), by_column * columns / (columns - 1)
+        variance = (by_row + by_column - single).maximum(by_row).maximum(by_column)
+        of_rows, of_columns = (by_row - single).clamp_min(0), (by_column - single).clamp_min(0)
+        freedom = of_rows**2 / (rows - 1) + of_columns**2 / (columns - 1)
+        freedom = variance**2 / (freedom + single**2 / (rows * columns))
+        stretch = (variance / _variance(self.resamples)).sqrt() * _t_over_z(freedom)
+        return replace(self, stretch=stretch.nan_to_num(nan=1.0, posinf=1.0), cells=cells)
 
     def interval(self, level: float = LEVEL) -> tuple[Float[Tensor, " m"], Float[Tensor, " m"]]:
         """Ends of the interval of each column.
@@ -321,20 +352,9 @@ def crossed_ratios(
         sums.append(torch.einsum("rc,rcm->rm", by_column, by_row.view(len(part), columns, 2 * m)))
     over, under = torch.cat(sums).split(m, 1)
     value = torch.divide(*cells.sum(0).split(m))
-    # the resamples count what belongs to neither grouping three times (Owen, theorem 4); the
-    # variance of two-way clusters (Cameron, Gelbach and Miller 2011, doi:10.1198/jbes.2010.07136)
-    # and its degrees of freedom give the width, the resamples the form
     part = (cells[:, :m] - value * cells[:, m:]) / cells[:, m:].sum(0)
     part = part.view(rows, columns, m)
-    by_row, by_column = part.sum(1).square().sum(0), part.sum(0).square().sum(0)
-    single = part.square().sum((0, 1))
-    by_row, by_column = by_row * rows / (rows - 1), by_column * columns / (columns - 1)
-    variance = (by_row + by_column - single).maximum(by_row).maximum(by_column)
-    of_rows, of_columns = (by_row - single).clamp_min(0), (by_column - single).clamp_min(0)
-    freedom = of_rows**2 / (rows - 1) + of_columns**2 / (columns - 1) + single**2 / len(cells)
-    freedom = variance**2 / freedom
-    stretch = (variance / _variance(over / under)).sqrt() * _t_over_z(freedom)
-    return Bootstrap(value, over / under, stretch=stretch.nan_to_num(nan=1.0, posinf=1.0))
+    return Bootstrap(value, over / under).crossed(part)
 
 
 def _t(share: float, freedom: Float[Tensor, " m"]) -> Float[Tensor, " m"]:

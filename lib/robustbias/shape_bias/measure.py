@@ -364,17 +364,20 @@ def style_shift(
 def shifted(
     boot: stats.Bootstrap, standard: list[int], robust: list[int], styles: Float[Tensor, " l"]
 ) -> stats.Bootstrap:
-    """`style_shift` with its resamples; widened or narrowed as the biases' intervals are.
+    """`style_shift` with its resamples; widened or narrowed as its linear approximation is.
 
     Args:
         standard, robust: Columns of `boot` with the shape biases at each style weight.
     """
-    value, resamples = (
-        style_shift(each[:, standard], each[:, robust], styles)
-        for each in (boot.value[None], boot.resamples)
-    )
-    stretch = None if boot.stretch is None else boot.stretch[standard + robust].max()[None]
-    return stats.Bootstrap(value, resamples[:, None], None, stretch)
+    both = standard + robust
+    biases = boot.value[both].requires_grad_()
+    value = style_shift(*biases[None].chunk(2, 1), styles)
+    (slopes,) = torch.autograd.grad(value.sum(), biases)
+    resamples = style_shift(boot.resamples[:, standard], boot.resamples[:, robust], styles)
+    shift = stats.Bootstrap(value.detach(), resamples[:, None], None)
+    if boot.cells is None:
+        return shift
+    return shift.crossed((boot.cells[..., both] @ slopes)[..., None])
 
 
 def _shifts(study: Study, overall: pd.DataFrame, boot: stats.Bootstrap) -> pd.DataFrame:
