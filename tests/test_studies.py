@@ -20,7 +20,8 @@ def test_shipped_weights_load_and_recognise_held_out_designs(iconworld, name):
     network, entry = iconworld.network_named(name), manifest.network(name)
     assert network.weights_hash == entry.sha256
     cue = None if entry.cue == "both" else entry.cue
-    source = studies.load("iconworld", device="cpu", world=entry.world).source
+    of_its_world = studies.load("iconworld", device="cpu", world=entry.world)
+    source = of_its_world.source if entry.world else iconworld.source
     images = source.single_cue(cue, 160) if cue else source.val(160)
     with torch.no_grad():
         top1 = (network(floats(images.pixels)).argmax(1) == images.labels).float().mean()
