@@ -198,6 +198,9 @@ def layer_panels(
         for ax, (rows, _) in zip(row, columns, strict=True):
             mine = table[table["architecture"] == rows["architecture"].iloc[0]]
             layer_lines(ax, mine, positions, align=align, **(style or {}))
+    for row, table in zip(axes, tables, strict=True):  # after all that shares an axis is drawn
+        for ax, (rows, _) in zip(row, columns, strict=True):
+            mine = table[table["architecture"] == rows["architecture"].iloc[0]]
             near_values(ax, table if options.get("sharey") else mine)
     return figure, axes
 
@@ -206,7 +209,7 @@ def near_values(ax: Axes, rows: pd.DataFrame) -> None:
     """Ends the vertical axis at most once the values' range above and below them.
 
     Means of few trainings may have intervals many times as long, which would flatten all else;
-    such an interval leaves the panel.
+    such an interval leaves the panel. To be called when every panel that shares the axis is drawn.
     """
     if not (values := rows["value"].dropna()).empty:
         low, high = values.min(), values.max()
