@@ -35,6 +35,7 @@ CATEGORIES = {
     "texture": CUES["texture"], "object": CUES["shape"], "color": "#E69F00", "scene": "#56B4E9",
     "pattern": "#999999",
 }  # fmt: skip
+SEVERAL = ("#222222", "#CC79A7", "#E69F00", "#009E73")  # architectures or displays in one panel
 REFERENCE = "#999999"  # lines at a null, at chance or at a training radius
 WIDTH = 6.85  # inches of the book's column; a figure of that width is displayed at its size
 
