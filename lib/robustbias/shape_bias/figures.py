@@ -35,21 +35,25 @@ def stimuli_with_decisions(
     architecture: str,
     n: int = 8,
     show_images: bool = True,
-) -> Figure:
+) -> Figure | None:
     """Cue-conflict stimuli, evenly spaced in their set, and what the first S and R say they are.
+
+    None where images must not be shown: without them a decision cannot be judged by eye.
 
     Args:
         displays: From `measure.displays`; n stimuli of one display of each kind.
         trials: From `measure.conflict_trials`.
-        show_images: False shows the cues' names in place of the images.
+        show_images: False where a licence forbids it.
     """
+    if not show_images:
+        return None
     answers = trials[(trials["architecture"] == architecture) & (trials["aggregation"] == "mean")]
     answers = answers[answers["pair"] & answers["regime"].isin(PAIR)]
     answers = answers[answers["replicate"] == answers["replicate"].min()]
     labels = one_of_each_kind(answers)
     columns = min(n, 8)
     rows = -(-n // columns)
-    figure, axes = plotting.canvas(rows * len(labels), columns, panel=(1.3, 2.05))
+    figure, axes = plotting.canvas(rows * len(labels), columns, panel=(1.3, 1.5))
     for ax in axes.flat:
         ax.axis("off")
     for label, block in zip(labels, np.split(axes, len(labels)), strict=True):
@@ -59,7 +63,7 @@ def stimuli_with_decisions(
         for ax, name in zip(block.flat, chosen, strict=False):
             ax.axis("on")
             pixels = plotting.channels_last(stimuli.pixels[stimuli.names.index(name)]) / 255
-            plotting.picture(ax, pixels if show_images else None)
+            plotting.picture(ax, pixels)
             _cues_and_answers(ax, decisions[decisions["stimulus"] == name])
         if len(labels) > 1:
             block.flat[0].set_ylabel(label.replace(", ", ",\n"))
@@ -74,7 +78,7 @@ def _cues_and_answers(ax: Axes, decisions: pd.DataFrame) -> None:
         text = f"{REGIMES[row.regime][0]}: {row.object_response}"
         look = {"ha": "center", "va": "top", "size": "small", "weight": "bold"}
         look |= {"color": CUES[row.decision], "transform": ax.transAxes}
-        ax.text(0.5, -0.06 - 0.14 * PAIR.index(row.regime), text, **look)
+        ax.text(0.5, -0.06 - 0.2 * PAIR.index(row.regime), text, **look)
 
 
 def shape_bias_by_category(table: pd.DataFrame) -> Figure:
