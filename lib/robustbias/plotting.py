@@ -362,9 +362,11 @@ def legend_below(figure: Figure, columns: int | None = None) -> None:
 
 
 def interval_text(row) -> str:
-    """Value [95 % interval] of a table's row."""
+    """Value [95 % interval] of a table's row; the value alone where no resample differs from it."""
     if not row.n:
         return "none decided"
+    if row.low == row.value == row.high:
+        return f"{row.value:g}"
     return str(Interval(row.value, row.low, row.high, int(row.n)))
 
 
