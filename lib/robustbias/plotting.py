@@ -35,6 +35,7 @@ CATEGORIES = {
     "texture": CUES["texture"], "object": CUES["shape"], "color": "#E69F00", "scene": "#56B4E9",
     "pattern": "#999999",
 }  # fmt: skip
+SEVERAL = ("#222222", "#CC79A7", "#E69F00", "#009E73")  # architectures or displays in one panel
 REFERENCE = "#999999"  # lines at a null, at chance or at a training radius
 WIDTH = 6.85  # inches of the book's column; a figure of that width is displayed at its size
 
@@ -198,6 +199,9 @@ def layer_panels(
         for ax, (rows, _) in zip(row, columns, strict=True):
             mine = table[table["architecture"] == rows["architecture"].iloc[0]]
             layer_lines(ax, mine, positions, align=align, **(style or {}))
+    for row, table in zip(axes, tables, strict=True):  # after all that shares an axis is drawn
+        for ax, (rows, _) in zip(row, columns, strict=True):
+            mine = table[table["architecture"] == rows["architecture"].iloc[0]]
             near_values(ax, table if options.get("sharey") else mine)
     return figure, axes
 
@@ -206,7 +210,7 @@ def near_values(ax: Axes, rows: pd.DataFrame) -> None:
     """Ends the vertical axis at most once the values' range above and below them.
 
     Means of few trainings may have intervals many times as long, which would flatten all else;
-    such an interval leaves the panel.
+    such an interval leaves the panel. To be called when every panel that shares the axis is drawn.
     """
     if not (values := rows["value"].dropna()).empty:
         low, high = values.min(), values.max()
@@ -358,9 +362,11 @@ def legend_below(figure: Figure, columns: int | None = None) -> None:
 
 
 def interval_text(row) -> str:
-    """Value [95 % interval] of a table's row."""
+    """Value [95 % interval] of a table's row; the value alone where no resample differs from it."""
     if not row.n:
         return "none decided"
+    if row.low == row.value == row.high:
+        return f"{row.value:g}"
     return str(Interval(row.value, row.low, row.high, int(row.n)))
 
 

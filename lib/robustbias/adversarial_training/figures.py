@@ -148,7 +148,8 @@ def targeted_images(examples: AdversarialExamples) -> Described:
     regimes = [regime for regime in PAIR if regime in examples.attacked]
     figure, axes = plotting.canvas(1 + len(regimes), len(examples.clean), panel=(1.14, 1.3))
     titles = [
-        "→ " + plotting.class_name(examples.classes[label]) for label in examples.labels.tolist()
+        "→ " + plotting.class_name(examples.classes[label]).replace(" ", "\n")
+        for label in examples.labels.tolist()
     ]
     for ax, pixels, title in zip(
         axes[0], plotting.channels_last(examples.clean), titles, strict=True

@@ -133,11 +133,14 @@ def excluded(claims: pd.DataFrame) -> pd.DataFrame:
 def against_published(claims: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
     """Our measurements and those of ImageNet's ResNet-50, for claims that have a published number.
 
+    Pairs, in the condition that the verdict is about.
+
     Args:
         claims: From `measure.registered`.
         published: From `published.effects`.
     """
-    claims = claims[(claims["architecture"] != "") & (claims["replicate"] == "")]
+    judged = primary(claims)[["id", "study", "condition"]]
+    claims = claims[(claims["architecture"] != "") & (claims["replicate"] == "")].merge(judged)
     rows = published[["id", "value"]].merge(claims, on="id", suffixes=("_published", ""))
     rows["ImageNet, ResNet-50"] = rows["value_published"].map("{:.2f}".format)
     rows["study"] = (rows["title"] + " " + rows["condition"]).str.strip()

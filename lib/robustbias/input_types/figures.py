@@ -23,7 +23,7 @@ def classes_by_layer(table: pd.DataFrame) -> Described:
     chance = table.loc[table["metric"] == "effective_classes_chance", "value"].iloc[0]
     for ax in axes[0]:
         ax.axhline(chance, color=REFERENCE, ls="--", lw=1, label="random images")
-        ax.set_ylim(bottom=0)
+        ax.set_ylim(0, max(ax.get_ylim()[1], 1.1 * chance))
     plotting.legend_below(figure)
     last = rows[rows["regime"].isin(PAIR)].groupby(["architecture", "regime"], sort=False).last()
     ends = [f"{architecture(n)} {REGIMES[r]} {v:.1f}" for (n, r), v in last["value"].items()]

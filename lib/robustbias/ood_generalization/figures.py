@@ -116,7 +116,16 @@ def accuracy_by_distortion(table: pd.DataFrame) -> Figure:
         ax.set(xlim=(-0.03, 1.03), xticks=(0, 0.5, 1), xlabel="accuracy")
         _condition_axis(ax, order)
     plotting.legend_below(figure)
-    return figure
+    distorted = rows[rows["condition"].isin(order)]
+    wide = distorted.pivot_table(
+        index=["architecture", "condition"], columns="regime", values="value"
+    )
+    higher = (wide.get("robust", np.nan) > wide.get("standard", np.nan)).groupby(level=0)
+    words = [f"{architecture(name)} {up.sum()} of {len(up)}" for name, up in higher]
+    return figure.described(
+        "Accuracy of S and R under each distortion, one panel per architecture. Distortions under "
+        f"which R is more accurate: {', '.join(words)}."
+    )
 
 
 def distortion_readings(table: pd.DataFrame) -> Figure:
@@ -131,12 +140,14 @@ def distortion_readings(table: pd.DataFrame) -> Figure:
     group = plotting.per_architecture(group)
     order = conditions(group)[::-1]
     positions = plotting.offsets(list(dict.fromkeys(group["architecture"])), -0.22)
-    figure, axes = plotting.canvas(1, 3, panel=(2.3, 0.24 * len(order) + 0.9), sharey=True)
+    figure, axes = plotting.canvas(
+        1, 3, panel=(2.3, 0.24 * len(order) + 0.9), sharex=True, sharey=True
+    )
     for ax, reading in zip(axes[0], READINGS, strict=True):
         differences = judged(group, f"{reading}_difference")
         for i, (name, offset) in enumerate(positions.items()):
             rows = differences[differences["architecture"] == name].set_index("condition")
-            look = {"fmt": "sD^"[i % 3], "color": ("#D55E00", "#E69F00", "#8a3d00")[i % 3], "ms": 4}
+            look = {"fmt": "osD^"[i % 4], "color": plotting.SEVERAL[i % 4], "ms": 4}
             look |= {"kind": "robust", "label": architecture(name), "sideways": True}
             plotting.interval_points(
                 ax, np.arange(len(order)) + offset, rows.reindex(order), **look
@@ -205,7 +216,7 @@ def noise_channels(table: pd.DataFrame) -> Figure:
     for regime, group in wide.groupby("regime"):
         look = {"marker": plotting.MARKERS[regime], "color": PALETTE[regime], "s": 22}
         axes[0, -1].scatter(2 ** group["centre"], group["shape_bias"], **look)
-    axes[0, -1].set(xlabel="centre, cycles per image", ylabel="shape bias", ylim=(-0.02, 1.02))
+    axes[0, -1].set(xlabel="centre, cycles\nper image", ylabel="shape bias", ylim=(-0.02, 1.02))
     plotting.legend_below(figure)
     return figure
 

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -36,21 +35,25 @@ def stimuli_with_decisions(
     architecture: str,
     n: int = 8,
     show_images: bool = True,
-) -> Figure:
+) -> Figure | None:
     """Cue-conflict stimuli, evenly spaced in their set, and what the first S and R say they are.
+
+    None where images must not be shown: without them a decision cannot be judged by eye.
 
     Args:
         displays: From `measure.displays`; n stimuli of one display of each kind.
         trials: From `measure.conflict_trials`.
-        show_images: False shows the cues' names in place of the images.
+        show_images: False where a licence forbids it.
     """
+    if not show_images:
+        return None
     answers = trials[(trials["architecture"] == architecture) & (trials["aggregation"] == "mean")]
     answers = answers[answers["pair"] & answers["regime"].isin(PAIR)]
     answers = answers[answers["replicate"] == answers["replicate"].min()]
     labels = one_of_each_kind(answers)
     columns = min(n, 8)
     rows = -(-n // columns)
-    figure, axes = plotting.canvas(rows * len(labels), columns, panel=(1.3, 2.05))
+    figure, axes = plotting.canvas(rows * len(labels), columns, panel=(1.3, 1.5))
     for ax in axes.flat:
         ax.axis("off")
     for label, block in zip(labels, np.split(axes, len(labels)), strict=True):
@@ -60,7 +63,7 @@ def stimuli_with_decisions(
         for ax, name in zip(block.flat, chosen, strict=False):
             ax.axis("on")
             pixels = plotting.channels_last(stimuli.pixels[stimuli.names.index(name)]) / 255
-            plotting.picture(ax, pixels if show_images else None)
+            plotting.picture(ax, pixels)
             _cues_and_answers(ax, decisions[decisions["stimulus"] == name])
         if len(labels) > 1:
             block.flat[0].set_ylabel(label.replace(", ", ",\n"))
@@ -75,7 +78,7 @@ def _cues_and_answers(ax: Axes, decisions: pd.DataFrame) -> None:
         text = f"{REGIMES[row.regime][0]}: {row.object_response}"
         look = {"ha": "center", "va": "top", "size": "small", "weight": "bold"}
         look |= {"color": CUES[row.decision], "transform": ax.transAxes}
-        ax.text(0.5, -0.06 - 0.14 * PAIR.index(row.regime), text, **look)
+        ax.text(0.5, -0.06 - 0.2 * PAIR.index(row.regime), text, **look)
 
 
 def shape_bias_by_category(table: pd.DataFrame) -> Figure:
@@ -111,7 +114,13 @@ def shape_bias_by_category(table: pd.DataFrame) -> Figure:
         ax.set_yticks(range(len(categories)), categories)
         ax.set_xlabel("← texture    shape bias    shape →")
     plotting.legend_below(figure)
-    return figure
+    wide = rows.pivot_table(index=["architecture", "category"], columns="regime", values="value")
+    higher = (wide.get("robust", np.nan) > wide.get("standard", np.nan)).groupby(level=0)
+    words = [f"{architecture_name(name)} {up.sum()} of {len(up)}" for name, up in higher]
+    return figure.described(
+        "Shape bias by category of the shape, one panel per architecture. Categories in which R is "
+        f"higher than S: {', '.join(words)}."
+    )
 
 
 LEVELS = {
@@ -243,7 +252,17 @@ def shape_bias_summary(table: pd.DataFrame) -> Figure:
     axes[0, 0].set_ylabel("shape bias")
     axes[1, 0].set_ylabel("coverage")
     plotting.legend_below(figure)
-    return figure
+    first = table[(table["display"] == displays[0]) & (table["condition"] == "cue-conflict")]
+    first = plotting.per_architecture(first[first["pair"] & (first["aggregation"] == "mean")])
+    first = matching(first, metric="shape_bias", scope="network", regime=PAIR)
+    words = [
+        f"{architecture_name(row.architecture)} {REGIMES[row.regime][0]} {row.value:.2f}"
+        for row in first.itertuples()
+    ]
+    return figure.described(
+        "Shape bias and coverage of S, R and untrained networks of each architecture, with those "
+        f"of nulls and published values. Shape bias ({displays[0]}): {', '.join(words)}."
+    )
 
 
 def _published(categories, metric: str, scope: str = "category") -> pd.DataFrame:
@@ -276,15 +295,15 @@ def dose_response(
     group = plotting.per_architecture(group).sort_values("eps")
     displays = one_of_each_kind(group)
     several = len(displays) > 1
-    palette = sns.color_palette("flare", len(displays)) if several else [PALETTE["robust"]]
-    colours = palette[: len(displays)]  # none, where no network of the series is here
+    colours = itertools.cycle(plotting.SEVERAL if several else [PALETTE["robust"]])
+    looks = list(zip(displays, colours, itertools.cycle("sDo^"), strict=False))
     figure, axes = plotting.canvas(1, 2, panel=(3.8, 3.1), sharex=True)
     for ax, metric in zip(axes[0], ("shape_bias", "coverage"), strict=True):
-        for display, colour in zip(displays, colours, strict=False):
+        for display, colour, mark in looks:
             series = group[(group["display"] == display) & (group["metric"] == metric)]
             label = f"{architecture_name(architecture)}, ours"
             label += f", {display}" if several else ""
-            look = {"kind": "robust", "label": label, "ls": "-", "color": colour}
+            look = {"kind": "robust", "label": label, "ls": "-", "color": colour, "fmt": mark}
             plotting.interval_points(ax, series["eps"] * 224 / side, series, **look)
         ax.set(xlabel="training radius, scaled to 224 px", ylim=(-0.02, 1.02))
         ax.set_ylabel(metric.replace("_", " "))
@@ -303,4 +322,13 @@ def dose_response(
         label="ResNet-50, ImageNet (published)",
     )
     plotting.legend_below(figure, 2)
-    return figure
+    ends = [
+        f"the published one {reference['value'].iloc[0]:.2f} to {reference['value'].iloc[-1]:.2f}"
+    ]
+    for display in displays:
+        series = group[(group["display"] == display) & (group["metric"] == "shape_bias")]["value"]
+        ends.append(f"ours, {display}, {series.iloc[0]:.2f} to {series.iloc[-1]:.2f}")
+    return figure.described(
+        "Shape bias and coverage against the training radius. Shape bias from the smallest radius "
+        f"to the largest: {'; '.join(ends)}."
+    )

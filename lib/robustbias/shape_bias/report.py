@@ -169,7 +169,6 @@ def shape_bias(table: pd.DataFrame) -> pd.DataFrame:
     words = {("cue-conflict", "mean", metric): word for metric, word in COLUMNS.items()} | {
         ("cue-conflict", "sum", "shape_bias"): "bias (sum)",
         ("shuffled", "mean", "shape_bias"): "bias, shuffled",
-        ("shuffled", "mean", "coverage"): "coverage, shuffled",
     }
     keys = zip(rows["condition"], rows["aggregation"], rows["metric"], strict=True)
     rows = rows.assign(column=[words.get(key) for key in keys]).dropna(subset=["column"])

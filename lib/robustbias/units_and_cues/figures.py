@@ -39,7 +39,6 @@ def scores(table: pd.DataFrame, crossed: pd.DataFrame) -> Described:
         name = rows["architecture"].iloc[0]
         for ax, metric in zip(column, SCORES, strict=False):
             plotting.layer_lines(ax, rows[rows["metric"] == metric], POSITIONS, align="right", ms=4)
-            plotting.near_values(ax, means[means["metric"] == metric])
         for ax in column[:2]:
             ax.tick_params(labelbottom=False)  # the row below has the same layers
         column[2].axhline(1, color=REFERENCE, ls=":", lw=1.2, label="units blind to the cue")
@@ -51,6 +50,9 @@ def scores(table: pd.DataFrame, crossed: pd.DataFrame) -> Described:
         values = mine[mine["detects"] == "texture"].set_index("regime")["value"].dropna()
         ends = [f"{REGIMES[r]} {values[r]:.2f}" for r in PAIR if r in values]
         alt.append(f"{architecture(name)}: {', '.join(ends) or 'no texture detectors'}")
+    for _, column in panels[:1]:  # a row of panels shares its axis
+        for ax, metric in zip(column, SCORES, strict=False):
+            plotting.near_values(ax, means[means["metric"] == metric])
     plotting.legend_below(figure)
     return figure.described(
         "Shape score, texture score and relative generality of units by layer, and shape's part of "
@@ -78,10 +80,11 @@ def attribution_regions(table: pd.DataFrame) -> Described:
         for ax, method in zip(column, methods, strict=True):
             rows = of_architecture[of_architecture["method"] == method]
             plotting.regime_points(ax, rows, "region", REGIONS, POSITIONS)
-            plotting.near_values(ax, concentration)
             ax.axhline(1, color=REFERENCE, ls=":", lw=1.2, label="even over the image")
             ax.set_xticks(range(3), REGIONS)
             ax.set_xlim(-0.5, 2.5)
+    for _, column in panels[:1]:  # all panels share one axis
+        plotting.near_values(column[0], concentration)
     plotting.legend_below(figure)
     means = concentration.groupby(["regime", "region"])["value"].mean()
     ends = [f"{REGIMES[r]} {region} {means[r, region]:.1f}" for r in PAIR for region in REGIONS]
