@@ -330,3 +330,18 @@ def test_a_claim_that_nothing_measures_has_no_verdict():
     judged = claims.tested(rows, "C1").claims
     assert {claim.verdict for claim in judged} == {"not testable here"}
     assert "nothing that was measured" in judged[0].sentence
+
+
+def test_the_pooled_distance_is_judged_as_those_of_the_pairs():
+    one = {
+        "study": "toy", "architecture": "alexnet", "network": "R - S", "pair": True, "n": 40,
+        "regime": "robust - standard", "scope": "network", "metric": "distance", "judge": "S",
+        "mean_over": None, "replicate": 1, "value": -0.1, "low": -0.2, "high": 0.0,
+    }  # fmt: skip
+    pooled = one | {"architecture": None, "network": None, "judge": None, "replicate": None}
+    other = one | {"architecture": "resnet50"}
+    table = pd.DataFrame([one, other, pooled | {"mean_over": "architectures"}])
+    table = pd.concat([table, table.assign(regime="standard"), table.assign(regime="robust")])
+    (primary, *_) = [c for c in claims.tested(table, "C5").claims if c.id == "C5.distance"]
+    assert primary.architecture == ""
+    assert primary.condition == "judged by S"

@@ -632,8 +632,12 @@ STATEMENTS = (
         "distance between a unit's top images, R minus S",
         _PAIR | {"metric": ("distance", "distance_robust")}, SCORE, above=False, least=UNITS,
         condition="judged by {judge}",
-        # features of an S network favour S, if any: the harder test
-        rows=lambda rows: rows.assign(primary=rows["metric"] == "distance"),
+        # features of an S network favour S, if any: the harder test; means name no network, but
+        # are judged as their pairs are
+        rows=lambda rows: rows.assign(
+            primary=rows["metric"] == "distance",
+            judge=rows.groupby("metric")["judge"].transform("first"),
+        ),
     ),
     Statement(
         "C6.serve", "texture detectors serve shape",
