@@ -100,6 +100,13 @@ def test_a_study_page_says_what_each_training_took_and_how_to_repeat_it():
     assert f"| {record['rows'][-1]['adversarial']:.2f} |" in line
 
 
+def test_the_page_of_a_drawn_study_has_a_picture_of_each_category():
+    entry = manifest.study("iconworld")
+    assert "(categories.svg)" in pages.study_page(entry)
+    assert pages.drawn_categories(entry).count("<image ") == len(entry.categories)
+    assert "(categories.svg)" not in pages.study_page(manifest.study("tiny-imagenet"))
+
+
 def headline(number, regime, value, **fields):
     """A record of chapter 1 or 2 of one training."""
     about = {"study": "iconworld", "architecture": "alexnet", "regime": regime, "n": 200}

@@ -409,11 +409,8 @@ def test_the_figures_and_tables_take_the_measures_table(table):
     assert len(ood_generalization_figures.distortion_readings(table).axes) == 3
     heat = ood_generalization_figures.corruption_heat(table)
     assert [ax.get_title() for ax in heat.axes[:2]] == ["AlexNet", "ResNet-50, ImageNet"]
-    assert (
-        ood_generalization_report.corruption_table(table)
-        .loc[("AlexNet", "S (standard)"), "mCE"]
-        .startswith("100.00")
-    )
+    errors = ood_generalization_report.corruption_table(table)["mCE"]
+    assert errors["AlexNet", "S (standard)"] == "100"
     assert set(ood_generalization_figures.judged(table)["metric"]) == {"top1"}
     entry = table[table["condition"].isin(["clean", "silhouettes"]) & (table["metric"] == "top1")]
     both = pd.concat([table, entry.assign(metric="entry_level", value=0.123)])

@@ -159,7 +159,7 @@ def test_every_display_of_the_entry_is_measured_and_one_decides():
     assert "are 1 and 4, and they are by a robust painter." in text
     text = report.secondary(table)
     assert "on 4 secondary displays" in text
-    assert "- Stylized by a robust painter, 2 levels: 1.00 [1.00, 1.00] (stylized, robust" in text
+    assert "- Stylized by a robust painter, 2 levels: 1 (stylized, robust" in text
     escaped = report.critiques(table)
     assert list(escaped) == ["published stimuli", "stylized conflicts", "collages"]
     assert escaped.loc["Kim et al. 2026", "collages"].startswith("escapes")

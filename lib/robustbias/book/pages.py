@@ -14,7 +14,7 @@ import pandas as pd
 import yaml
 from nbformat.v4 import new_code_cell
 
-from robustbias import manifest, training
+from robustbias import manifest, plotting, studies, training
 from robustbias.book import edition
 from robustbias.book.edition import Contents
 from robustbias.claims import FIELDS, TITLES, UNTESTABLE, VERDICTS, headline_means, matching
@@ -95,6 +95,7 @@ def study_page(entry: StudyEntry, notebooks: Sequence[Path] = ()) -> str:
             "## Images",
             "\n".join(_source(source) for source in sources),
             f"Entry-level categories in play: {', '.join(entry.categories)}.{_decides(entry)}",
+            *_PICTURE * bool(entry.world),
             "## Threat model",
             f"Robust networks are trained against {norm} perturbations of at most {threat.eps:g}, "
             f"found in {threat.steps} steps of projected gradient descent, and tested with "
@@ -113,6 +114,11 @@ def study_page(entry: StudyEntry, notebooks: Sequence[Path] = ()) -> str:
         ]
     )
 
+
+_PICTURE = (
+    "![One drawing of each category in its texture](categories.svg)",
+    "One held-out drawing of each category, in the texture that the category has in training.",
+)
 
 # number of a chapter -> column of the table of pairs; the number under attack names its radius too
 _PAIRS = {
@@ -329,6 +335,17 @@ def _verified(study: str) -> str:
         f"{facts['largest_relative']:.2g}): {facts['device']}, threads: {facts['threads']}, "
         f"{facts['date']}, commit `{facts['commit']}`."
     )
+
+
+def drawn_categories(entry: StudyEntry) -> str:
+    """One drawing of each category in the texture that it has in training, as SVG."""
+    images = studies.load(entry.name, device="cpu").source.val(len(entry.categories))
+    figure, axes = plotting.canvas(2, -(-len(images) // 2), panel=(0.85, 1.05))
+    for ax, label, pixels in zip(
+        axes.flat, images.labels, plotting.channels_last(images.pixels), strict=False
+    ):
+        plotting.picture(ax, pixels / 255, images.classes[label])
+    return figure.svg()
 
 
 def _source(entry: manifest.DatasetEntry) -> str:

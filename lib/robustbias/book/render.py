@@ -172,6 +172,8 @@ def _stage_study(study: str, paths: list[Path], folder: Path) -> None:
     folder.mkdir()
     entry = manifest.study(study)
     (folder / "study.md").write_text(pages.study_page(entry, paths), encoding="utf-8")
+    if entry.world:
+        (folder / "categories.svg").write_text(pages.drawn_categories(entry), encoding="utf-8")
     notebooks = [nbformat.read(path, as_version=4) for path in paths]
     defined = labels(notebooks)
     for path, notebook in zip(paths, notebooks, strict=True):
