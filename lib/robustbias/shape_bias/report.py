@@ -36,7 +36,7 @@ NAMES = {
 }
 # critique -> whether the kinds of displays, in the order of NAMES, escape it
 CRITIQUES = {
-    "Hermann et al. 2020": ("in part: same recipe, other clean accuracy",) * 4,
+    "Hermann et al. 2020": ("in part: same recipe; clean accuracy as in chapter 1",) * 4,
     "Geirhos et al. 2021": ("not addressed",) * 4,
     "Gavrikov et al. 2023": ("open: fine texture is lost first",) * 4,
     "Jarvers and Neumann 2024": (
