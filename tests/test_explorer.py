@@ -28,7 +28,7 @@ NO_IMAGES = torch.zeros(1, 0, dtype=torch.long)
 
 @pytest.fixture(scope="module")
 def study():
-    return studies.load("iconworld", device="cpu", architectures=["alexnet"])
+    return studies.load("iconworld", device="cpu", architectures=["alexnet"], replicates=[1])
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +163,7 @@ def test_heights_show_a_single_image():
 def test_lower_quantiles_are_of_all_images(alexnet, layer):
     peaks = alexnet.top_images(entry(alexnet, "robust").name)[LAYER].peaks[3]
     median = peaks[layer["r"]["lower"][3][1]]
-    assert float(median) == pytest.approx(float(peaks.median()), abs=1e-4)
+    assert (peaks < median).float().mean() == pytest.approx(0.5, abs=2 / len(peaks))
     assert layer["r"]["quantiles"][3][-1] == pytest.approx(float(peaks.max()), rel=0.01)
 
 

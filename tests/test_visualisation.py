@@ -123,7 +123,7 @@ def test_the_strongest_image_itself_has_the_likeness_it_is_compared_with(alexnet
 
 def test_the_table_compares_r_with_s_and_the_claim_reads_it(monkeypatch, tmp_path):
     monkeypatch.setenv("ROBUSTBIAS_TABLES", str(tmp_path))
-    study = studies.load("iconworld", device="cpu", architectures=["alexnet"])
+    study = studies.load("iconworld", device="cpu", architectures=["alexnet"], replicates=[1])
     table = visualisation.visualised(study, n_units=2, n_images=8, draws=50)
     whole = table[(table["scope"] == "network") & (table["metric"] == "tv_normalised")]
     by_layer = table[

@@ -12,7 +12,7 @@ LAYERS = ("features.1", "features.9")
 
 def units() -> UnitData:
     """Nothing is measured: the IoU of unit u with concept q is (u * 7 + q) % 10 / 100."""
-    study = studies.load("iconworld", device="cpu", architectures=["alexnet"])
+    study = studies.load("iconworld", device="cpu", architectures=["alexnet"], replicates=[1])
     dissection, ablation, reads = [], [], []
     for entry in pair_of(study, "alexnet").values():
         about = {**described(study, entry), "low": float("nan"), "high": float("nan")}
