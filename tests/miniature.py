@@ -64,7 +64,7 @@ parameters:
     02_shape_bias: {null_seeds: 1, n_examples: 4}
     03_ood_generalization: {n_images: 4, n_corrupted: 1, n_attacked: 1, n_suppressed: 2,
       n_channel: 1, n_examples: 2, architectures: [alexnet, googlenet]}
-    04_smooth_filters: {n_images: 4, n_units: 1, architectures: [alexnet, googlenet]}
+    04_smooth_filters: {n_images: 4, n_units: 1, architectures: [alexnet], example: alexnet}
     05_concepts: {n_images: 24, concepts: broden}
     06_input_types: {n_images: 16, k: 4, concept_images: 24, concepts: broden}
     07_units_and_cues: {n_each: 1, n_concept_images: 24, concepts: broden, n_attribution: 2,
