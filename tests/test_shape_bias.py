@@ -198,7 +198,7 @@ def test_two_painters_are_named_in_words_and_their_part_is_measured(monkeypatch)
     assert "those of each painter separately" in text
     text = report.secondary(table)
     assert "above 0 with the whole interval on 2, below 0 on 2" in text
-    assert "- Stylized by a standard painter, 2 levels: -1" in text
+    assert "- Stylized by a standard painter, 2 levels: -1 (" in text
     text = report.style_shifts(table)
     assert text.count("- Conflicts by a ") == 2
     assert "than on those by a standard painter by 2 (mean" in text

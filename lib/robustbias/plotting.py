@@ -361,6 +361,13 @@ def legend_below(figure: Figure, columns: int | None = None) -> None:
 # Tables for readers.
 
 
+def higher_in(rows: pd.DataFrame, by: str) -> str:
+    """For how many values of the column `by` R lies above S: "AlexNet 3 of 13, GoogLeNet ..."."""
+    wide = rows.pivot_table(index=["architecture", by], columns="regime", values="value")
+    higher = (wide.get("robust", np.nan) > wide.get("standard", np.nan)).groupby(level=0)
+    return ", ".join(f"{architecture(name)} {up.sum()} of {len(up)}" for name, up in higher)
+
+
 def interval_text(row) -> str:
     """Value [95 % interval] of a table's row; the value alone where no resample differs from it."""
     if not row.n:

@@ -117,14 +117,9 @@ def accuracy_by_distortion(table: pd.DataFrame) -> Figure:
         _condition_axis(ax, order)
     plotting.legend_below(figure)
     distorted = rows[rows["condition"].isin(order)]
-    wide = distorted.pivot_table(
-        index=["architecture", "condition"], columns="regime", values="value"
-    )
-    higher = (wide.get("robust", np.nan) > wide.get("standard", np.nan)).groupby(level=0)
-    words = [f"{architecture(name)} {up.sum()} of {len(up)}" for name, up in higher]
     return figure.described(
         "Accuracy of S and R under each distortion, one panel per architecture. Distortions under "
-        f"which R is more accurate: {', '.join(words)}."
+        f"which R is more accurate: {plotting.higher_in(distorted, 'condition')}."
     )
 
 

@@ -114,12 +114,9 @@ def shape_bias_by_category(table: pd.DataFrame) -> Figure:
         ax.set_yticks(range(len(categories)), categories)
         ax.set_xlabel("← texture    shape bias    shape →")
     plotting.legend_below(figure)
-    wide = rows.pivot_table(index=["architecture", "category"], columns="regime", values="value")
-    higher = (wide.get("robust", np.nan) > wide.get("standard", np.nan)).groupby(level=0)
-    words = [f"{architecture_name(name)} {up.sum()} of {len(up)}" for name, up in higher]
     return figure.described(
         "Shape bias by category of the shape, one panel per architecture. Categories in which R is "
-        f"higher than S: {', '.join(words)}."
+        f"higher than S: {plotting.higher_in(rows, 'category')}."
     )
 
 
