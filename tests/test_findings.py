@@ -218,6 +218,16 @@ def test_the_front_page_answers_each_question_in_a_sentence(table):
     assert "version 0." in front_page_report.edition()
 
 
+def test_of_several_statements_the_decided_ones_are_named_and_the_others_counted(table):
+    ids = {"C0.cost": "C4.a", "C1.difference": "C5.a", "C2.stylized": "C6.a", "C2.black": "C5.b"}
+    renamed = table.assign(id=table["id"].replace(ids), short=table["id"].replace(ids))
+    (line,) = front_page_report.answer(renamed[renamed["title"] == "Icon world"]).splitlines()
+    assert line.endswith(
+        "*Icon world*: 1 supported (C5.a); 1 contradicted (C6.a); 1 no relevant effect; "
+        "1 undetermined; 1 not testable here."
+    )
+
+
 def test_the_key_figure_has_the_effects_of_pairs_and_of_studies(table):
     pixels = torch.rand(2, 3, 8, 8)
     decisions = {"standard": ["dog", "car"], "robust": ["cat", "truck"]}

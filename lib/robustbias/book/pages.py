@@ -88,6 +88,8 @@ def study_page(entry: StudyEntry, notebooks: Sequence[Path] = ()) -> str:
     numbers = [row for path in notebooks for row in records(path, HEADLINES)]
     numbers = pd.DataFrame(numbers, columns=FIELDS)
     trained = training.ledger(network.name for network in networks)
+    others = any(n.series == "radius" and n.eps not in (0, threat.eps) for n in networks)
+    series = f" The series over other radii uses {architecture(entry.dose_architecture)}." * others
     return "\n\n".join(
         [
             f"# {entry.title}",
@@ -99,8 +101,7 @@ def study_page(entry: StudyEntry, notebooks: Sequence[Path] = ()) -> str:
             "## Threat model",
             f"Robust networks are trained against {norm} perturbations of at most {threat.eps:g}, "
             f"found in {threat.steps} steps of projected gradient descent, and tested with "
-            f"{threat.test_steps}. The series over other radii uses "
-            f"{architecture(entry.dose_architecture)}.",
+            f"{threat.test_steps}.{series}",
             "## Networks",
             *pairs_section(numbers),
             *_ledger(entry, networks, numbers, trained),

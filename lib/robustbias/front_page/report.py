@@ -21,8 +21,8 @@ ANSWERS = (
 def answer(claims: pd.DataFrame) -> Prose:
     """What was found, in one sentence per question: the verdicts in each study.
 
-    A question of one statement is answered with its pooled effect, others with the statements
-    that got each verdict.
+    A question of one statement is answered with its pooled effect; of several statements, those
+    decided either way are named and the others counted.
 
     Args:
         claims: From `findings.measure.registered`.
@@ -32,11 +32,7 @@ def answer(claims: pd.DataFrame) -> Prose:
         parts = []
         rows = claims[claims["id"].str.startswith(ids)]
         for title, judged in rows.groupby("title", sort=False):
-            said = "; ".join(
-                f"{verdict}: {', '.join(judged.loc[judged['verdict'] == verdict, 'short'])}"
-                for verdict in (*VERDICTS, UNTESTABLE)
-                if verdict in set(judged["verdict"])
-            )
+            said = "; ".join(_counted(judged, v) for v in _ORDER if v in set(judged["verdict"]))
             if len(judged) == 1:
                 row = judged.iloc[0]
                 said = row["verdict"] + ("" if row["untestable"] else f" ({row['measured']})")
@@ -46,6 +42,15 @@ def answer(claims: pd.DataFrame) -> Prose:
         if parts:
             lines.append(f"- **{words}.** {'. '.join(parts)}.")
     return Prose("\n".join(lines))
+
+
+_ORDER = (*VERDICTS, UNTESTABLE)
+_NAMED = ("supported", "contradicted")
+
+
+def _counted(judged: pd.DataFrame, verdict: str) -> str:
+    names = judged.loc[judged["verdict"] == verdict, "short"]
+    return f"{len(names)} {verdict}" + f" ({', '.join(names)})" * (verdict in _NAMED)
 
 
 def edition() -> Prose:
