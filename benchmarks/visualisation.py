@@ -16,7 +16,7 @@ from robustbias.networks import hooks, zoo
 from robustbias.smooth_filters.visualisation import visualisations
 
 STEPS, UNITS = 8, 64
-LAYERS = {"iconworld-googlenet-r-1": "inception4c", "tiny-imagenet-resnet50-r": "layer3"}
+LAYERS = {"iconworld-googlenet-r-1": "inception4c", "tiny-imagenet-resnet50-r-1": "layer3"}
 
 
 def rows(name: str, layer: str, on: torch.device) -> None:
