@@ -27,7 +27,7 @@ import torchattacks
 from timing import store
 from torch import nn
 
-from robustbias import attacks, manifest, studies
+from robustbias import manifest, studies
 from robustbias.adversarial_training.measure import correct, survived
 from robustbias.images import floats
 from robustbias.networks import zoo
@@ -38,7 +38,7 @@ STEPS, QUERIES, BATCH = 50, 500, 128
 def peers(network: nn.Module, norm: str, eps: float, classes: int) -> dict:
     """Name -> attack of (images, labels) that returns images; the one without gradients last."""
     kind = {"l2": "L2", "linf": "Linf"}[norm]
-    targets = min(classes, 16 if classes <= attacks.MOST_TARGETS + 1 else 10)
+    targets = min(classes, 16 if classes <= 16 else 10)
     how = {"eps": eps, "norm": kind, "seed": 0}
     deep = {"l2": foolbox.attacks.L2DeepFoolAttack, "linf": foolbox.attacks.LinfDeepFoolAttack}
     model = foolbox.PyTorchModel(network, bounds=(0, 1), device="cpu")

@@ -224,7 +224,6 @@ data = ["stylized"]
 sizes = [224]
 categories = ["cat", "dog"]
 architectures = ["resnet18"]
-dose_architecture = "resnet18"
 attack_grid = [1.0]
 threat = {norm = "l2", eps = 3.0, steps = 3}
 """

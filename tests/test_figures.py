@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
+import toy_networks
 import toy_study
 from robustbias import plotting, training
 from robustbias.adversarial_training import figures as adversarial_training_figures
@@ -67,14 +68,14 @@ def test_shape_bias_figures_draw_s_and_r(bias):
 
 
 def test_the_dose_response_is_scaled_to_the_side_of_imagenet(bias):
-    series = {"architecture": "alexnet", "networks": ["toy-s", "toy-r"], "side": 64}
-    figure = shape_bias_figures.dose_response(bias, **series)
+    series = [toy_networks.entry(name=name, size=64) for name in ("toy-s", "toy-r")]
+    figure = shape_bias_figures.dose_response(bias, series)
     line = figure.axes[0].containers[0].lines[0]
     assert line.get_xdata().tolist() == [0.0, 0.5 * 224 / 64]
     (reference,) = [ln for ln in figure.axes[0].lines if "published" in str(ln.get_label())]
     expected = published.results("shape_bias", norm="l2", architecture="resnet50")["value"].max()
     assert max(reference.get_ydata()) == expected == pytest.approx(0.694981)
-    alone = shape_bias_figures.dose_response(bias, **series | {"networks": []})
+    alone = shape_bias_figures.dose_response(bias, [])
     assert [ln.get_label() for ln in alone.axes[0].lines] == [reference.get_label()]
 
 

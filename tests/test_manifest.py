@@ -60,7 +60,6 @@ def test_a_study_names_known_data_and_has_a_pair_of_every_architecture(name):
     study = manifest.study(name)
     for dataset in (study.dataset, study.stimuli, *study.preferred, *study.data):
         manifest.dataset(dataset)
-    assert study.dose_architecture in study.architectures
     assert study.attack_grid == tuple(sorted(study.attack_grid))
     entries = [manifest.network(n) for n in manifest.networks(name)]
     for architecture in study.architectures:

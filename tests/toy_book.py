@@ -19,7 +19,6 @@ stimuli = "drawn"
 sizes = [64]
 categories = ["cat", "dog"]
 architectures = ["alexnet"]
-dose_architecture = "alexnet"
 attack_grid = [0.5]
 threat = {{norm = "l2", eps = 1.0, steps = 3}}
 """

@@ -93,7 +93,7 @@ class Study(studies.Study):
 def study(**changes) -> Study:
     facts = StudyEntry(
         name="toy", title="Toy", summary="", dataset="toy", stimuli="toy", sizes=(SIDE,),
-        categories=CATEGORIES, architectures=("alexnet",), dose_architecture="alexnet",
+        categories=CATEGORIES, architectures=("alexnet",),
         threat=Threat("l2", 0.5, 3, 10), attack_grid=(0.25, 0.5, 4.0),
     )  # fmt: skip
     entries = [entry("toy-s", "standard", 0.0), entry("toy-r", "robust", 0.5)]

@@ -205,7 +205,6 @@ class StudyEntry:
     sizes: tuple[int, ...]
     categories: tuple[str, ...]
     architectures: tuple[str, ...]
-    dose_architecture: str
     threat: Threat
     attack_grid: tuple[float, ...]
     training: dict[str, Any] = dataclasses.field(default_factory=dict)

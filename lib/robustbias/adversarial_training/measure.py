@@ -103,7 +103,7 @@ def accuracy(
     bootstrap), and at the study's training radius `black_box` and `zero_gradient` (`masking`).
     Networks outside the pairs are only tested clean.
 
-    Cost: restarts * steps * (2.25 + targets / 2) forward and backward passes (`attacks.worst_case`)
+    Cost: restarts * steps * (2.25 + targets) forward and backward passes (`attacks.worst_case`)
     for each image that is correct within the training radius, and again at each radius next to
     the largest that it withstands; little for images that are easily fooled.
 

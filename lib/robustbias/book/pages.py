@@ -88,8 +88,10 @@ def study_page(entry: StudyEntry, notebooks: Sequence[Path] = ()) -> str:
     numbers = [row for path in notebooks for row in records(path, HEADLINES)]
     numbers = pd.DataFrame(numbers, columns=FIELDS)
     trained = training.ledger(network.name for network in networks)
-    others = any(n.series == "radius" and n.eps not in (0, threat.eps) for n in networks)
-    series = f" The series over other radii uses {architecture(entry.dose_architecture)}." * others
+    others = {
+        n.architecture for n in networks if n.series == "radius" and n.eps not in (0, threat.eps)
+    }
+    series = "".join(f" The series over other radii uses {architecture(a)}." for a in others)
     return "\n\n".join(
         [
             f"# {entry.title}",

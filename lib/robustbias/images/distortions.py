@@ -4,8 +4,7 @@ Each is one function (pixels, generator) -> pixels in `DISTORTIONS`, with what i
 colour, grey levels, high or low frequencies. Saturation and black-and-white are meant against
 texture (Zhang and Zhu 2019) and do remove it where it is fainter than the object; a texture that
 crosses mid-grey they sharpen instead. Images that need a foreground mask (silhouettes, contours, a
-foreign texture) come from the study's source; `STIMULI` names them. Adversarial images depend on
-the network they are made for, see `adversarial`.
+foreign texture) come from the study's source; `STIMULI` names them.
 """
 
 import math
@@ -16,10 +15,9 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64, UInt8
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 from torchvision.transforms.v2.functional import gaussian_blur
 
-from robustbias import attacks
 from robustbias.images import Images, floats
 from robustbias.images.source import Source
 from robustbias.utils import MissingData, UserError
@@ -258,21 +256,6 @@ def high_passed(pixels: Float[Tensor, "n c h w"], generator: Generator) -> Float
     """What `low_passed` removes, around the image's mean colour."""
     mean = pixels.mean((2, 3), keepdim=True)
     return (pixels - low_passed(pixels, generator) + mean).clamp(0, 1)
-
-
-def adversarial(
-    network: nn.Module,
-    pixels: Float[Tensor, "n 3 h w"],
-    labels: Int64[Tensor, " n"],
-    *,
-    norm: str,
-    eps: float,
-    steps: int,
-    generator: Generator,
-) -> Float[Tensor, "n 3 h w"]:
-    """The worst images within eps for this very network, by PGD on the margin."""
-    attack = {"norm": norm, "eps": eps, "steps": steps, "generator": generator}
-    return attacks.pgd(network, pixels, labels, **attack).pixels
 
 
 DISTORTIONS: dict[str, Distortion] = {

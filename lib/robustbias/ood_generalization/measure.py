@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from robustbias import stats
+from robustbias import attacks, stats
 from robustbias.images import Images, floats
 from robustbias.images import corruptions as images_corruptions
 from robustbias.images.corruptions import constants
@@ -23,7 +23,6 @@ from robustbias.images.distortions import (
     ADVERSARIAL,
     DISTORTIONS,
     SUPPRESSIONS,
-    adversarial,
     distorted,
     noisy,
     removed,
@@ -295,7 +294,7 @@ def ood(
 
     - `clean`, `distortion`: held-out images as they are, under `images.distortions` and, where the
       source has them, as silhouettes, edges, stylized or texture alone (`STIMULI` there); under an
-      attack at the training radius on each network (`adversarial`, top-1 alone).
+      attack at the training radius on each network (`attacks.pgd`, top-1 alone).
     - `corruption`: the 15 of ImageNet-C at 5 severities, the mean over severities of each, and of
       all (scope `group`).
 
@@ -399,9 +398,9 @@ def _attacked(
     def standing(entry: NetworkEntry) -> Part:
         network = study.network_named(entry.name)
         generator = _generator(study, ADVERSARIAL, entry.name)
-        attacked = adversarial(network, pixels, labels, generator=generator, **attack)
+        attacked = attacks.pgd(network, pixels, labels, generator=generator, **attack)
         with torch.no_grad():
-            return {"top1": network(attacked).argmax(1) == labels}
+            return {"top1": network(attacked.pixels).argmax(1) == labels}
 
     hits = parts({f"{ADVERSARIAL} {e.name}": partial(standing, e) for e in networks(study)})
     stacked = {"top1": torch.stack([hit["top1"] for hit in hits.values()], 1)[:, None].float()}

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from robustbias import plotting
 from robustbias.claims import matching
+from robustbias.manifest import NetworkEntry
 from robustbias.plotting import CUES, MARKERS, PAIR, PALETTE
 from robustbias.shape_bias import published
 from robustbias.shape_bias.measure import COLLAGE, DRAWN, STIMULI, STYLIZED, Display
@@ -267,9 +268,7 @@ def _published(categories, metric: str, scope: str = "category") -> pd.DataFrame
     return matching(published.cue_conflict(tuple(categories)), metric=metric, scope=scope)
 
 
-def dose_response(
-    table: pd.DataFrame, *, architecture: str, networks: Sequence[str], side: int
-) -> Figure:
+def dose_response(table: pd.DataFrame, entries: Sequence[NetworkEntry]) -> Figure:
     """Shape bias and coverage against the training radius, with ResNet-50 on ImageNet.
 
     Radii are scaled to 224 x 224 images (eps * 224 / side), so that the mean change per pixel is
@@ -277,14 +276,12 @@ def dose_response(
 
     Args:
         table: From `measure.shape_bias`.
-        architecture: The one trained at several radii.
-        networks: Those that differ in the radius alone; means over replicates stand for those that
-            have some.
-        side: Side of its training images, in pixels.
+        entries: The networks, of one architecture, that differ in the radius alone; means over
+            replicates stand for those that have some.
     """
-    means = {common_name([name, name]) for name in networks}  # of replicates
+    names = {name for e in entries for name in (e.name, common_name([e.name, e.name]))}
     group = table[
-        table["network"].isin({*networks, *means})
+        table["network"].isin(names)
         & (table["condition"] == "cue-conflict")
         & (table["aggregation"] == "mean")
         & (table["scope"] == "network")
@@ -298,10 +295,10 @@ def dose_response(
     for ax, metric in zip(axes[0], ("shape_bias", "coverage"), strict=True):
         for display, colour, mark in looks:
             series = group[(group["display"] == display) & (group["metric"] == metric)]
-            label = f"{architecture_name(architecture)}, ours"
+            label = f"{architecture_name(entries[0].architecture)}, ours"
             label += f", {display}" if several else ""
             look = {"kind": "robust", "label": label, "ls": "-", "color": colour, "fmt": mark}
-            plotting.interval_points(ax, series["eps"] * 224 / side, series, **look)
+            plotting.interval_points(ax, series["eps"] * 224 / entries[0].size, series, **look)
         ax.set(xlabel="training radius, scaled to 224 px", ylim=(-0.02, 1.02))
         ax.set_ylabel(metric.replace("_", " "))
         ax.set_xscale("symlog", linthresh=0.5)
