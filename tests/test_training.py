@@ -350,3 +350,16 @@ def test_a_training_parameter_is_finite(name, value):
         training.recipe(
             manifest.network("iconworld-alexnet-r-1"), manifest.study("iconworld"), **{name: value}
         )
+
+
+@pytest.mark.parametrize(
+    ("name", "subset"),
+    [("tiny-imagenet-painter", "entry-level"), ("tiny-imagenet-alexnet-s-1", "all")],
+)
+def test_a_network_trains_on_its_own_classes_else_on_its_studys(name, subset, monkeypatch):
+    def stopped(study, *_):
+        raise InterruptedError(study.subset)
+
+    monkeypatch.setattr(training.studies, "source", stopped)
+    with pytest.raises(InterruptedError, match=f"^{subset}$"):
+        training.train_study("tiny-imagenet", networks=[name], device="cpu")

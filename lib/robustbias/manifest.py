@@ -100,7 +100,8 @@ class NetworkEntry:
     the probed modules. `replicate` numbers independent trainings of one recipe, and is their seed.
     S and R that are compared carry the same `pair`: of several, the first whose weights are here.
     Networks that differ in one parameter carry the same `series`. `expected` holds published
-    accuracies. `world` changes parameters of the embedded world for its training images.
+    accuracies. `world` changes parameters of the embedded world for its training images, and
+    `subset` takes the place of the study's.
     """
 
     name: str
@@ -138,6 +139,7 @@ class NetworkEntry:
     expected: dict[str, float] = dataclasses.field(default_factory=dict)
     training: dict[str, Any] = dataclasses.field(default_factory=dict)
     world: dict[str, Any] = dataclasses.field(default_factory=dict)
+    subset: str = ""
 
     def __post_init__(self):
         for field, allowed in {

@@ -570,8 +570,8 @@ def train_study(
     for chosen in networks or ours:
         entry = manifest.network(chosen)
         how = recipe(entry, study, variant, **overrides)
-        with_world = dataclasses.replace(study, world=study.world | entry.world)
-        source = studies.source(with_world, on, entry.cue)
+        own = {"world": study.world | entry.world, "subset": entry.subset or study.subset}
+        source = studies.source(dataclasses.replace(study, **own), on, entry.cue)
         network = zoo.untrained(entry, how.seed).to(on)
         rows = train(network, source, how, folder=STATES)
         if leads():
