@@ -60,7 +60,7 @@ EDITION = """
 execute: []
 parameters:
   imagenet:
-    01_adversarial_training: {n_images: 4, steps: 1}
+    01_adversarial_training: {n_images: 2, steps: 1, architectures: [alexnet], example: alexnet}
     02_shape_bias: {null_seeds: 1, n_examples: 4}
     03_ood_generalization: {n_images: 4, n_corrupted: 1, n_attacked: 1, n_suppressed: 2,
       n_channel: 1, n_examples: 2, architectures: [googlenet]}
