@@ -185,6 +185,13 @@ def test_labels_get_the_study_where_they_are_defined_and_where_they_are_used():
     assert new.cells[3].metadata.mystnb.figure.name == "fig-eps-toy"
 
 
+def test_a_page_does_not_refer_to_a_figure_that_it_leaves_out():
+    notebook = chapter("Lines", "eps")
+    render.without_references(notebook, {"fig-eps"})
+    assert "{numref}`fig-eps`" not in notebook.cells[0].source
+    assert "a figure (no data for it here) and {eq}`eq-eps`" in notebook.cells[0].source
+
+
 def executed(*cells):
     """A chapter with parameters as papermill leaves them, and these cells."""
     made = chapter("X", "x")

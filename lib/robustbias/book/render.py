@@ -103,6 +103,16 @@ def labels(notebooks: Iterable[NotebookNode]) -> set[str]:
     return names
 
 
+def without_references(notebook: NotebookNode, left_out: set[str]) -> NotebookNode:
+    """The notebook with words in place of references to figures that are not there."""
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            for label in left_out:
+                reference = f"{{numref}}`{label}`"
+                cell.source = cell.source.replace(reference, "a figure (no data for it here)")
+    return notebook
+
+
 def relabelled(notebook: NotebookNode, defined: set[str], study: str) -> NotebookNode:
     """The notebook with `label` turned into `label-study` where it is defined or referred to."""
     if not defined:
@@ -176,8 +186,10 @@ def _stage_study(study: str, paths: list[Path], folder: Path) -> None:
         (folder / "categories.svg").write_text(pages.drawn_categories(entry), encoding="utf-8")
     notebooks = [nbformat.read(path, as_version=4) for path in paths]
     defined = labels(notebooks)
-    for path, notebook in zip(paths, notebooks, strict=True):
-        notebook = relabelled(for_readers(notebook, entry, path.stem), defined, study)
+    shown = [for_readers(n, entry, path.stem) for path, n in zip(paths, notebooks, strict=True)]
+    left_out = defined - labels(shown)  # figures that the study has no data for
+    for path, notebook in zip(paths, shown, strict=True):
+        notebook = relabelled(without_references(notebook, left_out), defined, study)
         notebook.cells.insert(1, new_markdown_cell(f"*Study: [{entry.title}](study.md)*"))
         nbformat.write(without_records(notebook), folder / path.name)
 
