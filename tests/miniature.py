@@ -344,7 +344,9 @@ def repository(root: Path, server: Path, url: str, networks: dict[str, tuple[str
         (root / name).symlink_to(ROOT / name)
     (root / "book" / "edition.yml").write_text(EDITION)
     page = root / "chapters" / "00_front_page.ipynb"  # it attacks the networks of the icon world
-    page.write_text(page.read_text().replace("n_images: int = 200", "n_images: int = 4"))
+    text, default = page.read_text(encoding="utf-8"), "n_images: int = 200"
+    assert default in text, f"{page.name} has no {default}"
+    page.write_text(text.replace(default, "n_images: int = 4"), encoding="utf-8")
     for path in [
         *root.glob("data_manifest/datasets/*.toml"),
         root / "data_manifest/networks/imagenet.toml",

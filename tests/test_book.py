@@ -187,9 +187,12 @@ def test_labels_get_the_study_where_they_are_defined_and_where_they_are_used():
 
 def test_a_page_does_not_refer_to_a_figure_that_it_leaves_out():
     notebook = chapter("Lines", "eps")
-    render.without_references(notebook, {"fig-eps"})
+    said = nbformat.v4.new_output("display_data", data={"text/markdown": "{numref}`fig-eps`"})
+    notebook.cells.append(new_code_cell(outputs=[said]))
+    render.relabelled(notebook, render.labels([notebook]), "toy", {"fig-eps"})
+    assert said.data["text/markdown"] == "a figure (no data for it here)"
     assert "{numref}`fig-eps`" not in notebook.cells[0].source
-    assert "a figure (no data for it here) and {eq}`eq-eps`" in notebook.cells[0].source
+    assert "a figure (no data for it here) and {eq}`eq-eps-toy`" in notebook.cells[0].source
 
 
 def executed(*cells):

@@ -103,24 +103,21 @@ def labels(notebooks: Iterable[NotebookNode]) -> set[str]:
     return names
 
 
-def without_references(notebook: NotebookNode, left_out: set[str]) -> NotebookNode:
-    """The notebook with words in place of references to figures that are not there."""
-    for cell in notebook.cells:
-        if cell.cell_type == "markdown":
-            for label in left_out:
-                reference = f"{{numref}}`{label}`"
-                cell.source = cell.source.replace(reference, "a figure (no data for it here)")
-    return notebook
+def relabelled(
+    notebook: NotebookNode, defined: set[str], study: str, left_out: Iterable[str] = ()
+) -> NotebookNode:
+    """The notebook with `label` turned into `label-study` where it is defined or referred to.
 
-
-def relabelled(notebook: NotebookNode, defined: set[str], study: str) -> NotebookNode:
-    """The notebook with `label` turned into `label-study` where it is defined or referred to."""
+    References to the figures `left_out`, which the study has no data for, become words.
+    """
     if not defined:
         return notebook
     longest_first = "|".join(sorted(map(re.escape, defined), key=len, reverse=True))
     pattern = re.compile(rf"(?<![\w-])({longest_first})(?![\w-])")
 
     def renamed(text: str) -> str:
+        for label in left_out:
+            text = text.replace(f"{{numref}}`{label}`", "a figure (no data for it here)")
         return pattern.sub(rf"\1-{study}", text)
 
     for cell in notebook.cells:
@@ -187,9 +184,9 @@ def _stage_study(study: str, paths: list[Path], folder: Path) -> None:
     notebooks = [nbformat.read(path, as_version=4) for path in paths]
     defined = labels(notebooks)
     shown = [for_readers(n, entry, path.stem) for path, n in zip(paths, notebooks, strict=True)]
-    left_out = defined - labels(shown)  # figures that the study has no data for
+    left_out = defined - labels(shown)
     for path, notebook in zip(paths, shown, strict=True):
-        notebook = relabelled(without_references(notebook, left_out), defined, study)
+        notebook = relabelled(notebook, defined, study, left_out)
         notebook.cells.insert(1, new_markdown_cell(f"*Study: [{entry.title}](study.md)*"))
         nbformat.write(without_records(notebook), folder / path.name)
 
