@@ -144,6 +144,31 @@ def test_a_chapter_is_never_written_over(quick, tmp_path, kind, cell):
     assert source.read_bytes() == before
 
 
+@pytest.mark.parametrize("dead", [0, 2, 3])
+def test_a_kernel_that_dies_before_its_first_cell_is_started_again(
+    quick, monkeypatch, tmp_path, dead
+):
+    """Its port was taken by another that started at the same time."""
+    source, out, starts = tmp_path / "mine.ipynb", tmp_path / "out.ipynb", []
+    nbformat.write(chapter("X", "x", "n"), source)
+    copies = book_execute.papermill.execute_notebook
+
+    def execute(*arguments, **options):
+        starts.append(1)
+        if len(starts) <= dead:
+            raise RuntimeError("Kernel died before replying to kernel_info")
+        copies(*arguments, **options)
+
+    monkeypatch.setattr(book_execute.papermill, "execute_notebook", execute)
+    if dead == 3:
+        with pytest.raises(UserError, match="died three times before its first cell"):
+            book_execute.execute(source, "first", {}, out)
+    else:
+        book_execute.execute(source, "first", {}, out)
+    assert out.exists() == (dead < 3)
+    assert len(starts) == min(dead + 1, 3)
+
+
 @pytest.mark.parametrize("cell", ["n", "1 / 0"])
 def test_the_record_of_a_failure_replaces_neither_chapter_nor_other_notebooks(
     quick, tmp_path, cell

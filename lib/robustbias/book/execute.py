@@ -64,16 +64,7 @@ def execute(chapter: Path, study: str, parameters: dict[str, Any], out: Path) ->
     os.environ.setdefault("TQDM_DISABLE", "1")  # in a page a progress bar is a hundred lines
     with atomic(out) as partial:
         try:
-            papermill.execute_notebook(
-                str(chapter),
-                str(partial),
-                parameters=given,
-                kernel_name="python3",
-                cwd=str(chapter.parent),
-                progress_bar=sys.stderr.isatty(),
-                # no warning per run about local ports, no traceback of a kernel that Ctrl-C ended
-                extra_arguments=["--log-level=CRITICAL"],
-            )
+            _run(chapter, partial, given)
         except (PapermillExecutionError, DeadKernelError) as error:
             os.replace(partial, failed)
             raise UserError(
@@ -82,6 +73,37 @@ def execute(chapter: Path, study: str, parameters: dict[str, Any], out: Path) ->
         _anonymise(partial, chapter)
     failed.unlink(missing_ok=True)
     return out
+
+
+def _run(chapter: Path, out: Path, parameters: dict[str, Any]) -> None:
+    """papermill's run, with a kernel that did not start started again, twice at most.
+
+    Jupyter picks free ports for a kernel before the kernel binds them, so of several that start
+    at once one can find its port taken. It dies before any cell ran: to start again loses nothing.
+    """
+    for last in (False, False, True):
+        try:
+            papermill.execute_notebook(
+                str(chapter),
+                str(out),
+                parameters=parameters,
+                kernel_name="python3",
+                cwd=str(chapter.parent),
+                progress_bar=sys.stderr.isatty(),
+                # no warning per run about local ports, no traceback of a kernel that Ctrl-C ended
+                extra_arguments=["--log-level=CRITICAL"],
+            )
+            return
+        except DeadKernelError:  # while a cell ran
+            raise
+        except RuntimeError as error:
+            if "before replying" not in str(error):
+                raise
+            if last:
+                raise UserError(
+                    f"{chapter.stem}: its kernel died three times before its first cell; "
+                    "`python -m ipykernel_launcher` in a terminal shows why."
+                ) from error
 
 
 def _of_a_failed_run(path: Path) -> bool:
