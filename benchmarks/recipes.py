@@ -55,13 +55,15 @@ def result(name: str, changes: dict, network_name: str, n: int, epochs: int) -> 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    parser.add_argument("recipes", nargs="*", type=int, choices=range(1, 1 + len(RECIPES)))
+    parser.add_argument("recipes", nargs="*", type=int, metavar="RECIPE")
     parser.add_argument("--network", default="iconworld-resnet50-r-1")
     parser.add_argument("--epochs", type=int, default=0)
     parser.add_argument("--images", type=int, default=400)
     parser.add_argument("--store", action="store_true")
-    given = parser.parse_args()
-    for number in given.recipes or range(1, 1 + len(RECIPES)):
+    given, numbers = parser.parse_args(), range(1, 1 + len(RECIPES))
+    if wrong := set(given.recipes) - set(numbers):
+        parser.error(f"no recipe {wrong}; there are 1 to {len(RECIPES)}")
+    for number in given.recipes or numbers:
         name, changes = list(RECIPES.items())[number - 1]
         row = result(name, changes, given.network, given.images, given.epochs)
         print(json.dumps(row), flush=True)

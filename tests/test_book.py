@@ -185,6 +185,21 @@ def test_the_record_of_a_failure_replaces_neither_chapter_nor_other_notebooks(
     assert sorted(path.name for path in tmp_path.iterdir()) == [source.name, other.name]
 
 
+def test_of_a_progress_bar_a_chapter_keeps_what_it_wrote_last(monkeypatch, tmp_path):
+    monkeypatch.setattr(manifest, "study", lambda name: SimpleNamespace(name=name))
+    bar = "for i in tqdm(range(5), disable=False, mininterval=0):\n    time.sleep(0.1)"
+    source, out = tmp_path / "mine.ipynb", tmp_path / "out.ipynb"
+    nbformat.write(chapter("X", "x", f"import time\nfrom tqdm import tqdm\n{bar}"), source)
+    (text,) = [
+        output.text
+        for cell in nbformat.read(book_execute.execute(source, "first", {}, out), 4).cells
+        for output in cell.get("outputs", [])
+        if output.get("name") == "stderr"
+    ]
+    assert text.count("it/s") == 1
+    assert "5/5" in text
+
+
 def test_the_record_of_a_failure_goes_when_the_chapter_works_again(quick, lines, tmp_path):
     broken, out = tmp_path / "broken.ipynb", tmp_path / "out.ipynb"
     nbformat.write(chapter("X", "x", "1 / 0"), broken)

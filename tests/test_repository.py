@@ -104,6 +104,17 @@ def test_every_text_gives_the_drawings_of_openmoji_one_licence():
         assert all("CC BY-SA 4.0" in sentence for sentence in said), (name, said)
 
 
+def test_what_is_kept_of_a_network_is_of_one_in_the_manifest(tracked):
+    """Weights, records and visualisations leave with the network they belong to."""
+    known = [name for study in manifest.studies() for name in manifest.networks(study)]
+    folders = [ROOT / "checkpoints", ROOT / "book/static/visualisations"]
+    kept = [path for path in tracked if folders[0] in path.parents or folders[1] in path.parents]
+    records = [path.stem for path in kept if path.suffix == ".json"]
+    assert len(records) > 20
+    assert set(records) <= set(known)
+    assert [p.name for p in kept if not p.name.startswith(tuple(records))] == []
+
+
 def test_no_file_is_large(tracked):
     assert {path.name: path.stat().st_size for path in tracked if path.stat().st_size > 8e6} == {}
 

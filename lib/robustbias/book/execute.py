@@ -92,6 +92,7 @@ def _run(chapter: Path, out: Path, parameters: dict[str, Any]) -> None:
                 progress_bar=sys.stderr.isatty(),
                 # no warning per run about local ports, no traceback of a kernel that Ctrl-C ended
                 extra_arguments=["--log-level=CRITICAL"],
+                coalesce_streams=True,  # what a progress bar wrote last, instead of a hundred lines
             )
             return
         except DeadKernelError:  # while a cell ran
