@@ -189,6 +189,16 @@ def test_the_reference_is_alexnet_or_else_the_first_standard_network():
         ood_generalization_measure.standard([robust])
 
 
+def test_a_difference_of_mean_corruption_errors_may_be_many_points():
+    """They are per cent: a difference of 1 is small, and no bound."""
+    resamples = (0.5 + 0.02 * torch.randn(2000, 2, generator=seeded())).clamp(0, 1)
+    boot = Bootstrap(torch.tensor([0.5, 0.497]), resamples)
+    _, mean = corruption_error.mean_corruption_error(boot, [0], ("fog",), 1, 100)
+    low, high = mean.difference([1], [0]).interval()
+    assert float(low) < -5
+    assert float(high) > 5
+
+
 def test_alexnet_s_has_a_mean_corruption_error_of_100_with_certainty(table):
     own = rows(table, metric="mce", regime="standard").iloc[0]
     assert own[["value", "low", "high"]].tolist() == [100, 100, 100]

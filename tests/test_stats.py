@@ -101,6 +101,21 @@ def test_resamples_with_nothing_to_divide_by_widen_the_interval_to_the_bounds():
     assert float(boot.value) == 1.0
 
 
+def test_the_interval_of_a_ratio_or_a_difference_of_percentages_is_not_cut_to_that_of_a_share():
+    resamples = torch.randn(2000, 3, generator=seeded()) * torch.tensor([0.2, 0.2, 2.0])
+    boot = stats.Bootstrap(torch.tensor([0.9, 0.3, 0.8]), resamples + torch.tensor([0.9, 0.3, 0.8]))
+    low, high = boot.interval()
+    assert float(high[0]) == pytest.approx(0.9 + 0.2 * 1.96, abs=0.05)
+    assert float(low[1]) == pytest.approx(0.3 - 0.2 * 1.96, abs=0.05)
+    assert float(low[2]) < -2.5
+
+
+def test_a_wide_interval_of_a_share_over_trainings_ends_at_its_bounds():
+    resamples = torch.tensor([0.9, 0.99]) + torch.zeros(50, 2)
+    boot = stats.Bootstrap(resamples[0], resamples).mean([[0, 1]], trainings=True)
+    assert float(boot.interval()[1]) == 1.0
+
+
 def test_percentile_agrees_with_torch_quantile():
     replicates = torch.randn(101, 3, generator=seeded())
     torch.testing.assert_close(

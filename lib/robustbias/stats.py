@@ -73,6 +73,7 @@ class Bootstrap:
     Resamples are NaN where one left nothing to divide by. Such a resample could be anything
     between the `bounds`, so it widens the interval on both sides. Bounds of NaN make the interval
     NaN where such resamples reach its ends; without bounds (None) the resample counts as the value.
+    No interval ends outside the bounds, except of a column that has values there: it is no share.
 
     `stretch` widens a column's interval for what the resamples of few clusters lack: they vary
     too little, by (g - 1) / g, and a t quantile belongs to g - 1 degrees of freedom. With crossed
@@ -221,7 +222,10 @@ class Bootstrap:
             reach = self._reach(tail)
             low, high = low.minimum(self.value - reach), high.maximum(self.value + reach)
         floor, ceiling = (-torch.inf, torch.inf) if self.bounds is None else self.bounds
-        inside = (self.value >= floor) & (self.value <= ceiling)  # a mean may lie outside
+        room = 1e-4  # for rounding
+        within = (self.resamples >= floor - room) & (self.resamples <= ceiling + room)
+        inside = (self.value >= floor) & (self.value <= ceiling)
+        inside &= (within | self.resamples.isnan()).all(0)
         return (
             torch.where(inside, low.clamp_min(floor), low),
             torch.where(inside, high.clamp_max(ceiling), high),

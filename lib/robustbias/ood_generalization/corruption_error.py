@@ -9,6 +9,8 @@ The relative reading corrects for accuracy on clean images and may exceed 1; the
 compares S and R on the same images. The three are never averaged or put in one column.
 """
 
+import math
+
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Generator, Tensor
@@ -137,6 +139,6 @@ def mean_corruption_error(
     replicates = accuracy.resamples.unflatten(1, shape)
     replicates = corruption_errors(replicates, reference, 0.5 / n)
     return (
-        Bootstrap(one_by_one.flatten(), replicates.flatten(1)),
-        Bootstrap(one_by_one.mean(0), replicates.mean(1)),
+        Bootstrap(one_by_one.flatten(), replicates.flatten(1), (0.0, math.inf)),
+        Bootstrap(one_by_one.mean(0), replicates.mean(1), (0.0, math.inf)),
     )
