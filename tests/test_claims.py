@@ -287,6 +287,12 @@ def test_a_notebook_gets_a_table_and_plain_records_that_give_the_claims_again():
     assert Claim.of(second).sentence == both[1].sentence
 
 
+def test_what_is_excluded_has_the_decimals_of_the_interval():
+    claim = made(-0.004, 0.003)
+    assert claim.sentence.startswith("**no relevant effect**: R minus S is -0.001 [-0.004, 0.003]")
+    assert claim.sentence.endswith("Effects beyond [-0.004, 0.003] are excluded.")
+
+
 def test_an_answer_has_a_sentence_per_statement_in_the_order_asked_for():
     judged = [
         made(0.1, 0.2, id="C9.a"), made(-0.2, 0.2, id="C9.b"),

@@ -161,8 +161,7 @@ class Claim:
     @property
     def ends(self) -> str:
         """The ends of the interval, between which the effect lies."""
-        low, high = (round(end, 2) + 0.0 for end in (self.interval.low, self.interval.high))
-        return f"[{low:.2f}, {high:.2f}]"
+        return self.measured.partition(" ")[2]  # as many decimals as there
 
     @property
     def _smallest(self) -> str:
