@@ -209,7 +209,7 @@ def test_evaluation_stays_in_the_ball_and_in_the_box_and_says_who_is_fooled(
     assert not any(module.training for module in network.modules())
 
 
-def test_evaluation_costs_at_most_five_times_pgd_on_two_losses_and_leaves_who_is_fooled(images):
+def test_evaluation_costs_at_most_six_times_pgd_on_two_losses_and_leaves_who_is_fooled(images):
     """An image that nothing fools pays for everything; one that is fooled at once, for little."""
 
     class Counted(nn.Module):
@@ -221,7 +221,7 @@ def test_evaluation_costs_at_most_five_times_pgd_on_two_losses_and_leaves_who_is
             return logits + torch.eye(16)[0] * self.lead
 
     cost, labels, steps = Counted(), torch.zeros(12, dtype=torch.long), 20
-    for cost.lead, most in ((1.0, 5 * 2.25 * steps + 20), (-1.0, 2)):
+    for cost.lead, most in ((1.0, 6 * 2.25 * steps), (-1.0, 2)):
         cost.seen = 0
         found = attacks.worst_case(cost, images, labels, norm="l2", eps=0.5, steps=steps)
         assert cost.seen / len(images) <= most

@@ -114,7 +114,8 @@ def headline(number, regime, value, **fields):
     return about | {"number": number, "value": value} | ends | fields
 
 
-def test_a_study_page_has_the_means_of_pairs_over_trainings(tmp_path):
+def test_a_study_page_has_the_means_of_pairs_over_trainings(tmp_path, monkeypatch):
+    monkeypatch.setattr(pages, "_stored", lambda _: pd.DataFrame())
     sides = {"standard": 0.1, "robust": 0.5, "robust - standard": 0.4}
     names = {"standard": "iconworld-alexnet-s", "robust": "iconworld-alexnet-r"}
     names["robust - standard"] = "R - S"
@@ -184,11 +185,12 @@ def test_recipes_are_compared_in_a_table(monkeypatch):
         "average": 0.0, "seconds": 600.0, "images": 400, "clean": 0.9, "robust": 0.5,
         "plateau": True, "commit": "abc", "device": "abacus", "threads": 1, "command": "python x",
     }  # fmt: skip
-    rows = [row, row | {"recipe": "averaged", "robust": 0.6, "plateau": False}]
+    rows = [row | {"recipe": "averaged", "robust": 0.6, "average": 0.9, "plateau": False}, row]
     monkeypatch.setattr(pages, "_stored", lambda _: pd.DataFrame(rows))
     text = pages.recipes()
     assert "| full radius | 20 | 0, 0.2 | 0 | 10 | 0.90 | 0.50 | yes |" in text
-    assert "| averaged | 20 | 0, 0.2 | 0 | 10 | 0.90 | 0.60 | no |" in text
+    assert "| averaged | 20 | 0, 0.2 | 0.9 | 10 | 0.90 | 0.60 | no |" in text
+    assert text.index("full radius") < text.index("averaged")  # the file is sorted by name
     assert "`python x`, abacus, threads: 1, commit `abc`" in text
 
 

@@ -267,6 +267,7 @@ def recipes() -> str:
     rows = _stored("recipes")
     if rows.empty:
         return ""
+    rows = rows.sort_values(["average", "warm"], kind="stable")  # each adds to the one before
     lines = [
         [row.recipe, row.epochs, f"{row.warm:g}, {row.ramp:g}", f"{row.average:g}",
          f"{row.seconds / 60:.0f}", f"{row.clean:.2f}", f"{row.robust:.2f}",
