@@ -212,6 +212,16 @@ def test_the_record_of_a_failure_goes_when_the_chapter_works_again(quick, lines,
     assert not out.with_suffix(".failed.ipynb").exists()
 
 
+def test_a_chapter_whose_kernel_died_runs_again(monkeypatch, tmp_path):
+    monkeypatch.setattr(manifest, "study", lambda name: SimpleNamespace(name=name))
+    source, out = tmp_path / "mine.ipynb", tmp_path / "out.ipynb"
+    nbformat.write(chapter("X", "x", "import os; os.kill(os.getpid(), 9)"), source)
+    for _ in range(2):
+        with pytest.raises(UserError, match="its kernel died"):
+            book_execute.execute(source, "first", {}, out)
+    assert out.with_suffix(".failed.ipynb").exists()
+
+
 def test_labels_get_the_study_where_they_are_defined_and_where_they_are_used():
     notebook = chapter("Lines", "eps")
     notebook.cells[0].source += " Not fig-epsilon, not config-eps."

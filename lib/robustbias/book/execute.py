@@ -112,7 +112,8 @@ def _of_a_failed_run(path: Path) -> bool:
         notebook = nbformat.read(path, as_version=4)
     except (OSError, ValueError, nbformat.ValidationError):
         return False
-    return notebook.metadata.get("papermill", {}).get("exception") is True
+    record = notebook.metadata.get("papermill", {})
+    return record.get("exception", False) is not False  # None: its kernel died
 
 
 def execute_study(
