@@ -47,6 +47,10 @@ def weights(wildcards):
     return sorted(path for path in paths if path.is_file())
 
 
+def data(wildcards):
+    return edition.data_here(wildcards.study)
+
+
 def given(wildcards):
     """The edition's parameters of a chapter, as options of `robustbias run`."""
     chosen = edition.parameters(wildcards.study, wildcards.chapter)
@@ -130,6 +134,7 @@ rule share:
         touch("_build/shares/{study}/{chapter}/{worker}of{workers}"),
     params:
         given=given,
+        data=data,
     threads: threads
     resources:
         heavy=heavy,
@@ -151,6 +156,7 @@ rule execute:
         "_build/notebooks/{study}/{chapter}.ipynb",
     params:
         given=given,
+        data=data,
     log:
         "_build/logs/{study}/{chapter}.log",
     threads: threads

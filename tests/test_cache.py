@@ -18,6 +18,19 @@ def test_an_array_is_made_once_for_each_key(image_cache):
     assert len(calls) == 2
 
 
+def test_other_code_makes_other_pixels(image_cache, tmp_path):
+    makers = []
+    for at, line in enumerate(["return PIXELS", "return PIXELS  # a comment", "return PIXELS + 1"]):
+        path = tmp_path / f"maker{at}.py"
+        path.write_text(f"def made():\n    {line}\n")
+        values = {"PIXELS": PIXELS}
+        exec(compile(path.read_text(), str(path), "exec"), values)
+        makers.append(values["made"])
+    same = [cached_pixels("test", ["a"], made).numpy() for made in makers]
+    assert len(list(image_cache.rglob("*.npy"))) == 2
+    np.testing.assert_array_equal(same[2], PIXELS + 1)
+
+
 def test_a_full_disk_is_one_clear_error_and_leaves_nothing(image_cache, monkeypatch):
     def full(file, array):
         file.write(b"half")

@@ -263,7 +263,7 @@ def test_the_conclusion_names_every_statement_with_each_verdict_and_where_it_has
     lines = findings_report.conclusion(table).splitlines()
     assert lines == [
         "- **Supported on every study that can test it**: larger shape bias, C9.late.",
-        "- **Contradicted, against the paper**: better on stylized images (Icon world).",
+        "- **Contradicted**: better on stylized images (Icon world).",
         "- **No relevant effect**: lower clean accuracy (Icon world).",
         "- **Undetermined**: accuracy under attack, better on black silhouettes (Icon world).",
         "- **Not testable on any study**: more colour detectors.",

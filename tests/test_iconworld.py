@@ -42,13 +42,39 @@ def test_conflict_stimuli_are_all_pairs_and_are_named_after_both_cues(world):
 def test_the_stimuli_of_a_cluster_differ_in_texture_alone(world):
     stimuli = world.cue_conflict()
     cluster = [n.split("-")[0] for n in stimuli.names]
-    first = [i for i, name in enumerate(cluster) if name == cluster[0]]
-    assert len(first) == 15
+    first = list(range(15))
+    assert len({cluster[i] for i in first}) == 1
     pixels = floats(stimuli.pixels[first])
     spread = pixels.std(0).mean(0)
     # the background is one picture plus pixel noise; the object carries fifteen textures
     assert spread.quantile(0.1) < 1.3 * SMALL.pixel_noise
     assert spread.max() > 3 * SMALL.pixel_noise
+
+
+def test_images_and_conflicts_of_one_drawing_are_one_cluster(world):
+    """A drawing is drawn again and again, in other poses; a shape image may be of any."""
+    val = world.val(160)
+    drawings = val.clusters
+    assert len(drawings) == 160
+    assert len(drawings.unique()) < 89  # the held-out drawings
+    of_category = world.designs.category[drawings]
+    assert torch.equal(of_category, val.labels)
+    assert torch.equal(val.take(torch.tensor([5, 3])).clusters, drawings[[5, 3]])
+    assert torch.equal(world.edges(160).clusters, drawings)
+    conflicts = world.cue_conflict()
+    named = {name.split("-")[0] for name in conflicts.names}
+    assert len(named) <= 16 * SMALL.conflict_repeats
+    assert {int(n.lstrip("abcdefghijklmnopqrstuvwxyz")) for n in named} <= set(range(1, 1000))
+
+
+def test_separate_cues_share_no_pose_and_are_of_two_categories(world):
+    conflicts = world.separate_cues()
+    assert len(conflicts) == SMALL.val_images
+    assert (conflicts.shape != conflicts.texture).all()
+    assert len(set(conflicts.names)) == len(conflicts)
+    counts = torch.bincount(conflicts.texture, minlength=16)
+    assert counts.min() > 0
+    assert len(conflicts.pixels.flatten(1).unique(dim=0)) == len(conflicts)
 
 
 def test_conflict_masks_are_where_the_textures_of_a_cluster_differ(world):

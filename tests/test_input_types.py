@@ -14,10 +14,11 @@ import toy_study
 from robustbias import claims
 from robustbias.concepts import figures as concepts_figures
 from robustbias.concepts import report as concepts_report
-from robustbias.concepts.measure import concept_set, dissection, unit_examples
+from robustbias.concepts.measure import THRESHOLD, concept_set, dissection, unit_examples
 from robustbias.concepts.measure import labels as unit_labels
 from robustbias.images import CueConflict, Images, floats
 from robustbias.input_types import figures as input_types_figures
+from robustbias.input_types import measure
 from robustbias.input_types import report as input_types_report
 from robustbias.input_types.measure import (
     effective_classes,
@@ -171,7 +172,35 @@ def test_concepts_of_detectors_leave_out_units_without_any(table):
     means = table[(table["network"] == "toy-r") & (table["scope"] == "network")]
     mean = means.set_index("metric").loc["concepts_of_detectors"]
     assert 0 < mean["n"] == (concepts > 0).sum() < len(concepts)
-    assert mean["value"] == pytest.approx(concepts[concepts > 0].mean())
+    net = own[own["metric"] == "concepts_of_detectors"]["value"]
+    assert mean["value"] == pytest.approx(net.mean())
+    assert (net.to_numpy() <= concepts[concepts > 0].to_numpy()).all()
+
+
+def test_concepts_that_masks_of_other_images_give_as_well_do_not_count(monkeypatch):
+    made = study(monkeypatch)
+    table = input_types(made, k=8, draws=50)
+    found = dissection(made)
+    keys = ["network", "layer", "unit"]
+    met = found[(found["metric"] == "iou") & (found["value"] > THRESHOLD)].groupby(keys).size()
+    null = found[found["metric"] == "null_concepts"].set_index(keys)["value"]
+    net = table[(table["scope"] == "unit") & (table["metric"] == "concepts_of_detectors")]
+    expected = (met - null).dropna()
+    actual = net.set_index(keys)["value"]
+    assert null.max() > 0  # else nothing is tested
+    assert actual.sort_index().to_dict() == expected.sort_index().to_dict()
+
+
+def test_conflicts_in_a_pose_of_their_own_come_before_those_that_decide(monkeypatch):
+    made = study(monkeypatch)
+    val = made.source.val()
+    names = ("dog", "cat", "car", "bear")
+    own = CueConflict(val.pixels, val.labels, (val.labels + 1) % 4, names, ())
+    made.source.separate_cues = lambda: own
+    pixels, labels, kind = measure._counted(made, val, 8)
+    assert torch.equal(pixels, own.pixels)
+    assert torch.equal(labels[1], own.texture)
+    assert kind == "categories"
 
 
 def test_wrong_requests_are_refused(monkeypatch):

@@ -136,6 +136,14 @@ def test_a_file_of_another_encoding_is_refused(written):
         manifest.networks()
 
 
+@pytest.mark.parametrize("title", ["[network.n] # mine", '[network."n"]', "[network.n]  "])
+def test_a_hash_is_written_below_any_title_that_toml_knows(written, title):
+    path = written(NETWORK.replace("[network.n]", title).replace("weights =", "  weights ="))
+    manifest.set_hash("n", "a" * 64)
+    assert manifest.network("n").sha256 == "a" * 64
+    assert title in path.read_text()
+
+
 def test_a_hash_is_written_into_its_own_entry_alone(written):
     path = written(NETWORK + "\n# the second\n" + NETWORK.replace("network.n", "network.m"))
     before = path.read_text().splitlines()
@@ -195,6 +203,9 @@ def test_the_data_directory_is_a_setting(monkeypatch, tmp_path):
     assert manifest.data_directory() == tmp_path
     monkeypatch.delenv("ROBUSTBIAS_DATA")
     assert manifest.data_directory() == manifest.ROOT / "data"
+    monkeypatch.setenv("ROBUSTBIAS_DATA", "sets")
+    monkeypatch.chdir(tmp_path)  # as a chapter's kernel works elsewhere than a command
+    assert manifest.data_directory() == manifest.ROOT / "sets"
 
 
 @pytest.mark.parametrize(

@@ -94,6 +94,14 @@ def test_converted_weights_are_read_in_place_of_the_original(tmp_path):
     converted = zoo.convert(one)
     assert converted == tmp_path / "a.pt.safetensors"
     assert checkpoints.metadata(converted)["network"] == "mine"
+    whole, other = path.read_bytes(), original("squeezenet1_1")
+    other.classifier[1].bias.data += 1
+    miniature.saved(path, "resnet50", "robustness", other)
+    with pytest.raises(UserError, match=r"converted from a file .* a\.pt has .* convert again"):
+        zoo.load(one)
+    path.write_bytes(whole)
+    with pytest.raises(UserError, match=r"with other patterns `rename`"):
+        zoo.load(dataclasses.replace(one, rename={"^a": "b"}))
     path.unlink()
     after = zoo.load(one)
     assert torch.equal(before(pixels), after(pixels))

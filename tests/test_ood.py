@@ -105,7 +105,7 @@ def test_the_three_readings_by_hand():
     clean = torch.tensor([[1, 0], [1, 1], [1, 1], [0, 1]]).bool()
     changed = torch.tensor([[1, 0], [0, 1], [1, 1], [1, 0]]).float()[:, None]
     found = corruption_error.paired(
-        changed, clean, torch.tensor([1, 0]), generator=seeded(), draws=50
+        changed, clean, torch.tensor([1, 0]), torch.arange(4), generator=seeded(), draws=50
     )
     assert found[""].value.tolist() == [0.75, 0.5]
     assert found["_relative"].value.tolist() == [1.0, pytest.approx(2 / 3)]
@@ -127,9 +127,23 @@ def test_a_difference_of_equal_networks_is_zero_in_every_resample():
     hits = (torch.rand(50, 3, 1, generator=seeded()) > 0.4).float().expand(-1, -1, 2)
     clean = (torch.rand(50, 1, generator=seeded()) > 0.1).expand(-1, 2)
     for boot in corruption_error.paired(
-        hits, clean, torch.tensor([1, 0]), generator=seeded(), draws=100
+        hits, clean, torch.tensor([1, 0]), torch.arange(50), generator=seeded(), draws=100
     ).values():
         assert boot.difference([0, 2, 4], [1, 3, 5]).resamples.abs().max() == 0
+
+
+def test_images_of_one_drawing_are_resampled_together():
+    """Ten copies of each of 20 images tell no more than the 20."""
+    once = (torch.rand(20, 1, 2, generator=seeded()) > 0.4).float()
+    clean = torch.ones(20, 2).bool()
+    widths = []
+    for copies in (1, 10):
+        hits, base = once.repeat(copies, 1, 1), clean.repeat(copies, 1)
+        drawings = torch.arange(20).repeat(copies)
+        data = (hits, base, torch.tensor([1, 0]), drawings)
+        low, high = corruption_error.paired(*data, generator=seeded())[""].interval()
+        widths.append(high - low)
+    torch.testing.assert_close(*widths)
 
 
 def test_the_mean_corruption_error_is_a_mean_of_ratios():

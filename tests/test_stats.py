@@ -35,6 +35,35 @@ def test_a_proportion_of_nothing_is_refused(successes, n):
         stats.wilson(successes, n)
 
 
+def test_a_share_of_copies_tells_no_more_than_the_share_of_what_was_copied():
+    hits = torch.rand(60, generator=torch.Generator().manual_seed(0)) > 0.4
+    alone = stats.share(hits, torch.arange(60))
+    assert alone == stats.wilson(int(hits.sum()), 60)
+    copied = stats.share(hits.repeat(9), torch.arange(60).repeat(9))
+    assert (copied.value, copied.n) == (pytest.approx(alone.value), 540)
+    assert copied.high - copied.low == pytest.approx(alone.high - alone.low, rel=0.05)
+    mixed = stats.share(hits.repeat(9), torch.arange(540) % 54)  # clusters that say nothing
+    assert mixed.high - mixed.low < 0.5 * (alone.high - alone.low)
+
+
+def test_trials_that_all_failed_count_as_often_as_there_are_clusters():
+    none = stats.share(torch.zeros(200).bool(), torch.arange(200) % 50)
+    assert (none.value, none.low) == (0, pytest.approx(0))
+    assert stats.wilson(0, 50).high < none.high < 1.1 * stats.wilson(0, 50).high
+
+
+def test_intervals_of_clustered_shares_cover_the_truth():
+    """200 trials of 50 drawings whose own chances vary; the mean chance is 0.3."""
+    generator, covered = torch.Generator().manual_seed(0), 0
+    drawings = torch.arange(200) % 50
+    for _ in range(400):
+        chance = 0.6 * torch.rand(50, generator=generator)
+        hits = torch.rand(200, generator=generator) < chance[drawings]
+        made = stats.share(hits, drawings)
+        covered += made.low <= 0.3 <= made.high
+    assert 0.92 <= covered / 400 <= 0.98
+
+
 def test_replicates_equal_a_loop_that_concatenates_the_drawn_clusters():
     numerators = torch.tensor([[1.0], [0.0], [1.0], [1.0], [0.0]])
     denominators = torch.ones(5, 1)

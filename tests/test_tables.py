@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import toy_study
-from robustbias import tables
+from robustbias import manifest, tables
 from robustbias.studies import paired
 from robustbias.utils import UserError
 
@@ -40,6 +40,9 @@ def test_a_table_is_measured_once_and_read_back_equal():
     assert first["value"].tolist() == [3.0, 6.0]
 
 
+OTHER_LAYERS = dataclasses.replace(toy_study.entry("toy-r", "robust", 0.5), layers=("body",))
+
+
 class OtherImages(toy_study.Source):
     digest = "other images"
 
@@ -57,8 +60,9 @@ class OtherImages(toy_study.Source):
         },
         {"entry": dataclasses.replace(toy_study.study().entry, sizes=(16,))},
         {"entry": dataclasses.replace(toy_study.study().entry, name="other")},
+        {"entries": [toy_study.study().entries[0], OTHER_LAYERS]},
     ],
-    ids=["seed", "images", "weights", "study", "name"],
+    ids=["seed", "images", "weights", "study", "name", "network"],
 )
 def test_whatever_a_value_depends_on_is_in_the_key(change):
     study = toy_study.study()
@@ -66,6 +70,44 @@ def test_whatever_a_value_depends_on_is_in_the_key(change):
     other = toy_study.study(**change)
     tables.cached(doubled, other, other.entries)
     assert len(CALLS) == 2
+
+
+def test_where_the_weights_are_and_prose_are_not_in_the_key():
+    study = toy_study.study()
+    tables.cached(doubled, study, study.entries)
+    moved = [
+        dataclasses.replace(entry, title="T", weights="elsewhere", sha256="1" * 64)
+        for entry in study.entries
+    ]
+    tables.cached(doubled, toy_study.study(entries=moved), moved)
+    assert len(CALLS) == 1
+
+
+def test_the_tables_of_a_concept_set_are_in_the_key(monkeypatch, tmp_path):
+    monkeypatch.setenv("ROBUSTBIAS_DATA", str(tmp_path))
+    keys = []
+    for content in ("a", "a", "b"):
+        folder = tmp_path / manifest.dataset("broden").path
+        folder.mkdir(exist_ok=True)
+        (folder / "index.csv").write_text(content)
+        study = toy_study.study()
+        depends = tables.dependencies(doubled, study, [], {"concepts": "broden"})
+        keys.append(tables.key(depends))
+    assert keys[0] == keys[1] != keys[2]
+
+
+def test_an_unreadable_table_that_may_be_whole_is_kept(monkeypatch):
+    study = toy_study.study()
+    tables.cached(doubled, study, study.entries)
+    (path,) = tables.folder().rglob("*.parquet")
+
+    def busy(*_, **__):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(tables.pq, "read_table", busy)
+    with pytest.raises(OSError, match="Too many open files"):
+        tables.cached(doubled, study, study.entries)
+    assert path.is_file()
 
 
 def test_arguments_and_the_set_of_networks_are_in_the_key():

@@ -298,10 +298,50 @@ def test_a_state_of_another_recipe_or_a_damaged_one_is_refused(tmp_path):
     other = training.Recipe(epochs=5, batch=32, bfloat16=False)
     with pytest.raises(UserError, match="of a run with another recipe"):
         trained(tmp_path, how=other)
+    other = Dots()
+    other.digest = "other dots"
+    with pytest.raises(UserError, match=r"is of a run on other images; delete it"):
+        trained(tmp_path, source=other)
     state = tmp_path / "toy.state.safetensors"
     state.write_bytes(state.read_bytes()[:-10])
     with pytest.raises(UserError, match=r"is damaged.*delete it"):
         trained(tmp_path)
+
+
+def test_a_call_that_was_killed_keeps_its_finished_networks(monkeypatch, tmp_path):
+    """Two networks; the second is interrupted. The same call again trains that one alone."""
+    epochs, names = [], ["iconworld-alexnet-s-1", "iconworld-alexnet-r-1"]
+
+    class Counted(Dots):
+        def __init__(self, stops):
+            super().__init__()
+            self.stops = stops
+
+        def train(self, epoch=0, seed=0):
+            epochs.append(epoch)
+            if len(epochs) == self.stops:
+                raise KeyboardInterrupt
+            return super().train(epoch, seed)
+
+    published = []
+    monkeypatch.setattr(training, "STATES", tmp_path)
+    monkeypatch.setattr(training, "recipe", lambda *_, **__: TOY)
+    monkeypatch.setattr(training.studies, "source", lambda *_: Counted(6))
+    monkeypatch.setattr(training.zoo, "untrained", lambda e, _: named(e))
+    monkeypatch.setattr(training, "publish", lambda net, report: published.append(report))
+
+    def named(entry):
+        net = network(classes=4)
+        net.entry = dataclasses.replace(net.entry, name=entry.name)
+        return net
+
+    with pytest.raises(KeyboardInterrupt):
+        training.train_study("iconworld", networks=names, device="cpu")
+    assert epochs == [0, 1, 2, 3, 0, 1]
+    training.train_study("iconworld", networks=names, device="cpu")
+    assert epochs == [0, 1, 2, 3, 0, 1, 1, 2, 3]
+    assert [report["network"] for report in published] == [names[0], *names]
+    assert list(tmp_path.glob("*.safetensors")) == []
 
 
 def test_bfloat16_trains_as_well():

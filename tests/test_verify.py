@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import nbformat
 import pandas as pd
@@ -9,7 +10,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from robustbias import tables
-from robustbias.book import edition, pages, verify
+from robustbias.book import edition, execute, pages, verify
 from robustbias.findings import measure as findings_measure
 from robustbias.utils import CLAIMS, HEADLINES, PROVENANCE, TABLES, UserError
 from toy_book import chapter, command, repository
@@ -269,6 +270,21 @@ def test_a_number_that_differs_is_printed_with_status_1(copied):
     assert "01_lines: claim C9.lines value: 0.4 -> 0.3 (deviation 0.1" in run.stdout
     assert "02_more: output 1, line 1, number 1: 3.0 -> 4.0" in run.stdout
     assert not (copied / "book/first/verified.json").exists()  # nothing was measured again
+
+
+def test_a_chapter_that_is_killed_is_an_error_too(copied, monkeypatch):
+    killed = SimpleNamespace(returncode=-9, stderr="")
+    monkeypatch.setattr(execute.subprocess, "run", lambda *_, **__: killed)
+    monkeypatch.setattr(execute.edition, "parameters", lambda *_: {})
+    with pytest.raises(UserError, match="01_lines on first ended with status -9"):
+        execute.execute_study("first", ["01_lines"], copied / "out")
+
+
+def test_two_verifications_do_not_share_a_folder(copied):
+    with edition.alone(copied / "_build" / "verify.lock", "verification"):
+        run = command(copied, "robustbias", "verify", "first")
+    assert run.returncode == 2
+    assert "error: another verification is running here" in run.stderr
 
 
 def test_a_chapter_that_fails_is_one_error(copied):

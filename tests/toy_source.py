@@ -9,6 +9,8 @@ from robustbias.images.source import Source
 class Dots(Source):
     """`n` images of 64 x 64 pixels an epoch; label k has quarter k brighter."""
 
+    digest = "dots"
+
     def __init__(self, n: int = 128):
         self.n = n
 

@@ -616,7 +616,7 @@ STATEMENTS = (
     Statement(
         "C5.concepts", "fewer concepts per detector",
         "Units of R networks that detect concepts detect fewer each.", _ABSTRACT,
-        "concepts of a unit that detects any, R minus S",
+        "concepts of a unit that detects any, less chance, R minus S",
         _PAIR | {"metric": "concepts_of_detectors"}, SCORE, above=False, least=UNITS,
     ),
     Statement(

@@ -275,24 +275,27 @@ def verify(
     if not names:
         raise UserError("no study is published here; run `make publish STUDY=name` first.")
     differing = 0
-    for name in names:
-        old = against or edition.PUBLISHED / name
-        here = tables_module.folder() if stored else book_verify.FOLDER / "tables"
-        if tables and (tables.resolve() == here.resolve() or not (tables / name).is_dir()):
-            raise UserError(
-                f"--tables {tables}: expected another table store, with a folder {name}."
-            )
-        new = book_verify.recomputed(name, old, jobs=jobs, stored=stored)
-        rows = book_verify.compared(old, new, tolerance)
-        print(f"{name}, compared with {old}:", *book_verify.report(rows), sep="\n  ")
-        differing += rows["differing"].sum()
-        if not against and not stored:
-            print(f"  kept in {book_verify.record(name, rows, new, tolerance)}")
-        if tables:
-            changes = manifest.settings(renamed)
-            rows = book_verify.compared_tables(tables / name, here / name, tolerance, changes)
-            print(f"{name}, compared with {tables / name}:", *book_verify.report(rows), sep="\n  ")
+    with edition.alone(book_verify.FOLDER.with_suffix(".lock"), "verification"):
+        for name in names:
+            old = against or edition.PUBLISHED / name
+            here = tables_module.folder() if stored else book_verify.FOLDER / "tables"
+            if tables and (tables.resolve() == here.resolve() or not (tables / name).is_dir()):
+                raise UserError(
+                    f"--tables {tables}: expected another table store, with a folder {name}."
+                )
+            new = book_verify.recomputed(name, old, jobs=jobs, stored=stored)
+            rows = book_verify.compared(old, new, tolerance)
+            print(f"{name}, compared with {old}:", *book_verify.report(rows), sep="\n  ")
             differing += rows["differing"].sum()
+            if not against and not stored:
+                print(f"  kept in {book_verify.record(name, rows, new, tolerance)}")
+            if tables:
+                changes = manifest.settings(renamed)
+                rows = book_verify.compared_tables(tables / name, here / name, tolerance, changes)
+                print(
+                    f"{name}, compared with {tables / name}:", *book_verify.report(rows), sep="\n  "
+                )
+                differing += rows["differing"].sum()
     raise typer.Exit(int(differing > 0))
 
 

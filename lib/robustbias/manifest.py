@@ -18,12 +18,20 @@ from typing import Any
 from robustbias import utils
 from robustbias.utils import UserError
 
-ROOT = Path(os.environ.get("ROBUSTBIAS_ROOT", Path(__file__).resolve().parents[2]))
+ROOT = Path(os.environ.get("ROBUSTBIAS_ROOT", Path(__file__).parents[2])).expanduser().resolve()
+
+
+def place(name: str, usual: str) -> Path:
+    """The folder $ROBUSTBIAS_NAME, else `usual`; relative to the repository, wherever one works.
+
+    A chapter's kernel works in chapters/, and has to find what a command put there.
+    """
+    return ROOT / Path(os.environ.get(f"ROBUSTBIAS_{name}", usual)).expanduser()
 
 
 def data_directory() -> Path:
     """Folder of the downloaded data sets: $ROBUSTBIAS_DATA, else `data/` in the repository."""
-    return Path(os.environ.get("ROBUSTBIAS_DATA", ROOT / "data")).expanduser()
+    return place("DATA", "data")
 
 
 def check_output(path: Path, *inputs: Path) -> None:
@@ -369,22 +377,27 @@ def set_hash(name: str, sha256: str) -> None:
     with utils.locked(ROOT / "_build" / "locks" / "networks.lock"):
         for path in _paths("networks"):
             text = path.read_text(encoding="utf-8")
-            if f"[network.{name}]\n" in text:
+            if (changed := _with_hash(text, name, sha256)) is not None:
                 with utils.atomic(path) as partial:
-                    partial.write_text(_with_hash(text, name, sha256), encoding="utf-8")
+                    partial.write_text(changed, encoding="utf-8")
                 break
         else:
             raise UserError(f"no [network.{name}] in data_manifest/networks; add the entry.")
     _network_tables.cache_clear()
 
 
-def _with_hash(text: str, name: str, sha256: str) -> str:
-    head, mark, rest = text.partition(f"[network.{name}]\n")
-    entry, between, after = rest.partition("\n[")
-    lines = [line for line in entry.split("\n") if not line.startswith("sha256")]
-    at = 1 + next(i for i, line in enumerate(lines) if line.startswith("weights"))
-    lines.insert(at, f'sha256 = "{sha256}"')
-    return head + mark + "\n".join(lines) + between + after
+def _with_hash(text: str, name: str, sha256: str) -> str | None:
+    """The file with the hash in the network's table; None where it has no such table."""
+    quoted = rf"""(?:{re.escape(name)}|"{re.escape(name)}"|'{re.escape(name)}')"""
+    title = re.search(rf"(?m)^[ \t]*\[network\.{quoted}\][ \t]*(?:#.*)?\n", text)
+    if title is None:
+        return None
+    entry, between, after = text[title.end() :].partition("\n[")
+    line = f'sha256 = "{sha256}"'
+    entry, found = re.subn(r"(?m)^[ \t]*sha256[ \t]*=.*$", line, entry, count=1)
+    if not found:
+        entry = re.sub(r"(?m)^([ \t]*weights[ \t]*=.*)$", rf"\1\n{line}", entry, count=1)
+    return text[: title.end()] + entry + between + after
 
 
 # -- --------------------------------------------------------------------------------------------

@@ -1,8 +1,9 @@
 """Intervals and nulls: every number in the book comes with one.
 
-Proportions of independent images use Wilson's interval. Ratios over stimuli that share a source
-image use the percentile bootstrap over those clusters. All columns of one bootstrap see the same
-resampled clusters, so a difference between two of its columns is a paired difference.
+Proportions of images use Wilson's interval, with an effective number of them where several are of
+one drawing. Ratios over stimuli that share a source image or a drawing use the percentile bootstrap
+over those clusters. All columns of one bootstrap see the same resampled clusters, so a difference
+between two of its columns is a paired difference.
 """
 
 import re
@@ -14,7 +15,7 @@ from typing import Any
 import pandas as pd
 import scipy.stats
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from robustbias.studies import Study, pairs
@@ -22,6 +23,7 @@ from robustbias.utils import UserError
 
 LEVEL = 0.95
 DRAWS = 10_000
+UNBOUNDED = (0.0, torch.inf)  # of ratios that may exceed 1
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Interval:
         return f"{self.value:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
 
 
-def wilson(successes: int | float, n: int, level: float = LEVEL) -> Interval:
+def wilson(successes: int | float, n: int | float, level: float = LEVEL) -> Interval:
     """Proportion of n independent trials with Wilson's score interval.
 
         (p + z²/2n ± z √(p(1-p)/n + z²/4n²)) / (1 + z²/n)
@@ -62,8 +64,30 @@ def wilson(successes: int | float, n: int, level: float = LEVEL) -> Interval:
     spread = z * (share * (1 - share) / n + z**2 / (4 * n**2)) ** 0.5
     scale = 1 + z**2 / n
     return Interval(
-        share, max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale), n
+        share, max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale), round(n)
     )
+
+
+def share(correct: Bool[Tensor, " n"], clusters: Int64[Tensor, " n"]) -> Interval:
+    """Share of trials that are correct, in g clusters; Wilson's interval where each is its own.
+
+    Else Wilson's interval of as many independent trials as tell as much (Korn and Graubard 1998):
+
+        n p (1 - p) / (n variance of the mean over clusters) · (z / t of g - 1 degrees)²
+
+    n at most; g where all trials came out alike, since nothing then tells how alike clusters are.
+    """
+    n, sums = len(correct), cluster_sums(correct[:, None].float(), clusters)[:, 0]
+    g, successes = len(sums), int(correct.sum())
+    if g == n:
+        return wilson(successes, n)
+    sizes = cluster_sums(torch.ones(n, 1), clusters)[:, 0]
+    p = successes / n
+    variance = float(((sums - p * sizes) ** 2).sum()) / n**2 * g / max(1, g - 1)
+    effective = p * (1 - p) / variance if 0 < p < 1 and variance else float(g)
+    effective = max(1.0, min(n, effective / float(_t_over_z(torch.tensor([g - 1.0])) ** 2)))
+    about = wilson(p * effective, effective)
+    return Interval(p, about.low, about.high, n)
 
 
 @dataclass(frozen=True)
@@ -269,7 +293,8 @@ def percentile(replicates: Float[Tensor, "r m"], share: float) -> Float[Tensor, 
     position = share * (len(ordered) - 1)
     below = int(position)
     above = min(below + 1, len(ordered) - 1)
-    return torch.lerp(ordered[below], ordered[above], position - below)
+    between = torch.lerp(ordered[below], ordered[above], position - below)
+    return between.where(ordered[below] != ordered[above], ordered[below])  # both may be infinite
 
 
 def cluster_sums(

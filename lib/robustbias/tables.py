@@ -1,10 +1,12 @@
 """The table store: a measured table is kept under everything its values depend on.
 
-key = sha256(measure, arguments, study entry, seed, image digest, weights hashes, core source)
+key = sha256(measure, arguments, study entry, seed, image digest, concept masks, networks' entries,
+             weights hashes, source)
 
-A changed argument, image, weight or line of the core package is another key, so a stored table is
-never stale. Provenance travels inside the parquet file, in its schema metadata. Processes that need
-the same table wait for the one that measures it; with `worker` they share its `parts`.
+A changed argument, image, mask, weight, fact of a network or line of the code that is run is
+another key, so a stored table is never stale. Provenance travels inside the parquet file, in its
+schema metadata. Processes that need the same table wait for the one that measures it; with `worker`
+they share its `parts`.
 
 Tables are long: one row per thing measured. Columns that do not apply to a row are missing (None,
 NaN) in it. Where rows differ in what they are about, `scope` names the finest column that
@@ -12,7 +14,6 @@ identifies the row: `unit` (layer and unit are given), `layer` (all units of tha
 missing), `network` (the layer is missing too), and so on.
 """
 
-import ast
 import contextlib
 import dataclasses
 import functools
@@ -38,7 +39,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from robustbias import utils
+from robustbias import manifest, utils
+from robustbias.images import broden
 from robustbias.manifest import ROOT, NetworkEntry
 from robustbias.studies import Study
 from robustbias.utils import UserError
@@ -46,6 +48,9 @@ from robustbias.utils import UserError
 PACKAGE = Path(__file__).parent
 METADATA = b"robustbias"
 PROSE = ("title", "summary", "training")  # of a study; what training did is in the weights
+# what of a network's entry changes no value: prose, and where the weights are, whose hash counts
+ORIGIN = {"title", "licence", "source", "citation", "expected", "training"}
+ORIGIN |= {"weights", "by_hand", "file", "archive", "bytes", "md5", "sha256"}
 STUDY = "robustbias.studies"  # what hands a measure its images and networks
 VALUES = ("value", "low", "high", "freedom", "n")
 WHOLE = (
@@ -53,7 +58,6 @@ WHOLE = (
     "severity",
     "replicate",
 )  # columns of whole numbers, even where some rows have none
-_DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef)
 
 
 # The source files that a function's values depend on, read from the import statements:
@@ -69,7 +73,7 @@ def digest(modules: Iterable[str], package: Path = PACKAGE) -> str:
     """
     total = hashlib.sha256()
     for path in sorted(reached(modules, package)):
-        _, code = _parsed(path, path.stat().st_mtime_ns)
+        _, code = utils.parsed(path)
         total.update(f"{path.relative_to(package).as_posix()}\0{code}\0".encode())
     return total.hexdigest()
 
@@ -82,7 +86,7 @@ def reached(modules: Iterable[str], package: Path = PACKAGE) -> frozenset[Path]:
         path = _file(names.pop(), package)
         if path and path not in files:
             files.add(path)
-            names += _parsed(path, path.stat().st_mtime_ns)[0]
+            names += utils.parsed(path)[0]
     return frozenset(files)
 
 
@@ -99,35 +103,30 @@ def _file(name: str, package: Path) -> Path | None:
     return next((file for file in files if file.is_file()), None)
 
 
-@functools.lru_cache(maxsize=512)
-def _parsed(path: Path, _modified: int) -> tuple[tuple[str, ...], str]:
-    """Dotted names that a file imports, at its top or inside functions, and its syntax tree."""
-    tree, names = ast.parse(path.read_bytes()), []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names += [f"{node.module}.{alias.name}" for alias in node.names]
-        elif isinstance(node, _DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
-            node.body.pop(0)
-    return tuple(names), ast.dump(tree)
-
-
 def folder() -> Path:
     """Where tables are kept: $ROBUSTBIAS_TABLES, else `_build/tables`."""
-    return Path(os.environ.get("ROBUSTBIAS_TABLES", ROOT / "_build" / "tables")).expanduser()
+    return manifest.place("TABLES", "_build/tables")
 
 
 def dependencies(
     function: Callable, study: Study, entries: Iterable[NetworkEntry], arguments: dict[str, Any]
 ) -> dict[str, Any]:
     """Everything a table's values depend on, as plain JSON values; its hash is the key."""
+    entries = list(entries)
+    masks = arguments.get("concepts", "")  # a data set; the study's own are part of its images
     return {
         "measure": function.__name__,
         "arguments": arguments,
         "study": {k: v for k, v in dataclasses.asdict(study.entry).items() if k not in PROSE},
         "seed": study.seed,
         "images": study.source.digest,
+        "masks": broden.digest(manifest.data_directory() / manifest.dataset(masks).path)
+        if masks
+        else "",
+        "networks": {
+            entry.name: {k: v for k, v in dataclasses.asdict(entry).items() if k not in ORIGIN}
+            for entry in entries
+        },
         "weights": {entry.name: study.network_named(entry.name).weights_hash for entry in entries},
         "categories": utils.sha256(ROOT / "data_manifest" / "entry_level.toml"),
         "source": digest([function.__module__, STUDY]),
@@ -219,7 +218,9 @@ def _stored(path: Path) -> pd.DataFrame | None:
         return read(path)
     except FileNotFoundError:
         return None
-    except (pa.ArrowException, KeyError, OSError, TypeError, ValueError):
+    except (pa.ArrowException, KeyError, OSError, TypeError, ValueError) as error:
+        if isinstance(error, MemoryError) or getattr(error, "errno", None):  # the table is whole
+            raise
         path.unlink(missing_ok=True)
         return None
 

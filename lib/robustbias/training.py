@@ -171,7 +171,7 @@ def train(
 
     Raises:
         UserError: The training diverged, a batch cannot be shared equally, or `folder` holds the
-            state of another recipe.
+            state of another recipe or of other images.
     """
     device = next(network.parameters()).device
     rank, world = _join(device)
@@ -188,7 +188,8 @@ def train(
     )
     averaged = copy.deepcopy(network).requires_grad_(False) if how.average else None
     state = folder / f"{network.entry.name}.state.safetensors" if folder else None
-    rows = _resume(state, network, averaged, optimizer, how) if state else []
+    origin = {"recipe": json.dumps(dataclasses.asdict(how)), "data": source.digest} if state else {}
+    rows = _resume(state, network, averaged, optimizer, origin) if state else []
     val = source.val()
     # at random, since a data set may be ordered by class, or in turns
     order = torch.randperm(len(val), generator=torch.Generator().manual_seed(how.seed))
@@ -227,7 +228,7 @@ def train(
             row |= _tested(averaged or network, test, how)
         rows.append(row)
         if state and rank == 0:
-            _save(state, network, averaged, optimizer, how, rows)
+            _save(state, network, averaged, optimizer, origin, rows)
         bar.set_postfix_str(
             f"loss {loss:.3f} clean {row['clean']:.3f} adv {row['adversarial']:.3f} "
             f"{row['images_per_second']:.0f} images/s"
@@ -474,7 +475,7 @@ def _save(
     network: nn.Module,
     averaged: nn.Module | None,
     optimizer: torch.optim.Optimizer,
-    how: Recipe,
+    origin: dict[str, str],
     rows: list[dict],
 ) -> None:
     """Weights, their average, momenta and record so far in one file, either whole or absent."""
@@ -483,9 +484,8 @@ def _save(
         tensors |= {f"average.{n}": v.contiguous() for n, v in averaged.state_dict().items()}
     for name, parameter in network.named_parameters():
         tensors[f"momentum.{name}"] = optimizer.state[parameter]["momentum_buffer"].contiguous()
-    header = {"recipe": json.dumps(dataclasses.asdict(how)), "rows": json.dumps(rows)}
     with utils.atomic(path) as partial:
-        safetensors.torch.save_file(tensors, partial, header)
+        safetensors.torch.save_file(tensors, partial, {**origin, "rows": json.dumps(rows)})
 
 
 def _resume(
@@ -493,7 +493,7 @@ def _resume(
     network: nn.Module,
     averaged: nn.Module | None,
     optimizer: torch.optim.Optimizer,
-    how: Recipe,
+    origin: dict[str, str],
 ) -> list[dict]:
     """Rows of the epochs already done, with weights and momenta put back; [] for a new run."""
     if not path.is_file():
@@ -503,10 +503,14 @@ def _resume(
         tensors = safetensors.torch.load_file(path)
     except (UserError, safetensors.SafetensorError) as error:
         raise UserError(f"{path} is damaged; delete it to start again.") from error
-    if json.loads(header["recipe"]) != dataclasses.asdict(how):
+    if json.loads(header["recipe"]) != json.loads(origin["recipe"]):
         raise UserError(
             f"{path} is of a run with another recipe; delete it to start again, or give the "
             "parameters of that run."
+        )
+    if header.get("data") != origin["data"]:
+        raise UserError(
+            f"{path} is of a run on other images; delete it to start again, or put those back."
         )
     for prefix, model in (("weights.", network), ("average.", averaged)):
         if model is not None:
@@ -551,8 +555,8 @@ def train_study(
 ) -> pd.DataFrame:
     """Trains a study's networks (or some) into `checkpoints/`; returns their last epochs.
 
-    A network whose weights are the manifest's is trained again; a run that was interrupted goes on
-    from its last whole epoch.
+    A network whose weights are the manifest's is trained again; a call that was interrupted goes on
+    after the last whole epoch of the network under way.
 
     Raises:
         UserError: A network that is not of this study, or an unknown training parameter.
@@ -576,8 +580,10 @@ def train_study(
         rows = train(network, source, how, folder=STATES)
         if leads():
             publish(network, record(network, how, rows, source.digest))
-            (STATES / f"{entry.name}.state.safetensors").unlink()
             print(f"{entry.name}: {ending(rows, how)}")
+    if leads():  # only now: a call that was killed finds its finished networks when it is repeated
+        for chosen in networks or ours:
+            (STATES / f"{chosen}.state.safetensors").unlink(missing_ok=True)
     return records(networks or ours).groupby("network").tail(1)
 
 

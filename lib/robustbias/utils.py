@@ -1,6 +1,8 @@
 """Errors a user can act on, atomic files, hashes, display names, and what notebooks show."""
 
+import ast
 import contextlib
+import functools
 import hashlib
 import html
 import os
@@ -155,6 +157,30 @@ def fingerprints(paths: Iterable[Path]) -> list[str]:
     """Name and SHA-256 of each file: content tells, since size and time may be kept."""
     with ThreadPoolExecutor() as pool:  # hashing releases the interpreter's lock
         return list(pool.map(lambda path: f"{path.name} {sha256(path)}", paths))
+
+
+def parsed(path: Path) -> tuple[tuple[str, ...], str]:
+    """Dotted names that a source file imports, at its top or inside functions, and its syntax tree.
+
+    The tree is text that comments, docstrings and layout do not change.
+    """
+    return _parsed(path, path.stat().st_mtime_ns)
+
+
+_DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef)
+
+
+@functools.lru_cache(maxsize=512)
+def _parsed(path: Path, _modified: int) -> tuple[tuple[str, ...], str]:
+    tree, names = ast.parse(path.read_bytes()), []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, _DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
+            node.body.pop(0)
+    return tuple(names), ast.dump(tree)
 
 
 # MIME types of what a notebook carries for programs

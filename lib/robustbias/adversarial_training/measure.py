@@ -159,7 +159,8 @@ def accuracy(
             condition = {"condition": name, "attack_eps": eps, "steps": steps if eps else 0}
             columns.append(described(study, entry) | condition)
             per_condition.append(part[f"standing {eps:g}"])
-            rows.append(columns[-1] | _top1(per_condition[-1]))
+            top1 = vars(stats.share(per_condition[-1].cpu(), images.clusters))
+            rows.append(columns[-1] | {"metric": "top1", **top1})
             if eps and len(part[f"norms {eps:g}"]):
                 rows.append(columns[-1] | _spread(part[f"norms {eps:g}"]))
             if eps and eps == threat.eps:
@@ -169,22 +170,19 @@ def accuracy(
     boot = stats.ratios(
         correctness,
         torch.ones_like(correctness),
-        torch.arange(len(correctness)),
+        images.clusters,
         generator=generator,
     )
     about = pd.DataFrame(columns).assign(metric="top1", n=len(correctness))
     means = stats.intervals(*stats.averaged(study, about, boot, paired=True))
     means = means[means["mean_over"].notna()]  # single networks have Wilson's interval
     for at, row in means.iterrows():  # resampling cannot widen images that are all wrong
-        exact = stats.wilson(row["value"] * row["n"], row["n"])
+        n = row["n"] if 0 < row["value"] < 1 else len(images.clusters.unique())
+        exact = stats.wilson(row["value"] * n, n)
         means.loc[at, ["low", "high"]] = min(row["low"], exact.low), max(row["high"], exact.high)
     about = about.assign(metric="top1_difference")
     differences = stats.intervals(*stats.compared(study, about, boot, paired=True))
     return tidy(pd.concat([pd.DataFrame(rows), means, differences], ignore_index=True))
-
-
-def _top1(correct: Bool[Tensor, " n"]) -> dict[str, Any]:
-    return {"metric": "top1", **vars(stats.wilson(int(correct.sum()), len(correct)))}
 
 
 def _spread(norms: Float[Tensor, " m"]) -> dict[str, Any]:

@@ -139,6 +139,18 @@ def _edition() -> dict[str, Any]:
     return table
 
 
+def data_here(study: str) -> list[str]:
+    """The data sets of a study that are here, with the times at which their folders changed.
+
+    The Snakefile executes a chapter again when this changes: it may have gone without a set before.
+    """
+    entry = manifest.study(study)
+    names = [entry.dataset, *entry.preferred, entry.stimuli, *entry.data]
+    paths = [manifest.dataset(name).path for name in names if name]
+    folders = [manifest.data_directory() / path for path in sorted(set(paths)) if path]
+    return [f"{f.name} {f.stat().st_mtime_ns}" for f in folders if f.is_dir()]
+
+
 def build(rule: str, study: str = "", cores: int = 1) -> None:
     """Make what a rule of the Snakefile asks for, as far as it is missing or out of date.
 
@@ -168,7 +180,7 @@ def build(rule: str, study: str = "", cores: int = 1) -> None:
     os.environ["PATH"] = f"{programs}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     silent = OutputSettings(quiet={Quietness.ALL})
     try:
-        with _lock(BUILD / "build.lock"), SnakemakeApi(silent) as snakemake:
+        with alone(BUILD / "build.lock", "build"), SnakemakeApi(silent) as snakemake:
             workflow = snakemake.workflow(
                 ResourceSettings(cores=cores, resources={"heavy": 1}),
                 ConfigSettings(config={"study": study}),
@@ -183,8 +195,11 @@ def build(rule: str, study: str = "", cores: int = 1) -> None:
 
 
 @contextlib.contextmanager
-def _lock(path: Path) -> Iterator[None]:
+def alone(path: Path, what: str) -> Iterator[None]:
     """Holds the file's lock, which the operating system releases however this process ends.
+
+    Args:
+        what: What runs meanwhile, in the message to who comes second.
 
     Raises:
         UserError: Another process holds it; the message has its number.
@@ -196,7 +211,7 @@ def _lock(path: Path) -> Iterator[None]:
         except BlockingIOError:
             file.seek(0)
             raise UserError(
-                f"another build is running here (process {file.read() or 'just started'}); "
+                f"another {what} is running here (process {file.read() or 'just started'}); "
                 "wait until it has finished, or stop it."
             ) from None
         file.truncate(0)

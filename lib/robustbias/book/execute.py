@@ -138,7 +138,10 @@ def execute_study(
         given = edition.parameters(study, source.stem).items()
         command += [f"--set={name}={value!r}" for name, value in given]
         run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        return run.stderr.strip().removeprefix("error: ") if run.returncode else ""
+        if not run.returncode:
+            return ""
+        said = run.stderr.strip().removeprefix("error: ")
+        return said or f"{source.stem} on {study} ended with status {run.returncode}."  # killed
 
     sources = [edition.chapter(name) for name in chapters]
     with ThreadPool(jobs) as pool:

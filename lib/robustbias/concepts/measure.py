@@ -68,7 +68,8 @@ def dissection(
     - `iou`, `null_iou` (masks of another image) for category and concept, of the KEPT concepts
       with the largest IoU, all those above the threshold, and that of the largest null IoU;
       `ceiling`, the largest IoU that the areas of unit and concept allow. n: number of images.
-    - `activation_threshold`, and `share_above`, the share of activations above it.
+    - `null_concepts`: how many concepts have a null IoU above the threshold: false positives;
+      `activation_threshold`, and `share_above`, the share of activations above it.
 
     Rows of scope `layer` and `network` (in which wide layers weigh more): shares of all units,
     dead ones included, that are labelled with a concept of the category (or of `any`). Metrics:
@@ -156,6 +157,7 @@ def _unit_rows(counts: Dissected, images: Concepts, threshold: float) -> pd.Data
         for metric, values in kinds.items()
     ]
     per_unit = {
+        "null_concepts": (null > threshold).sum(1),
         "activation_threshold": counts.thresholds,
         "share_above": counts.above / counts.positions,
     }

@@ -41,7 +41,7 @@ def conclusion(claims: pd.DataFrame) -> Prose:
     words = {
         "everywhere": "Supported on every study that can test it",
         "supported": "Supported",
-        "contradicted": "Contradicted, against the paper",
+        "contradicted": "Contradicted",
         "no relevant effect": "No relevant effect",
         "undetermined": "Undetermined",
         UNTESTABLE: "Not testable on any study",

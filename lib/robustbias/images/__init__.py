@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import hashlib
 import io
-import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -14,20 +13,25 @@ from jaxtyping import Float, Int64, UInt8
 from PIL import Image
 from torch import Tensor
 
-from robustbias.manifest import ROOT
-from robustbias.utils import UserError, atomic
+from robustbias import manifest
+from robustbias.utils import UserError, atomic, parsed
 
 MAX_PIXELS = 64_000_000  # of a stored image; a file of some kilobytes can unpack to far more
 
 
 @dataclasses.dataclass(frozen=True)
 class Images:
-    """Labelled images, stored as uint8 0..255 and handed out as float in [0, 1]."""
+    """Labelled images, stored as uint8 0..255 and handed out as float in [0, 1].
+
+    `made_of` says what each was made of (its drawing): images of one are not independent. None
+    where each image is its own.
+    """
 
     pixels: UInt8[Tensor, "n 3 h w"]
     labels: Int64[Tensor, " n"]
     classes: tuple[str, ...]
     names: tuple[str, ...] = ()
+    made_of: Int64[Tensor, " n"] | None = None
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -45,7 +49,13 @@ class Images:
             pixels=self.pixels[index],
             labels=self.labels[index],
             names=tuple(self.names[i] for i in index.tolist()) if self.names else (),
+            made_of=None if self.made_of is None else self.made_of[index.cpu()],
         )
+
+    @property
+    def clusters(self) -> Int64[Tensor, " n"]:
+        """What each image was made of, for the bootstrap; its own position if of nothing shared."""
+        return torch.arange(len(self)) if self.made_of is None else self.made_of
 
     def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """(float pixels in [0, 1], labels) in order, the last batch possibly smaller."""
@@ -106,7 +116,7 @@ def opened(file: Path | io.BytesIO, name: Path | str = "") -> Iterator[Image.Ima
 
 def cache_folder() -> Path:
     """Where decoded images are kept: $ROBUSTBIAS_CACHE, else `_build/cache`. Safe to delete."""
-    return Path(os.environ.get("ROBUSTBIAS_CACHE", ROOT / "_build" / "cache")).expanduser()
+    return manifest.place("CACHE", "_build/cache")
 
 
 def cached_pixels(
@@ -116,12 +126,14 @@ def cached_pixels(
 
     Args:
         kind: Sub-folder of the cache.
-        key: Everything the array depends on.
+        key: Everything the array depends on, other than the file that defines `pixels`, whose code
+            is part of the key by itself.
 
     Raises:
         UserError: The disk refused the write; nothing is left behind.
     """
-    name = hashlib.sha256("\n".join(key).encode()).hexdigest()[:24]
+    _, code = parsed(Path(pixels.__code__.co_filename))
+    name = hashlib.sha256("\n".join([*key, code]).encode()).hexdigest()[:24]
     path = cache_folder() / kind / f"{name}.npy"
     if not path.exists() or (mapped := _mapped(path)) is None:
         array = pixels()

@@ -14,6 +14,7 @@ Source: Bau et al. 2017, arXiv 1704.05796; the README of Broden 1.0.
 import contextlib
 import copy
 import csv
+import hashlib
 import math
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
@@ -25,7 +26,7 @@ from PIL import Image
 
 from robustbias.images import opened
 from robustbias.images.concepts import Concepts
-from robustbias.utils import MissingData, UserError, atomic, reading
+from robustbias.utils import MissingData, UserError, atomic, fingerprints, reading
 
 FIXED = ("image", "split", "ih", "iw", "sh", "sw")
 
@@ -57,6 +58,12 @@ def read(folder: Path, n: int | None = None) -> Concepts:
         images = Streamed(folder, rows[:n])
         large = n * 3 * math.prod(images.image_side) > MEMORY
         return images if large else images.take(torch.arange(n))
+
+
+def digest(folder: Path) -> str:
+    """Hash of the tables, which name all images and labels; "" where there is no such set."""
+    tables = sorted(Path(folder).glob("*.csv"))
+    return hashlib.sha256("\n".join(fingerprints(tables)).encode()).hexdigest() if tables else ""
 
 
 def _reading(folder: Path) -> contextlib.AbstractContextManager[None]:

@@ -275,6 +275,12 @@ def concepts(
     )
 
 
+def annotations(folder: Path) -> Path | None:
+    """The file of object boxes among those of Tiny-ImageNet; None where a copy leaves it out."""
+    places = (folder / sub / "val_annotations.txt" for sub in ("", "val", "tiny-imagenet-200/val"))
+    return next((place for place in places if place.is_file()), None)
+
+
 def boxes(folder: Path, images: Images) -> Int64[Tensor, "n 4"]:
     """Box of each validation image of Tiny-ImageNet, from val_annotations.txt in its folder.
 
@@ -282,12 +288,12 @@ def boxes(folder: Path, images: Images) -> Int64[Tensor, "n 4"]:
         MissingData: No such file; parquet copies of the data set leave it out.
         UserError: Another file than the published one.
     """
-    places = (folder / sub / "val_annotations.txt" for sub in ("", "val", "tiny-imagenet-200/val"))
-    path = next((place for place in places if place.is_file()), None)
+    path = annotations(folder)
     if path is None:
         raise MissingData(
             f"no val_annotations.txt in {folder}, which holds the object boxes; copy it there from "
-            "val/ of tiny-imagenet-200.zip (`robustbias fetch tiny-imagenet` gets the zip)."
+            "val/ of tiny-imagenet-200.zip, or move the folder away and run `robustbias fetch "
+            "tiny-imagenet`, which gets the zip."
         )
     if utils.sha256(path) != BOXES_SHA256:
         raise UserError(

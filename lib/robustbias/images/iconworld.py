@@ -129,15 +129,36 @@ class IconWorld(Source):
         """All ordered pairs of different categories, `conflict_repeats` each, held-out designs.
 
         The k-th images of one shape share drawing, pose, colours and scene and differ in texture
-        alone, so that `shapeK` names a cluster. Raises UserError for another size than the world's.
+        alone; a drawing may serve several k. `shapeD` names the drawing, and so a cluster. Raises
+        UserError for another size than the world's.
         """
         self._check(size)
         pairs, draw = self._conflict()
         pixels, _ = self._render(draw, self._generator("conflict noise"))
+        numbers = [s * self.world.conflict_repeats + k for s, _, k in pairs]
+        return self._conflicting(pixels, draw, numbers)
+
+    def separate_cues(self) -> CueConflict:
+        """As many cue conflicts as validation images, each with a pose, colours and a scene.
+
+        Of a shape image of `cue_conflict` there are 15 copies in other textures. Where images are
+        ranked by a response, whatever responds to a pose would find all copies of it.
+        """
+        generator = self._generator("separate cues")
+        shape = self._balanced(self.world.val_images)
+        other = torch.randint(1, 16, shape.shape, generator=generator, device=self.device)
+        draw = self._draw(shape, generator, held_out=True) | {"texture": (shape + other) % 16}
+        pixels, _ = self._render(draw, generator)
+        return self._conflicting(pixels, draw, list(range(len(shape))))
+
+    def _conflicting(
+        self, pixels: Tensor, draw: dict[str, Tensor], numbers: list[int]
+    ) -> CueConflict:
+        """Conflicts under names of their drawings, the textures numbered."""
+        cues = (draw[name].tolist() for name in ("shape", "design", "texture"))
         names = tuple(
-            f"{self.categories[s]}{k + 1}-{self.categories[t]}"
-            f"{s * self.world.conflict_repeats + k + 1}"
-            for s, t, k in pairs
+            f"{self.categories[s]}{d + 1}-{self.categories[t]}{k + 1}"
+            for s, d, t, k in zip(*cues, numbers, strict=True)
         )
         return CueConflict(pixels, draw["shape"], draw["texture"], self.categories, names)
 
@@ -324,7 +345,8 @@ class IconWorld(Source):
         labels = self._balanced(self.world.val_images if n is None else n)
         draw = self._draw(labels, self._generator("val"), held_out=True)
         pixels = drawing(self._foreground(draw))
-        return Images(pixels, labels, self.categories, _validation_names(len(labels)))
+        names = _validation_names(len(labels))
+        return Images(pixels, labels, self.categories, names, draw["design"].cpu())
 
     def _foreground(self, draw: dict[str, Tensor]) -> Bool[Tensor, "n h w"]:
         """The pixels of the object in each image."""
@@ -350,7 +372,8 @@ class IconWorld(Source):
         if plain:
             draw["scene"] = torch.zeros_like(draw["scene"])
         pixels, _ = self._render(draw, generator, fill=fill)
-        return Images(pixels, shape if labels is None else labels, self.categories)
+        labels = shape if labels is None else labels
+        return Images(pixels, labels, self.categories, made_of=draw["design"].cpu())
 
     def _render(
         self,

@@ -41,6 +41,10 @@ class Source:
         """Stimuli whose shape and texture are of different categories, `size` pixels a side."""
         _missing("cue conflicts")
 
+    def separate_cues(self) -> CueConflict:
+        """Held-out images with cues of different categories; none shares its pose with another."""
+        _missing("cue conflicts in a pose of their own")
+
     def conflict_masks(self, size: int) -> Bool[Tensor, "n h w"]:
         """The pixels of the object in each stimulus of `cue_conflict`."""
         _missing("masks of the objects in cue conflicts")

@@ -18,7 +18,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 from tqdm import tqdm
 
-from robustbias import manifest
+from robustbias import manifest, utils
 from robustbias.images import (
     CueConflict,
     Images,
@@ -174,12 +174,14 @@ class TinyImageNet(StimulusFolders):
 
     @functools.cached_property
     def digest(self) -> str:
-        """Hash of the classes, the decoded images, their labels, the stimuli and the painters."""
+        """Hash of the classes, the decoded images, labels, boxes if here, stimuli and painters."""
         total = hashlib.blake2b(digest_size=8)
         total.update(" ".join((*self.classes, *self.categories)).encode())
         for split in (self.train(), self.val()):
             total.update(split.labels.numpy())
             total.update(split.pixels.numpy())
+        if images_concepts.annotations(self._folder("tiny-imagenet")) is None:
+            total.update(b"no boxes")  # measures go without; `boxes` takes the published ones alone
         total.update(self.stimuli_digest())
         if self.transfer is not None:
             for painter in self.transfer.painters:
@@ -195,10 +197,11 @@ class TinyImageNet(StimulusFolders):
         """`style_transfer.stylized`, made once and kept on disk."""
         network, how = zoo.load(manifest.network(painter)), self._transfer()
         inputs = hashlib.sha256(shapes.numpy().tobytes() + patches.numpy().tobytes()).hexdigest()
+        _, code = utils.parsed(Path(style_transfer.__file__))
         settings = (how.depth, how.smooth, how.steps, how.rate, style)
         return cached_pixels(
             "painted",
-            (network.weights_hash, str(settings), inputs),
+            (network.weights_hash, str(settings), inputs, code),
             lambda: style_transfer.stylized(network, shapes, patches, how, style).numpy(),
         )
 

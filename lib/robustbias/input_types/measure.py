@@ -122,14 +122,16 @@ def input_types(
 
     Metrics, one row per unit (scope `unit`) without interval:
     - `concepts`: how many concepts it detects with an IoU above the threshold (`dissection`);
-      `concepts_of_detectors`, the same of units that detect any; neither where the study's images
-      have no masks and the argument `concepts` names no data set;
+      `concepts_of_detectors`, of units that detect any, less those that it detects in masks of
+      other images; neither where the study's images have no masks and the argument `concepts`
+      names no data set;
     - `effective_shapes` and `effective_textures`: exp(entropy) of the categories of shape, and of
-      texture, among its k top cue conflicts (`shape_bias.measure.deciding`), where neither cue
-      tells the other; `effective_classes` is the smaller one, that of the cue the unit follows.
-      Where a study has no cue conflicts, `effective_classes` alone, of its k top held-out images
-      (of their entry-level categories where there are fewer than k images per class). Column
-      `features` says "categories" where categories are counted;
+      texture, among its k top cue conflicts, where neither cue tells the other: those in a pose of
+      their own (`Source.separate_cues`), else those of `shape_bias.measure.deciding`.
+      `effective_classes` is the smaller one, that of the cue the unit follows. Where a study has
+      no cue conflicts, `effective_classes` alone, of its k top held-out images (of their
+      entry-level categories where there are fewer than k images per class). Column `features` says
+      "categories" where categories are counted;
     - `distance`: how unlike each other those images are to a third network, neither S nor R of
       this architecture; 1 is any two images. Column `features` names that network, `judge`
       its kind: the S of the study's last other architecture. `distance_robust` is the same by
@@ -168,6 +170,7 @@ def input_types(
         iou = detection[(detection["scope"] == "unit") & (detection["metric"] == "iou")]
         met = iou.assign(met=iou["value"] > threshold)
         n_concepts = met.groupby(UNIT, sort=False)["met"].sum()
+        by_chance = detection[detection["metric"] == "null_concepts"].set_index(UNIT)["value"]
 
     @functools.cache
     def extractors(architecture: str) -> dict[str, tuple[Network, str, str]]:
@@ -210,14 +213,15 @@ def input_types(
         for layer, values in by_layer.items():
             count = len(values["effective_classes"])
             if detection is not None:
-                met = [float(n_concepts[named["network"], layer, u]) for u in range(count)]
-                values = {"concepts": met, **values}
+                place = named["network"], layer
+                met = torch.tensor([float(n_concepts[*place, u]) for u in range(count)])
+                null = torch.tensor([float(by_chance[*place, u]) for u in range(count)])
+                net = (met - null).where(met > 0, torch.nan)
+                values = {"concepts": met, "concepts_of_detectors": net, **values}
             units.append(
                 pd.DataFrame({"unit": range(count), **values}).assign(**named, layer=layer)
             )
     units = pd.concat(units, ignore_index=True)
-    if "concepts" in units:
-        units["concepts_of_detectors"] = units["concepts"].where(units["concepts"] > 0)
     metrics = [metric for metric in METRICS if metric in units]
     long = units.melt([*stats.NETWORK, "layer", "unit"], metrics, "metric").dropna(subset=["value"])
     rows = [long.assign(scope="unit", n=len(images)), _means(study, units, draws)]
@@ -236,12 +240,13 @@ def _counted(
     Cue conflicts with the categories of shape and of texture; else the held-out images with their
     classes, or categories where classes have few images.
     """
-    try:
-        conflicts = deciding(study)
+    for source in (study.source.separate_cues, functools.partial(deciding, study)):
+        try:
+            conflicts = source()
+        except MissingData:
+            continue
         labels = [cue.to(study.device) for cue in (conflicts.shape, conflicts.texture)]
         return conflicts.pixels.to(study.device), labels, "categories"
-    except MissingData:
-        pass
     counts = torch.bincount(images.labels)
     if k > len(images) or counts[counts > 0].median() >= k:
         return images.pixels, [images.labels], None

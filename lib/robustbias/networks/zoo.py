@@ -1,6 +1,7 @@
 """From a manifest entry to a network that takes pixels in [0, 1] and normalises inside."""
 
 import hashlib
+import json
 from pathlib import Path
 
 import torch
@@ -103,10 +104,18 @@ def load(entry: NetworkEntry, device: torch.device | str = "cpu") -> Network:
     else:
         state, origin = checkpoints.read(path), checkpoints.metadata(path)
         network.weights_hash = origin.get("sha256 of the original", "")
-        if entry.sha256 not in ("", network.weights_hash):
+        wanted, where, original = entry.sha256, "the manifest", original_path(entry)
+        if not wanted and original.is_file():  # it may be another one by now
+            wanted, where = utils.sha256(original), str(original)
+        if wanted not in ("", network.weights_hash):
             raise UserError(
-                f"{path} was converted from a file with sha256 {network.weights_hash[:12]}..., the "
-                f"manifest says {entry.sha256[:12]}...; delete it and convert again."
+                f"{path} was converted from a file with sha256 {network.weights_hash[:12]}..., "
+                f"{where} has {wanted[:12]}...; delete it and convert again."
+            )
+        if origin.get("rename", "{}") != json.dumps(entry.rename):
+            raise UserError(
+                f"{path} was converted with other patterns `rename` than those of {entry.name}'s "
+                "entry; delete it and convert again."
             )
     checkpoints.fill(network.body, state, str(path))
     return network.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
@@ -136,7 +145,11 @@ def convert(entry: NetworkEntry) -> Path:
         raise UserError(f"the weights of {entry.name} are safetensors already: {path}.")
     network = untrained(entry)
     checkpoints.fill(network.body, _foreign(entry), str(path))
-    origin = {"network": entry.name, "sha256 of the original": utils.sha256(path)}
+    origin = {
+        "network": entry.name,
+        "sha256 of the original": utils.sha256(path),
+        "rename": json.dumps(entry.rename),
+    }
     checkpoints.save(network.body, _converted(path), origin, half=False)
     return _converted(path)
 

@@ -9,7 +9,7 @@ The relative reading corrects for accuracy on clean images and may exceed 1; the
 compares S and R on the same images. The three are never averaged or put in one column.
 """
 
-import math
+from dataclasses import replace
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -26,11 +26,12 @@ def paired(
     correct: Float[Tensor, "n c m"],
     clean: Bool[Tensor, "n m"],
     partner: Int64[Tensor, " m"],
+    clusters: Int64[Tensor, " n"],
     *,
     generator: Generator,
     draws: int = stats.DRAWS,
 ) -> dict[str, Bootstrap]:
-    """All three readings of c conditions and m networks, bootstrapped over the images.
+    """All three readings of c conditions and m networks, bootstrapped over clusters of images.
 
     Columns of every bootstrap are the c * m combinations, networks fastest.
 
@@ -38,21 +39,21 @@ def paired(
         correct: Whether (or how often, as a share) an image was classified correctly.
         clean: Whether the same image was, unchanged.
         partner: For each network the other one of its architecture, itself where there is none.
+        clusters: What each image was made of (`Images.clusters`).
     """
-    n, c, _ = correct.shape
-    over, images = correct.flatten(1), torch.arange(n)
+    c, over = correct.shape[1], correct.flatten(1)
     both = (clean & clean[:, partner]).float()
 
     def conditions(weights: Tensor) -> Tensor:
         return weights[:, None].expand(-1, c, -1).flatten(1)
 
     def ratio(numerators: Tensor, denominators: Tensor) -> Bootstrap:
-        return stats.ratios(numerators, denominators, images, generator=generator, draws=draws)
+        return stats.ratios(numerators, denominators, clusters, generator=generator, draws=draws)
 
     kept = conditions(both)
     return {
         "": ratio(over, torch.ones_like(over)),
-        "_relative": ratio(over, conditions(clean.float())),
+        "_relative": replace(ratio(over, conditions(clean.float())), bounds=stats.UNBOUNDED),
         "_conditional": ratio(over * kept, kept),
     }
 
@@ -82,7 +83,9 @@ def unpaired(
     )
     c = correct.shape[1]
     relative = Bootstrap(
-        absolute.value / base.value.repeat(c), absolute.resamples / base.resamples.repeat(1, c)
+        absolute.value / base.value.repeat(c),
+        absolute.resamples / base.resamples.repeat(1, c),
+        stats.UNBOUNDED,
     )
     return {"": absolute, "_relative": relative}
 
@@ -139,6 +142,6 @@ def mean_corruption_error(
     replicates = accuracy.resamples.unflatten(1, shape)
     replicates = corruption_errors(replicates, reference, 0.5 / n)
     return (
-        Bootstrap(one_by_one.flatten(), replicates.flatten(1), (0.0, math.inf)),
-        Bootstrap(one_by_one.mean(0), replicates.mean(1), (0.0, math.inf)),
+        Bootstrap(one_by_one.flatten(), replicates.flatten(1), stats.UNBOUNDED),
+        Bootstrap(one_by_one.mean(0), replicates.mean(1), stats.UNBOUNDED),
     )

@@ -56,12 +56,13 @@ class Evaluation:
 
     `correct[decision]` is n x c x m, 1 where correct (or the share of times it was);
     `clean[decision]` is n x m for the same images without any change if `paired`, else k x m for
-    k other, clean images.
+    k other, clean images. `clusters` says what each of the n was made of.
     """
 
     conditions: list[Condition]
     correct: dict[str, Float[Tensor, "n c m"]]
     clean: dict[str, Bool[Tensor, "k m"]]
+    clusters: Int64[Tensor, " n"]
     paired: bool = True
 
 
@@ -171,7 +172,8 @@ def rows(
     for decision, hits in evaluation.correct.items():
         clean = evaluation.clean[decision]
         if evaluation.paired:
-            boots = corruption_error.paired(hits, clean, partner, generator=generator, draws=draws)
+            data = (hits, clean, partner, evaluation.clusters)
+            boots = corruption_error.paired(*data, generator=generator, draws=draws)
         else:
             boots = corruption_error.unpaired(hits, clean, generator=generator, draws=draws)
         accuracies[decision] = boots[""]
@@ -301,7 +303,8 @@ def ood(
     Metrics, for `top1` and, where classes are grouped, `entry_level`: DECISION, DECISION_relative
     and DECISION_conditional (`corruption_error`), each also as R minus S (_difference). `ce` and
     `mce` are in per cent of the network named in `reference`. All intervals are 95 % percentile
-    bootstraps over images. Decisions are in full precision.
+    bootstraps over images, or over the drawings that they were made of. Decisions are in full
+    precision.
 
     Cost: (n_images * 14 + n_corrupted * 75 + n_attacked * 3 * attack_steps) forward passes per
     network; every changed image is made once for all networks.
@@ -325,9 +328,8 @@ def ood(
     images = held_out_sample(study, n_images, generator)
     draws = min(draws, RESAMPLED // len(images))
     clean = correctness(study, images)
-    as_is = Evaluation(
-        [("clean", "clean", None)], {d: h[:, None].float() for d, h in clean.items()}, clean
-    )
+    shown = {decision: hit[:, None].float() for decision, hit in clean.items()}
+    as_is = Evaluation([("clean", "clean", None)], shown, clean, images.clusters)
     plain = {metric for decision in clean for metric in (decision, f"{decision}_difference")}
     table, _ = rows(study, as_is, generator, draws)
     tables = [table[table["metric"].isin(plain)]]
@@ -358,7 +360,8 @@ def _distorted(study: Study, images: Images, clean: Correctness) -> list[Evaluat
     tasks = {name: partial(correctness, study, images, change) for name, change in changes.items()}
     hits = list(parts(tasks).values())
     stacked = {d: torch.stack([hit[d] for hit in hits], 1).float() for d in clean}
-    evaluations = [Evaluation([("distortion", name, None) for name in DISTORTIONS], stacked, clean)]
+    conditions = [("distortion", name, None) for name in DISTORTIONS]
+    evaluations = [Evaluation(conditions, stacked, clean, images.clusters)]
     for name, displayed, index in stimuli(study.source, images):
         by_category = displayed.classes != images.classes
         correct = correctness(study, displayed.to(study.device), by_category=by_category)
@@ -368,7 +371,8 @@ def _distorted(study: Study, images: Images, clean: Correctness) -> list[Evaluat
         else:
             base = clean if set(correct) <= set(clean) else _by_category(study, images)
         same = index is not None
-        evaluations.append(Evaluation([("distortion", name, None)], correct, base, paired=same))
+        condition = [("distortion", name, None)]
+        evaluations.append(Evaluation(condition, correct, base, displayed.clusters, paired=same))
     return evaluations
 
 
@@ -404,11 +408,8 @@ def _attacked(
 
     hits = parts({f"{ADVERSARIAL} {e.name}": partial(standing, e) for e in networks(study)})
     stacked = {"top1": torch.stack([hit["top1"] for hit in hits.values()], 1)[:, None].float()}
-    return [
-        Evaluation(
-            [("distortion", ADVERSARIAL, None)], stacked, {"top1": clean["top1"][: len(few)]}
-        )
-    ]
+    base = {"top1": clean["top1"][: len(few)]}
+    return [Evaluation([("distortion", ADVERSARIAL, None)], stacked, base, few.clusters)]
 
 
 def _corrupted(study: Study, images: Images, clean: Correctness) -> Evaluation:
@@ -428,7 +429,7 @@ def _corrupted(study: Study, images: Images, clean: Correctness) -> Evaluation:
         hits[decision] = torch.cat([cells, levels, levels.mean(1, keepdim=True)], 1)
     conditions = [("corruption", name, severity) for name, severity in CELLS]
     conditions += [("corruption", name, None) for name in (*constants.NAMES, None)]
-    return Evaluation(conditions, hits, clean)
+    return Evaluation(conditions, hits, clean, images.clusters)
 
 
 def _generator(study: Study, *key: object) -> torch.Generator:
@@ -442,8 +443,8 @@ def suppression(study: Study, *, n_images: int = 1300, draws: int = stats.DRAWS)
     """Accuracy that S and R keep when a cue is suppressed, and R minus S.
 
     Metrics `retained` and `retained_difference`: correct on the suppressed images over correct on
-    the clean ones (top-1), with bootstraps over images. Columns as those of `ood`, group
-    `suppression`, and `method` and `level` of `images.distortions.SUPPRESSIONS`.
+    the clean ones (top-1), with bootstraps over images or drawings. Columns as those of `ood`,
+    group `suppression`, and `method` and `level` of `images.distortions.SUPPRESSIONS`.
 
     Args:
         n_images: Held-out images, at most, drawn with the study's seed.
@@ -460,8 +461,8 @@ def suppression(study: Study, *, n_images: int = 1300, draws: int = stats.DRAWS)
     tasks = {name: partial(correctness, study, images, change) for name, change in changes.items()}
     hits = [hit["top1"].float() for hit in parts(tasks).values()]
     over, under = torch.cat(hits, 1), clean.repeat(1, len(hits))
-    index = torch.arange(len(images))
-    boot = stats.ratios(over, under, index, generator=generator, draws=draws)
+    boot = stats.ratios(over, under, images.clusters, generator=generator, draws=draws)
+    boot = dataclasses.replace(boot, bounds=stats.UNBOUNDED)
     conditions = [("suppression", name, None) for name in SUPPRESSIONS]
     counts = torch.full((clean.shape[1],), len(images))
     table = tabled(study, boot, conditions, "retained", counts)
@@ -538,12 +539,14 @@ def noise_channels(study: Study, *, n_images: int = 300, draws: int = 2000) -> p
                 for m, (_, network) in enumerate(models):
                     correct = network(pixels).argmax(1) == part.labels
                     hits[m, start : start + 100, at] = correct.float().cpu()
-    counts = stats.resampled_counts(len(images), draws, generator) / len(images)
+    sizes = stats.cluster_sums(torch.ones(len(images), 1), images.clusters)
+    counts = stats.resampled_counts(len(sizes), draws, generator)
     metrics = [*((f"octave {o:g}", "sensitivity", float(o)) for o in octaves)]
     metrics += [(name, name, math.nan) for name in CHANNEL]
     abouts, values, resamples = [], [], []
     for (named, _), hit in zip(models, hits, strict=True):
-        for accuracy, kept in ((hit.mean(0)[None], values), (counts @ hit, resamples)):
+        resampled = counts @ stats.cluster_sums(hit, images.clusters) / (counts @ sizes)
+        for accuracy, kept in ((hit.mean(0)[None], values), (resampled, resamples)):
             bands = accuracy[:, 1:].unflatten(1, (len(lows), len(NOISES)))
             kept.append(torch.cat(channel(bands, accuracy[:, 0], octaves), 1))
         abouts += [named | {"metric": m, "octave": o, "n": len(images)} for _, m, o in metrics]

@@ -490,7 +490,7 @@ def cue_parity(study: Study, *, n_images: int = 800, batch: int = 200) -> pd.Dat
         if entry.cue != "both":
             held_out = study.source.single_cue(entry.cue, n_images).to(study.device)
             correctness = correct(study.network_named(entry.name), held_out, batch)
-            interval = vars(stats.wilson(int(correctness.sum()), len(correctness)))
+            interval = vars(stats.share(correctness.cpu(), held_out.clusters))
             named = described(study, entry) | {"cue": entry.cue, "metric": "top1"}
             rows.append(named | interval)
     return tidy(pd.DataFrame(rows, columns=COLUMNS))

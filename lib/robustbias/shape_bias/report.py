@@ -238,7 +238,8 @@ def cue_parity(table: pd.DataFrame) -> Prose:
         verdict = (
             "The cues are not on a par (at least 0.85 each, within 0.1): read biases with care."
         )
-        if low["value"] >= 0.85 and high["value"] - low["value"] <= 0.1:
+        least, most = (round(row["value"], 2) for row in (low, high))  # as they are printed
+        if least >= 0.85 and round(most - least, 2) <= 0.1:
             verdict = "Both cues can be learned about equally well (at least 0.85 each, within 0.1)"
             verdict += f", but {high['cue']} is easier." if low["high"] < high["low"] else "."
         sentences.append(

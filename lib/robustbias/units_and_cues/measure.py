@@ -185,6 +185,7 @@ def _unit_table(columns: Part) -> pd.DataFrame:
 
 SHARES = ("shape_share", "texture_share", "clean_share", "serves_shape", "serves_texture")
 MEANS = (*SHARES, "generality", "relative_generality", "shape_part")
+SHARED = tuple(metric for metric in MEANS if metric != "relative_generality")  # 1 at most
 ALL = "all"  # groups all units of a network, until the table is made
 
 
@@ -209,16 +210,21 @@ def unit_means(study: Study, units: pd.DataFrame, by: str, draws: int = 2000) ->
     wide = units.pivot(index=["network", by, "at", "unit"], columns="metric", values="value")
     named = {e.name: described(study, e) for pair in pairs(study).values() for e in pair.values()}
     groups = [
-        (named[network] | {by: group}, MEANS, *_values_and_weights(table))
+        (named[network] | {by: group}, *_values_and_weights(table))
         for (network, group), table in wide.groupby(level=["network", by], sort=False)
         if len(table) > 1
     ]
-    generator = torch.Generator().manual_seed(study.seed)
-    about, boot = stats.over_units(groups, generator=generator, draws=draws)
-    whole = about[by] == ALL
-    about = about.assign(scope=whole.map({True: "network", False: by}))
-    about[by] = about[by].mask(whole)
-    table = stats.aggregate(study, about, boot, paired=False).dropna(subset=["value"])
+    tables = []
+    for metrics, bounds in ((SHARED, (0.0, 1.0)), (("relative_generality",), stats.UNBOUNDED)):
+        at = [MEANS.index(metric) for metric in metrics]
+        chosen = ((name, metrics, x[:, at], weights[:, at]) for name, x, weights in groups)
+        generator = torch.Generator().manual_seed(study.seed)  # the same resamples for both
+        about, boot = stats.over_units(chosen, generator=generator, draws=draws, bounds=bounds)
+        whole = about[by] == ALL
+        about = about.assign(scope=whole.map({True: "network", False: by}))
+        about[by] = about[by].mask(whole)
+        tables.append(stats.aggregate(study, about, boot, paired=False))
+    table = pd.concat(tables, ignore_index=True).dropna(subset=["value"])
     serves = table["metric"].str.startswith("serves_") & table["network"].isin(named)
     for at, row in table[serves].iterrows():  # few units, all alike, would have no width at all
         exact = stats.wilson(round(row["value"] * row["n"]), row["n"])
