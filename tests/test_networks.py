@@ -97,7 +97,7 @@ def test_converted_weights_are_read_in_place_of_the_original(tmp_path):
     whole, other = path.read_bytes(), original("squeezenet1_1")
     other.classifier[1].bias.data += 1
     miniature.saved(path, "resnet50", "robustness", other)
-    with pytest.raises(UserError, match=r"converted from a file .* a\.pt has .* convert again"):
+    with pytest.raises(UserError, match=r"converted from a file .*a\.pt has .* convert again"):
         zoo.load(one)
     path.write_bytes(whole)
     with pytest.raises(UserError, match=r"with other patterns `rename`"):

@@ -15,6 +15,7 @@ import torch
 from robustbias import manifest, training
 from robustbias.networks import checkpoints, zoo
 from robustbias.utils import UserError
+from toy_networks import entry as toy_entry
 from toy_networks import network
 from toy_source import Dots
 from train_toy import without_dropout
@@ -323,17 +324,17 @@ def test_a_call_that_was_killed_keeps_its_finished_networks(monkeypatch, tmp_pat
                 raise KeyboardInterrupt
             return super().train(epoch, seed)
 
-    published = []
+    published, build = [], zoo.untrained
+
+    def named(entry, seed):
+        made = toy_entry(classes=4)
+        return build(dataclasses.replace(made, name=entry.name), seed)
+
     monkeypatch.setattr(training, "STATES", tmp_path)
     monkeypatch.setattr(training, "recipe", lambda *_, **__: TOY)
     monkeypatch.setattr(training.studies, "source", lambda *_: Counted(6))
-    monkeypatch.setattr(training.zoo, "untrained", lambda e, _: named(e))
+    monkeypatch.setattr(training.zoo, "untrained", named)
     monkeypatch.setattr(training, "publish", lambda net, report: published.append(report))
-
-    def named(entry):
-        net = network(classes=4)
-        net.entry = dataclasses.replace(net.entry, name=entry.name)
-        return net
 
     with pytest.raises(KeyboardInterrupt):
         training.train_study("iconworld", networks=names, device="cpu")

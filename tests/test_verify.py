@@ -276,6 +276,7 @@ def test_a_chapter_that_is_killed_is_an_error_too(copied, monkeypatch):
     killed = SimpleNamespace(returncode=-9, stderr="")
     monkeypatch.setattr(execute.subprocess, "run", lambda *_, **__: killed)
     monkeypatch.setattr(execute.edition, "parameters", lambda *_: {})
+    monkeypatch.setattr(execute.edition, "chapter", lambda name: copied / f"{name}.ipynb")
     with pytest.raises(UserError, match="01_lines on first ended with status -9"):
         execute.execute_study("first", ["01_lines"], copied / "out")
 
