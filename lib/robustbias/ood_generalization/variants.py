@@ -86,7 +86,8 @@ def _one(
     size = study.entries[0].size
     images = imagenet.labelled(place, study.source.classes, size, n=n, seed=study.seed)
     hits = _top1(study, images)[:, None].float()
-    evaluation = Evaluation([(name, name, None)], {"top1": hits}, clean, paired=False)
+    shown = {"top1": hits}
+    evaluation = Evaluation([(name, name, None)], shown, clean, images.clusters, paired=False)
     return rows(study, evaluation, generator)[0]
 
 
@@ -111,7 +112,7 @@ def _cells(
     hits = torch.cat([cells, levels, levels.mean(1, keepdim=True)], 1)
     conditions = [(name, corruption, severity) for corruption, severity in CELLS]
     conditions += [(name, corruption, None) for corruption in (*constants.NAMES, None)]
-    evaluation = Evaluation(conditions, {"top1": hits}, clean, paired=False)
+    evaluation = Evaluation(conditions, {"top1": hits}, clean, images.clusters, paired=False)
     table, accuracies = rows(study, evaluation, generator)
     part = slice(len(CELLS) * len(networks(study)))
     top1 = accuracies["top1"]
