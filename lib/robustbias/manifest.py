@@ -396,7 +396,10 @@ def _with_hash(text: str, name: str, sha256: str) -> str | None:
     line = f'sha256 = "{sha256}"'
     entry, found = re.subn(r"(?m)^[ \t]*sha256[ \t]*=.*$", line, entry, count=1)
     if not found:
-        entry = re.sub(r"(?m)^([ \t]*weights[ \t]*=.*)$", rf"\1\n{line}", entry, count=1)
+        weights = r"(?m)^([ \t]*weights[ \t]*=.*)$"
+        entry, found = re.subn(weights, rf"\1\n{line}", entry, count=1)
+    if not found:
+        entry = f"{line}\n{entry}"
     return text[: title.end()] + entry + between + after
 
 
