@@ -116,7 +116,7 @@ def test_the_three_readings_by_hand():
 def test_stimuli_of_their_own_are_relative_to_clean_images_and_never_conditional():
     clean = torch.tensor([[1, 1], [1, 0]]).bool()
     changed = torch.tensor([[1.0, 0.0], [0, 1], [0, 1]])[:, None]
-    found = corruption_error.unpaired(changed, clean, generator=seeded(), draws=50)
+    found = corruption_error.unpaired(changed, clean, torch.arange(3), generator=seeded(), draws=50)
     assert found[""].value.tolist() == pytest.approx([1 / 3, 2 / 3])
     assert found["_relative"].value.tolist() == pytest.approx([1 / 3, 4 / 3])
     assert "_conditional" not in found

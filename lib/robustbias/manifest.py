@@ -227,6 +227,12 @@ class StudyEntry:
     preferred: tuple[str, ...] = ()
     data: tuple[str, ...] = ()
 
+    @property
+    def sets(self) -> tuple[str, ...]:
+        """Names of all data sets that the study may read, each once."""
+        images = self.preferred or (self.dataset,)
+        return tuple(dict.fromkeys((*images, self.stimuli, *self.data)))
+
     def __post_init__(self):
         for field in ("categories", "architectures", "sizes"):
             values = getattr(self, field)

@@ -322,6 +322,7 @@ def ratios(
     *,
     generator: torch.Generator,
     draws: int = DRAWS,
+    bounds: tuple[float, float] | None = (0.0, 1.0),
 ) -> Bootstrap:
     """Ratios of sums, one a column, bootstrapped over clusters.
 
@@ -333,6 +334,7 @@ def ratios(
         numerators: One row an observation, finite.
         denominators: Same rows and columns, at least 0.
         clusters: Index of the group each observation belongs to.
+        bounds: Of the ratios; the usual ones are those of a share.
 
     Source: Efron and Tibshirani 1993, chapters 8 and 13.
     """
@@ -342,9 +344,8 @@ def ratios(
     stretch = torch.ones(over.shape[1])
     if g > 1:  # a single cluster tells nothing of its spread
         stretch *= (g / (g - 1)) ** 0.5 * _t_over_z(torch.tensor([g - 1.0]))
-    return Bootstrap(
-        over.sum(0) / under.sum(0), (counts @ over) / (counts @ under), stretch=stretch
-    )
+    resamples = (counts @ over) / (counts @ under)
+    return Bootstrap(over.sum(0) / under.sum(0), resamples, bounds, stretch)
 
 
 def crossed_ratios(
@@ -431,12 +432,12 @@ def over_units(
                 torch.arange(len(values)),
                 generator=generator,
                 draws=draws,
+                bounds=bounds,
             )
         )
         columns = {"metric": list(metrics), "n": finite.sum(0).numpy()}
         tables.append(pd.DataFrame(columns).assign(**about))
-    boot = replace(Bootstrap.joined(boots), bounds=bounds)
-    return pd.concat(tables, ignore_index=True), boot
+    return pd.concat(tables, ignore_index=True), Bootstrap.joined(boots)
 
 
 def intervals(about: pd.DataFrame, boot: Bootstrap) -> pd.DataFrame:

@@ -114,15 +114,15 @@ def dependencies(
     """Everything a table's values depend on, as plain JSON values; its hash is the key."""
     entries = list(entries)
     masks = arguments.get("concepts", "")  # a data set; the study's own are part of its images
+    if masks:
+        masks = broden.digest(manifest.data_directory() / manifest.dataset(masks).path)
     return {
         "measure": function.__name__,
         "arguments": arguments,
         "study": {k: v for k, v in dataclasses.asdict(study.entry).items() if k not in PROSE},
         "seed": study.seed,
         "images": study.source.digest,
-        "masks": broden.digest(manifest.data_directory() / manifest.dataset(masks).path)
-        if masks
-        else "",
+        "masks": masks,
         "networks": {
             entry.name: {k: v for k, v in dataclasses.asdict(entry).items() if k not in ORIGIN}
             for entry in entries

@@ -144,10 +144,8 @@ def data_here(study: str) -> list[str]:
 
     The Snakefile executes a chapter again when this changes: it may have gone without a set before.
     """
-    entry = manifest.study(study)
-    names = [entry.dataset, *entry.preferred, entry.stimuli, *entry.data]
-    paths = [manifest.dataset(name).path for name in names if name]
-    folders = [manifest.data_directory() / path for path in sorted(set(paths)) if path]
+    paths = {manifest.dataset(name).path for name in manifest.study(study).sets}
+    folders = [manifest.data_directory() / path for path in sorted(paths) if path]
     return [f"{f.name} {f.stat().st_mtime_ns}" for f in folders if f.is_dir()]
 
 

@@ -83,8 +83,7 @@ def study_page(entry: StudyEntry, notebooks: Sequence[Path] = ()) -> str:
     threat = entry.threat
     norm = {"l2": "L2", "linf": "L∞"}[threat.norm]
     networks = [manifest.network(name) for name in manifest.networks(entry.name)]
-    names = dict.fromkeys([*(entry.preferred or [entry.dataset]), entry.stimuli, *entry.data])
-    sources = [manifest.dataset(name) for name in names]
+    sources = [manifest.dataset(name) for name in entry.sets]
     numbers = [row for path in notebooks for row in records(path, HEADLINES)]
     numbers = pd.DataFrame(numbers, columns=FIELDS)
     trained = training.ledger(network.name for network in networks)

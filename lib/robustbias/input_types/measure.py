@@ -171,6 +171,8 @@ def input_types(
         met = iou.assign(met=iou["value"] > threshold)
         n_concepts = met.groupby(UNIT, sort=False)["met"].sum()
         by_chance = detection[detection["metric"] == "null_concepts"].set_index(UNIT)["value"]
+        net = (n_concepts - by_chance).where(n_concepts > 0)
+        detected = pd.DataFrame({"concepts": n_concepts * 1.0, "concepts_of_detectors": net})
 
     @functools.cache
     def extractors(architecture: str) -> dict[str, tuple[Network, str, str]]:
@@ -212,16 +214,12 @@ def input_types(
             by_layer.setdefault(layer, {})[metric] = value
         for layer, values in by_layer.items():
             count = len(values["effective_classes"])
-            if detection is not None:
-                place = named["network"], layer
-                met = torch.tensor([float(n_concepts[*place, u]) for u in range(count)])
-                null = torch.tensor([float(by_chance[*place, u]) for u in range(count)])
-                net = (met - null).where(met > 0, torch.nan)
-                values = {"concepts": met, "concepts_of_detectors": net, **values}
             units.append(
                 pd.DataFrame({"unit": range(count), **values}).assign(**named, layer=layer)
             )
     units = pd.concat(units, ignore_index=True)
+    if detection is not None:
+        units[list(detected)] = detected.loc[pd.MultiIndex.from_frame(units[UNIT])].to_numpy()
     metrics = [metric for metric in METRICS if metric in units]
     long = units.melt([*stats.NETWORK, "layer", "unit"], metrics, "metric").dropna(subset=["value"])
     rows = [long.assign(scope="unit", n=len(images)), _means(study, units, draws)]

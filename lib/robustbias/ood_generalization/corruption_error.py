@@ -9,7 +9,7 @@ The relative reading corrects for accuracy on clean images and may exceed 1; the
 compares S and R on the same images. The three are never averaged or put in one column.
 """
 
-from dataclasses import replace
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -47,13 +47,11 @@ def paired(
     def conditions(weights: Tensor) -> Tensor:
         return weights[:, None].expand(-1, c, -1).flatten(1)
 
-    def ratio(numerators: Tensor, denominators: Tensor) -> Bootstrap:
-        return stats.ratios(numerators, denominators, clusters, generator=generator, draws=draws)
-
+    ratio = partial(stats.ratios, clusters=clusters, generator=generator, draws=draws)
     kept = conditions(both)
     return {
         "": ratio(over, torch.ones_like(over)),
-        "_relative": replace(ratio(over, conditions(clean.float())), bounds=stats.UNBOUNDED),
+        "_relative": ratio(over, conditions(clean.float()), bounds=stats.UNBOUNDED),
         "_conditional": ratio(over * kept, kept),
     }
 
@@ -61,18 +59,18 @@ def paired(
 def unpaired(
     correct: Float[Tensor, "n c m"],
     clean: Bool[Tensor, "k m"],
+    clusters: Int64[Tensor, " n"],
     *,
     generator: Generator,
     draws: int = stats.DRAWS,
 ) -> dict[str, Bootstrap]:
     """Absolute and relative readings of stimuli that are no changed version of the clean images.
 
-    Stimuli and clean images are resampled independently; there is nothing to condition on.
+    Stimuli (by their clusters) and clean images are resampled independently; there is nothing to
+    condition on.
     """
     over = correct.flatten(1)
-    absolute = stats.ratios(
-        over, torch.ones_like(over), torch.arange(len(over)), generator=generator, draws=draws
-    )
+    absolute = stats.ratios(over, torch.ones_like(over), clusters, generator=generator, draws=draws)
     undistorted = clean.float()
     base = stats.ratios(
         undistorted,

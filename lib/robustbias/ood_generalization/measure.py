@@ -171,11 +171,11 @@ def rows(
     tables, accuracies = [], {}
     for decision, hits in evaluation.correct.items():
         clean = evaluation.clean[decision]
+        options = {"clusters": evaluation.clusters, "generator": generator, "draws": draws}
         if evaluation.paired:
-            data = (hits, clean, partner, evaluation.clusters)
-            boots = corruption_error.paired(*data, generator=generator, draws=draws)
+            boots = corruption_error.paired(hits, clean, partner, **options)
         else:
-            boots = corruption_error.unpaired(hits, clean, generator=generator, draws=draws)
+            boots = corruption_error.unpaired(hits, clean, **options)
         accuracies[decision] = boots[""]
         for reading, boot in boots.items():
             counts = torch.full((len(partner),), len(hits))
@@ -461,8 +461,8 @@ def suppression(study: Study, *, n_images: int = 1300, draws: int = stats.DRAWS)
     tasks = {name: partial(correctness, study, images, change) for name, change in changes.items()}
     hits = [hit["top1"].float() for hit in parts(tasks).values()]
     over, under = torch.cat(hits, 1), clean.repeat(1, len(hits))
-    boot = stats.ratios(over, under, images.clusters, generator=generator, draws=draws)
-    boot = dataclasses.replace(boot, bounds=stats.UNBOUNDED)
+    options = {"generator": generator, "draws": draws, "bounds": stats.UNBOUNDED}
+    boot = stats.ratios(over, under, images.clusters, **options)
     conditions = [("suppression", name, None) for name in SUPPRESSIONS]
     counts = torch.full((clean.shape[1],), len(images))
     table = tabled(study, boot, conditions, "retained", counts)

@@ -280,9 +280,8 @@ def _rows(
             rows.append(shared | {"scope": "method", "metric": "completeness_error"})
             over.append(gap[0].cpu())
             under.append(gap[1].cpu())
-    boot = stats.ratios(
-        torch.stack(over, 1), torch.stack(under, 1), clusters, generator=generator, draws=draws
-    )
-    boot = dataclasses.replace(boot, bounds=(math.nan, math.nan))  # a ratio may be anything
+    anything = math.nan, math.nan  # what a ratio may be
+    options = {"generator": generator, "draws": draws, "bounds": anything}
+    boot = stats.ratios(torch.stack(over, 1), torch.stack(under, 1), clusters, **options)
     about = pd.DataFrame(rows).assign(n=len(clusters))
     return stats.aggregate(study, about, boot, paired=True)
